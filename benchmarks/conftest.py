@@ -1,0 +1,162 @@
+"""pytest's side of a run: options, one test per arm, progress, and the report at the end.
+
+A scenario is a test module with a function `plan(options)`, which returns its cells with their arms, and a test that asks for `arm`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.replay import Arm
+from harness.errors import USAGE_EXIT, WeighbridgeError
+from harness.measure.sample import Sample
+from harness.measure.taking import Cell
+from harness.options import FLAGS, Options, parse
+from harness.records.run_directory import BENCHMARK, RunDirectory
+from harness.session import Run
+
+_OPTIONS = pytest.StashKey[Options]()
+_RUN = pytest.StashKey[Run]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("weighbridge", "weighbridge: what is weighed, and for how long")
+    for flag, keywords in FLAGS.items():
+        group.addoption(flag, **keywords)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "cpu: loads to the CPU")
+    config.addinivalue_line("markers", "gpu: loads to a GPU")
+    config.option.benchmark_quiet = True  # its table would compare times across cells; the run's own tables stand in its place
+    given = {flag.strip("-").replace("-", "_"): config.getoption(flag) for flag in FLAGS}
+    try:
+        recorded = RunDirectory.existing(Path(given["results"] or "results"), given["resume"]).manifest()["options"] if given["resume"] else None
+        config.stash[_OPTIONS] = parse(given, recorded)
+    except WeighbridgeError as error:
+        pytest.exit(str(error), returncode=USAGE_EXIT)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "arm" not in metafunc.fixturenames:
+        return
+    plan: dict[Cell, tuple[str, ...]] = metafunc.module.plan(metafunc.config.stash[_OPTIONS])
+    metafunc.parametrize(
+        "arm",
+        [
+            pytest.param((cell, loader), id=f"{cell.checkpoint}-{cell.cache_state}-{cell.device}-{loader}", marks=_mark(cell))
+            for cell, arms in plan.items()
+            for loader in arms
+        ],
+        indirect=True,
+        scope="session",
+    )
+
+
+def _mark(cell: Cell) -> pytest.MarkDecorator:
+    return pytest.mark.cpu if cell.device == "cpu" else pytest.mark.gpu
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Open the run once it is known what was selected: the cells and arms left after `-m` and `-k` are its plan."""
+    plan: dict[Cell, tuple[str, ...]] = {}
+    for item in session.items:
+        if isinstance(item, pytest.Function) and "arm" in getattr(item, "callspec", _NoParameters).params:
+            cell, loader = item.callspec.params["arm"]
+            plan[cell] = (*plan.get(cell, ()), loader)
+    if not plan or session.config.option.collectonly:
+        return
+    config = session.config
+    watcher = _Watcher(config)
+    command = ["pytest", *config.invocation_params.args]
+    run = Run(config.stash[_OPTIONS], plan, [str(argument) for argument in command], watcher.say, watcher.tell)
+    try:
+        run.__enter__()
+    except WeighbridgeError as error:
+        pytest.exit(str(error), returncode=USAGE_EXIT)
+    config.stash[_RUN] = run
+    benchmarks = getattr(config, "_benchmarksession", None)
+    if benchmarks is not None and not benchmarks.json:
+        benchmarks.json = run.directory.path / BENCHMARK
+
+
+class _NoParameters:
+    params: dict[str, Any] = {}
+
+
+@pytest.fixture(scope="session")
+def arm(request: pytest.FixtureRequest) -> Arm:
+    """The arm that a test is about; the first test of a cell measures the whole cell."""
+    cell, loader = request.param
+    try:
+        return Arm(loader, request.config.stash[_RUN].weigh(cell))
+    except WeighbridgeError as error:
+        pytest.exit(str(error), returncode=USAGE_EXIT)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
+    run = session.config.stash.get(_RUN, None)
+    if run:
+        run.__exit__(None, None, None)
+    yield
+
+
+def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, Any]:
+    """Stand in for the recorder's own description, which holds the host's name."""
+    run = config.stash.get(_RUN, None)
+    return dict(run.manifest["machine"]) if run else {}
+
+
+def pytest_benchmark_generate_commit_info(config: pytest.Config) -> dict[str, Any]:
+    """Stand in for the recorder's own, which may hold an address of the repository."""
+    run = config.stash.get(_RUN, None)
+    return dict(run.manifest["git"] or {}) if run else {}
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    run = config.stash.get(_RUN, None)
+    if run is None:
+        return
+    from harness.report.page import write_run_report
+    from harness.report.terminal import run_summary
+
+    page = write_run_report(run.directory)
+    terminalreporter.section("what was weighed")
+    terminalreporter.write_line(run_summary(run.manifest, run.directory.samples()))
+    terminalreporter.write_line(f"\nreport: {page}")
+
+
+class _Watcher:
+    """Says what goes on: one line that is written over on a terminal, nothing elsewhere; and each cell's table as soon as it stands."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._width = 0
+
+    def say(self, text: str) -> None:
+        if sys.__stderr__ is None or not self._reporter().isatty:
+            return
+        self._write(f"\r{text[:100]:<{self._width}}")
+        self._width = len(text[:100])
+
+    def tell(self, samples: Sequence[Sample]) -> None:
+        from harness.report.terminal import cell_table
+
+        self._write(f"\r{' ' * self._width}\r" if self._width else "")
+        self._width = 0
+        self._reporter().ensure_newline()
+        self._reporter().write_line(cell_table(samples) + "\n")
+
+    def _reporter(self) -> pytest.TerminalReporter:
+        reporter: pytest.TerminalReporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        return reporter
+
+    def _write(self, text: str) -> None:
+        self._reporter().write(text, flush=True)

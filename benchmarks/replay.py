@@ -1,0 +1,79 @@
+"""Replaying an arm's samples through pytest-benchmark: the recorder is told what a child process measured, and judges nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from harness.measure.experiment import MINIMUM_BLOCKS
+from harness.measure.sample import Sample
+from harness.session import Weighed
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One loader of a cell that has been weighed."""
+
+    loader: str
+    weighed: Weighed
+
+    @property
+    def samples(self) -> list[Sample]:
+        """The arm's samples in the order taken."""
+        return [sample for sample in self.weighed.samples if sample.loader == self.loader]
+
+
+class ChildClock:
+    """A clock that reads seconds measured elsewhere and moves only when told."""
+
+    __name__ = "child_clock"  # stands in the recorder's JSON
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def replay(arm: Arm, benchmark: BenchmarkFixture) -> None:
+    """Record `ready` of each valid sample of an arm; skip or fail, with the reason, where there are too few for a figure."""
+    valid = [sample for sample in arm.samples if sample.valid]
+    if arm.loader in arm.weighed.left_out:
+        pytest.skip(f"{arm.loader}: {arm.weighed.left_out[arm.loader]}")
+    if not arm.samples:
+        pytest.skip(arm.weighed.reason or "not measured")
+    if valid:
+        _record(arm, valid, benchmark)
+    if len(valid) >= MINIMUM_BLOCKS:
+        return
+    broken = sorted({f"{sample.reason}: {sample.detail}" for sample in arm.samples if not sample.valid})
+    if broken:
+        pytest.fail(f"{len(valid)} valid samples of {len(arm.samples)}; {'; '.join(broken)}", pytrace=False)
+    pytest.skip(f"insufficient: {len(valid)} samples, {MINIMUM_BLOCKS} make an interval")
+
+
+def _record(arm: Arm, valid: list[Sample], benchmark: BenchmarkFixture) -> None:
+    clock, remaining = ChildClock(), iter(valid)
+
+    def rewind() -> None:
+        clock.now = 0.0  # so that the difference of two readings is the sample's own figure, to the bit
+
+    def load() -> None:
+        ready = next(remaining).ready_s
+        assert ready
+        clock.now += ready
+
+    benchmark._timer = clock
+    benchmark.group = arm.weighed.cell.name
+    benchmark.extra_info.update(
+        {
+            "loader": arm.loader,
+            "bytes": valid[0].bytes,
+            "returned_s": [sample.returned_s for sample in valid],
+            "blocks": [sample.block for sample in valid],
+            "invalid": len(arm.samples) - len(valid),
+        }
+    )
+    benchmark.pedantic(load, setup=rewind, rounds=len(valid), iterations=1)

@@ -1,0 +1,38 @@
+"""Full load: every tensor of a checkpoint brought up by every loader, cold and warm, across sizes."""
+
+from __future__ import annotations
+
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks.replay import Arm, replay
+from harness.loaders import all_loaders
+from harness.measure.taking import Cell
+from harness.options import Options
+
+SCENARIO = "full-load"
+CHECKPOINTS = {
+    "smoke": ("lora-1000", "all-minilm-l6-v2"),
+    "default": ("lora-1000", "all-minilm-l6-v2", "gpt2", "llama-3.2-1b"),
+    "full": ("lora-1000", "all-minilm-l6-v2", "gpt2", "llama-3.2-1b", "mistral-7b-v0.1"),
+}
+FEWER_ARMS = {("default", "llama-3.2-1b"): ("torch-load", "torch-load-mmap", "safetensors-load-file", "safetensors-pread", "ceiling-read")}
+"""Where a profile's time would not reach for every loader: the two formats, each mapped and read."""
+
+
+def plan(options: Options) -> dict[Cell, tuple[str, ...]]:
+    """Return the cells of this scenario with their arms, smallest checkpoint first."""
+    known = all_loaders()
+    named = options.checkpoints if options.checkpoints is not None else CHECKPOINTS[options.profile]
+    cells = {}
+    for device in ("cpu", "cuda"):
+        for checkpoint in (*named, *options.model_names()):
+            for cache_state in options.cache_states:
+                asked = options.loaders or FEWER_ARMS.get((options.profile, checkpoint), tuple(known))
+                arms = tuple(name for name, (_, loader) in known.items() if name in asked or loader.ceiling)
+                cells[Cell(SCENARIO, checkpoint, cache_state, device)] = arms
+    return cells
+
+
+def test_full_load(arm: Arm, benchmark: BenchmarkFixture) -> None:
+    replay(arm, benchmark)
+

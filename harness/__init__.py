@@ -1,0 +1,3 @@
+"""Weighbridge: how model checkpoints load, measured and proved."""
+
+__version__ = "0.1.0"

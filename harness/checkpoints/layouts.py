@@ -1,0 +1,167 @@
+"""Layouts: names, shapes and dtypes of published models, written out as rules.
+
+Each layout holds what the published weights file holds; what was left out or chosen stands beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+ITEM_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool": 1}
+"""Size in bytes of one element of each dtype a layout can name."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor of a layout."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Size of the content in bytes."""
+        return ITEM_BYTES[self.dtype] * math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A checkpoint's tensors in file order; one with `shard_bytes` is stored as shards of at most that size with an index."""
+
+    name: str
+    tensors: tuple[TensorSpec, ...]
+    shard_bytes: int | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Size of all tensors in bytes."""
+        return sum(tensor.bytes for tensor in self.tensors)
+
+    def shards(self) -> list[tuple[TensorSpec, ...]]:
+        """Return the tensors of each shard: filled in file order, a new one begun where the next tensor would not fit."""
+        if self.shard_bytes is None:
+            return [self.tensors]
+        shards: list[list[TensorSpec]] = [[]]
+        used = 0
+        for tensor in self.tensors:
+            if shards[-1] and used + tensor.bytes > self.shard_bytes:
+                shards.append([])
+                used = 0
+            shards[-1].append(tensor)
+            used += tensor.bytes
+        return [tuple(shard) for shard in shards]
+
+
+Entries = Iterator[tuple[str, tuple[int, ...]]]
+
+
+def _lora_1000() -> Entries:
+    """1,000 adapter matrices of 32x32, named as PEFT names them: the many-small-tensors case."""
+    modules = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.down_proj")
+    for layer in range(100):
+        for module in modules:
+            for half in ("lora_A", "lora_B"):
+                yield f"base_model.model.model.layers.{layer}.{module}.{half}.weight", (32, 32)
+
+
+def _gpt2() -> Entries:
+    """openai-community/gpt2 without its twelve constant `attn.bias` masks, which later releases dropped: 498 MB."""
+    width, layers = 768, 12
+    yield "wte.weight", (50257, width)
+    yield "wpe.weight", (1024, width)
+    for layer in range(layers):
+        block = f"h.{layer}"
+        for name, shape in (
+            ("ln_1.weight", (width,)),
+            ("ln_1.bias", (width,)),
+            ("attn.c_attn.weight", (width, 3 * width)),
+            ("attn.c_attn.bias", (3 * width,)),
+            ("attn.c_proj.weight", (width, width)),
+            ("attn.c_proj.bias", (width,)),
+            ("ln_2.weight", (width,)),
+            ("ln_2.bias", (width,)),
+            ("mlp.c_fc.weight", (width, 4 * width)),
+            ("mlp.c_fc.bias", (4 * width,)),
+            ("mlp.c_proj.weight", (4 * width, width)),
+            ("mlp.c_proj.bias", (width,)),
+        ):
+            yield f"{block}.{name}", shape
+    yield "ln_f.weight", (width,)
+    yield "ln_f.bias", (width,)
+
+
+def _bert(vocabulary: int, width: int, layers: int, inner: int, positions: int) -> Entries:
+    yield "embeddings.word_embeddings.weight", (vocabulary, width)
+    yield "embeddings.position_embeddings.weight", (positions, width)
+    yield "embeddings.token_type_embeddings.weight", (2, width)
+    yield "embeddings.LayerNorm.weight", (width,)
+    yield "embeddings.LayerNorm.bias", (width,)
+    for layer in range(layers):
+        block = f"encoder.layer.{layer}"
+        for name, shape in (
+            ("attention.self.query", (width, width)),
+            ("attention.self.key", (width, width)),
+            ("attention.self.value", (width, width)),
+            ("attention.output.dense", (width, width)),
+            ("attention.output.LayerNorm", (width,)),
+            ("intermediate.dense", (inner, width)),
+            ("output.dense", (width, inner)),
+            ("output.LayerNorm", (width,)),
+        ):
+            yield f"{block}.{name}.weight", shape
+            yield f"{block}.{name}.bias", shape[:1]
+    yield "pooler.dense.weight", (width, width)
+    yield "pooler.dense.bias", (width,)
+
+
+def _llama(vocabulary: int, width: int, layers: int, inner: int, key_value: int, *, tied: bool) -> Entries:
+    """A Llama-shaped decoder; `key_value` is the width of keys and values, `tied` leaves the output head out, as the files do."""
+    yield "model.embed_tokens.weight", (vocabulary, width)
+    for layer in range(layers):
+        block = f"model.layers.{layer}"
+        for name, shape in (
+            ("input_layernorm", (width,)),
+            ("mlp.down_proj", (width, inner)),
+            ("mlp.gate_proj", (inner, width)),
+            ("mlp.up_proj", (inner, width)),
+            ("post_attention_layernorm", (width,)),
+            ("self_attn.k_proj", (key_value, width)),
+            ("self_attn.o_proj", (width, width)),
+            ("self_attn.q_proj", (width, width)),
+            ("self_attn.v_proj", (key_value, width)),
+        ):
+            yield f"{block}.{name}.weight", shape
+    yield "model.norm.weight", (width,)
+    if not tied:
+        yield "lm_head.weight", (vocabulary, width)
+
+
+def _uniform(dtype: str, entries: Entries) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(name, dtype, shape) for name, shape in entries)
+
+
+def _all_minilm() -> Layout:
+    """sentence-transformers/all-MiniLM-L6-v2: BERT of 6 layers, with the int64 buffer `position_ids` that its file carries."""
+    positions = TensorSpec("embeddings.position_ids", "int64", (1, 512))
+    return Layout("all-minilm-l6-v2", (positions, *_uniform("float32", _bert(30522, 384, 6, 1536, 512))))
+
+
+LAYOUTS: dict[str, Callable[[], Layout]] = {
+    "lora-1000": lambda: Layout("lora-1000", _uniform("float32", _lora_1000())),
+    "all-minilm-l6-v2": _all_minilm,
+    "gpt2": lambda: Layout("gpt2", _uniform("float32", _gpt2())),
+    "llama-3.2-1b": lambda: Layout("llama-3.2-1b", _uniform("bfloat16", _llama(128256, 2048, 16, 8192, 512, tied=True))),
+    "mistral-7b-v0.1": lambda: Layout(
+        "mistral-7b-v0.1", _uniform("bfloat16", _llama(32000, 4096, 32, 14336, 1024, tied=False)), shard_bytes=10_000_000_000
+    ),
+}
+"""Every layout by name, smallest first."""
+
+REHEARSAL = Layout(
+    "rehearsal",
+    (TensorSpec("a", "float32", (4, 4)), TensorSpec("b", "bfloat16", (8,)), TensorSpec("c", "float16", (2, 2)), TensorSpec("d", "int64", (3,))),
+)
+"""The tiny checkpoint of a sample's rehearsal: one tensor of each usual dtype."""

@@ -1,0 +1,167 @@
+"""The store: each checkpoint made once in each format, verified, and kept between runs.
+
+A folder per checkpoint holds its files, `digests.json` and `checksums.json` (one of each per tensor) and one receipt per format, written
+last: a format without a receipt was never finished and is made again.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.checkpoints.checksum import Checksum, checksums
+from harness.checkpoints.digest import checkpoint_digest, tensor_digests
+from harness.checkpoints.durable import write_atomically, write_text
+from harness.checkpoints.formats import FORMATS, Format, Tensors
+from harness.checkpoints.layouts import REHEARSAL
+from harness.checkpoints.sources import Source, layout_source
+from harness.errors import WeighbridgeError
+from harness.machine.description import available_memory
+
+_MEMORY_FACTOR = 2.2  # a shard in memory, and once more while what was written is read back
+_DISK_RESERVE = 1 << 30
+KNOWN_DIGESTS_FILE = Path(__file__).with_name("digests.json")
+"""Committed digests of the built-in layouts with seed 0: the same content on every machine, or the store says so."""
+
+
+class DoesNotFitError(WeighbridgeError):
+    """A checkpoint needs more disk or memory than there is; the message has the figure that is short."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A checkpoint in one format: its files and their size in bytes."""
+
+    format: str
+    files: tuple[Path, ...]
+    file_bytes: int
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A stored checkpoint: tensors on disk in one or more formats, all holding identical content."""
+
+    name: str
+    bytes: int
+    tensors: int
+    sharded: bool
+    digest: str
+    checksums_file: Path
+    artifacts: dict[str, Artifact]
+
+
+class Store:
+    """The folder of checkpoints; `say` is told what is being made."""
+
+    def __init__(self, folder: Path, say: Callable[[str], None] = lambda _: None) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WeighbridgeError(f"--store {folder}: cannot be made ({error.strerror}); name a folder you may write to") from None
+        self.folder = folder.resolve()
+        self._say = say
+
+    def checkpoint(self, source: Source, containers: Iterable[str], known_digest: str | None = None) -> Checkpoint:
+        """Return the checkpoint with at least these containers, making what is missing.
+
+        Raises `DoesNotFitError` before anything is written where disk or memory is short, and `WeighbridgeError` where the content
+        comes out other than `known_digest`.
+        """
+        folder = self.folder / f"{source.name}-{source.identity}"
+        folder.mkdir(exist_ok=True)
+        sharded = len(source.shard_bytes) > 1
+        given = source.given if source.given and _same_device(source.given.files, self.folder) else None
+        wanted = [FORMATS[name] for name in containers if not (sharded and FORMATS[name].index is None)]
+        missing = [form for form in wanted if not (given and given.container == form.name) and _receipt(folder, form, sharded) is None]
+        digests_file, checksums_file = folder / "digests.json", folder / "checksums.json"
+        if missing or not (digests_file.exists() and checksums_file.exists()):
+            self._make(source, folder, missing, sharded)
+        digests: dict[str, str] = json.loads(digests_file.read_text())
+        digest = checkpoint_digest(digests)
+        if known_digest and digest != known_digest:
+            raise WeighbridgeError(
+                f"{source.name}: its content has digest {digest[:12]} here and {known_digest[:12]} elsewhere, so figures would not compare; report this, with NumPy's version"
+            )
+        artifacts = {}
+        for form in wanted:
+            name = form.sharded_name if sharded else form.name
+            if given and given.container == form.name:
+                files = given.files
+            else:
+                files = _receipt(folder, form, sharded) or ()
+            artifacts[form.name] = Artifact(name, files, sum(file.stat().st_size for file in files))
+        return Checkpoint(source.name, source.bytes, len(digests), sharded, digest, checksums_file, artifacts)
+
+    def rehearsal(self, containers: Iterable[str]) -> Checkpoint:
+        """Return the tiny checkpoint that a sample's process loads before the one that is timed."""
+        return self.checkpoint(layout_source(REHEARSAL, 0), containers)
+
+    def _make(self, source: Source, folder: Path, missing: list[Format], sharded: bool) -> None:
+        self._check_room(source, len(missing))
+        shards = len(source.shard_bytes)
+        digests: dict[str, str] = {}
+        sums: dict[str, Checksum] = {}
+        where: dict[str, dict[str, str]] = {form.name: {} for form in missing}
+        for number, size in enumerate(source.shard_bytes):
+            self._say(f"making {source.name}{f', shard {number + 1} of {shards}' if sharded else ''} ({size / 1e6:,.0f} MB a format)")
+            tensors = source.make(number)
+            expected = tensor_digests(tensors)
+            digests |= expected
+            sums |= checksums(tensors)
+            for form in missing:
+                path = folder / form.file_names(shards)[number]
+                self._say(f"making {source.name}: {path.name}")
+                write_atomically(path, lambda part, form=form: form.write(tensors, part), lambda part, form=form: _verify(form, part, expected))  # type: ignore[misc]
+                where[form.name] |= dict.fromkeys(tensors, path.name)
+            del tensors
+        write_text(folder / "digests.json", json.dumps(digests, indent=0))
+        write_text(folder / "checksums.json", json.dumps(sums))
+        for form in missing:
+            if sharded and form.index:
+                index = {"metadata": {"total_size": source.bytes}, "weight_map": where[form.name]}
+                write_text(folder / form.index, json.dumps(index, indent=2))
+            files = [folder / name for name in form.file_names(shards)]
+            receipt = {"files": {file.name: file.stat().st_size for file in files}}
+            write_text(_receipt_path(folder, form, sharded), json.dumps(receipt))
+
+    def _check_room(self, source: Source, formats: int) -> None:
+        needed, free = source.bytes * formats, shutil.disk_usage(self.folder).free - _DISK_RESERVE
+        if needed > free:
+            raise DoesNotFitError(f"{source.name}: its missing formats need {needed / 1e9:.1f} GB of disk in the store, {max(free, 0) / 1e9:.1f} GB can be had")
+        memory, available = int(max(source.shard_bytes) * _MEMORY_FACTOR), available_memory()
+        if available is not None and memory > available:
+            raise DoesNotFitError(f"{source.name}: making it needs {memory / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB can be had")
+
+
+def known_digest(name: str, seed: int) -> str | None:
+    """Return the committed digest of a built-in layout's content, or None where none is recorded for this seed."""
+    recorded: dict[str, str] = json.loads(KNOWN_DIGESTS_FILE.read_text())
+    return recorded.get(name) if seed == 0 else None
+
+
+def _verify(form: Format, path: Path, expected: dict[str, str]) -> None:
+    found: Tensors = form.read(path)
+    if tensor_digests(found) != expected:
+        raise WeighbridgeError(f"{path.name}: what was written does not read back as the same tensors; the disk or the {form.name} writer is at fault")
+
+
+def _receipt_path(folder: Path, form: Format, sharded: bool) -> Path:
+    return folder / f"{form.sharded_name if sharded else form.name}.receipt.json"
+
+
+def _receipt(folder: Path, form: Format, sharded: bool) -> tuple[Path, ...] | None:
+    """Return the files of a finished format, or None where there is no receipt or a file is not as the receipt says."""
+    try:
+        sizes: dict[str, int] = json.loads(_receipt_path(folder, form, sharded).read_text())["files"]
+        files = tuple(folder / name for name in sizes)
+        return files if all(file.stat().st_size == size for file, size in zip(files, sizes.values(), strict=True)) else None
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _same_device(files: Iterable[Path], folder: Path) -> bool:
+    """Return whether the files lie on the store's device: arms on different storage would compare the storage."""
+    return all(file.stat().st_dev == folder.stat().st_dev for file in files)

@@ -1,0 +1,72 @@
+"""The command: `weighbridge`, or `python -m harness`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import __version__
+from harness.errors import USAGE_EXIT, WeighbridgeError
+
+
+@dataclass(frozen=True)
+class _Command:
+    help: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status: 0, or 2 for something that cannot be done as asked."""
+    parser = argparse.ArgumentParser(prog="weighbridge", description="How model checkpoints load, measured and proved.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in _COMMANDS.items():
+        command.add_arguments(commands.add_parser(name, help=command.help, description=command.help))
+    asked = parser.parse_args(arguments)
+    try:
+        return _COMMANDS[asked.command].run(asked)
+    except WeighbridgeError as error:
+        print(f"weighbridge: {error}", file=sys.stderr)
+        return USAGE_EXIT
+
+
+def _doctor_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--store", type=Path, metavar="DIR", help="the folder whose storage is asked about (default: where checkpoints are kept)")
+
+
+def _doctor(asked: argparse.Namespace) -> int:
+    from harness.doctor import examine
+
+    print(examine(asked.store))
+    return 0
+
+
+def _report_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run directories (default: every one in results/reference)")
+    parser.add_argument("--into", type=Path, metavar="DIR", default=None, help="folder of the page (default: reports; each run's own directory for runs named)")
+
+
+def _report(asked: argparse.Namespace) -> int:
+    from harness.records.run_directory import MANIFEST, RunDirectory
+    from harness.report.page import write_reports, write_run_report
+
+    for path in asked.runs:
+        if not (path / MANIFEST).is_file():
+            raise WeighbridgeError(f"{path}: no run directory; one holds a {MANIFEST}")
+    if asked.runs and asked.into is None:
+        for path in asked.runs:
+            print(write_run_report(RunDirectory(path)))
+        return 0
+    found = asked.runs or [manifest.parent for manifest in sorted(Path("results/reference").glob(f"*/{MANIFEST}"))]
+    print(write_reports([RunDirectory(path) for path in found], asked.into or Path("reports")))
+    return 0
+
+
+_COMMANDS = {
+    "doctor": _Command("say what this machine can do: cold or not and why, storage, processor, GPU, memory, loaders", _doctor_arguments, _doctor),
+    "report": _Command("make the page, tables and figures of runs from what they recorded", _report_arguments, _report),
+}

@@ -1,0 +1,61 @@
+"""What this machine can do, in lines a person reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness.checkpoints.place import default_store
+from harness.errors import WeighbridgeError
+from harness.loaders import all_loaders
+from harness.machine.description import NO_GPU, available_memory, describe_machine, packages
+from harness.machine.page_cache import Capability, capability
+from harness.machine.storage import storage
+
+
+def examine(store: Path | None) -> str:
+    """Return the examination of this machine and of the storage under `store`, one fact a line; raises `WeighbridgeError` for a bad folder."""
+    folder = store or default_store()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        able = capability(folder)
+    except OSError as error:
+        raise WeighbridgeError(f"--store {folder}: cannot be written to ({error.strerror}); name a folder you may write to") from None
+    return "\n".join(f"{name:<12}{text}" for name, text in (*_cache_states(able), *_machine(), *_storage(folder), *_packages(), *_loaders()))
+
+
+def _cache_states(able: Capability) -> Iterator[tuple[str, str]]:
+    call = f"fsync and posix_fadvise(DONTNEED), proved by {able.method}" if able.method else "residency cannot be read"
+    yield "cold", f"yes: {call}" if able.cold else f"no: {able.reason}"
+    yield "warm", f"yes: read through, proved by {able.method}" if able.warm else f"no: {able.reason}"
+
+
+def _machine() -> Iterator[tuple[str, str]]:
+    machine = describe_machine()
+    guest = " (a virtual machine: the host may cache what is cold here)" if machine["hypervisor"] else ""
+    yield "kernel", f"{machine['system']} {machine['kernel']} {machine['architecture']}{guest}"
+    yield "processor", f"{machine['cpu']}, {machine['cores']} cores"
+    available = available_memory()
+    limit = machine["memory_limit_bytes"]
+    room = f", {available / 1e9:.1f} GB can be had" if available is not None else ""
+    bound = f", limited to {limit / 1e9:.1f} GB by the control group" if limit else ""
+    yield "memory", f"{machine['memory_bytes'] / 1e9:.1f} GB{room}{bound}"
+    yield "GPU", ", ".join(machine["gpus"]) or NO_GPU
+
+
+def _storage(folder: Path) -> Iterator[tuple[str, str]]:
+    found = storage(folder)
+    kind = {True: ", rotational by its own word", False: ", solid state by its own word", None: ""}[found.rotational]
+    ahead = f", readahead {found.read_ahead_kb} KiB" if found.read_ahead_kb is not None else ""
+    yield "store", str(folder)
+    yield "storage", f"{found.file_system or 'unknown file system'} on {found.device or 'unknown device'}{kind}{ahead}, {found.free_bytes / 1e9:.0f} GB free"
+
+
+def _packages() -> Iterator[tuple[str, str]]:
+    yield "packages", ", ".join(f"{name} {version or 'not installed'}" for name, version in packages().items())
+
+
+def _loaders() -> Iterator[tuple[str, str]]:
+    for number, (name, (_, loader)) in enumerate(all_loaders().items()):
+        absent = loader.absence()
+        yield "loaders" if number == 0 else "", f"{name:<24}{f'no: {absent}' if absent else f'yes, reads {loader.container}'}"

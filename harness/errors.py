@@ -1,0 +1,19 @@
+"""Errors written for the person who meets them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+USAGE_EXIT = 2
+
+
+class WeighbridgeError(Exception):
+    """Something asked for cannot be done; the message says what was asked, what was found and what to do."""
+
+
+def unknown_name(kind: str, name: str, names: Iterable[str]) -> WeighbridgeError:
+    """Return the error for a name that is not one of `names`, listing the names there are, on one line."""
+    return WeighbridgeError(f"unknown {kind} {name!r}; there are: {', '.join(names)}")

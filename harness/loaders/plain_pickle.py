@@ -1,0 +1,25 @@
+"""`pickle.load` of a dictionary of tensors, as scripts that know nothing of `torch.save` write it."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from harness.loaders import Loader, merged
+
+if TYPE_CHECKING:
+    from harness.loaders import Tensors
+
+
+def _load(files: Sequence[str], device: str, _: Any) -> Tensors:
+    return {name: tensor.to(device) for name, tensor in merged(_load_one, files).items()} if device != "cpu" else merged(_load_one, files)
+
+
+def _load_one(file: str) -> Tensors:
+    with open(file, "rb") as stream:
+        tensors: Tensors = pickle.load(stream)  # noqa: S301  # the store's own file, in a sample's own process
+        return tensors
+
+
+LOADERS = (Loader("pickle-load", "pickle", _load, memory=3.0),)

@@ -1,0 +1,188 @@
+"""The page cache of a file: set it cold or warm, and prove what it is.
+
+Nothing here trusts advice: `posix_fadvise` returns success on dirty, mapped and tmpfs pages that it leaves where they are, so every
+state is read back from the kernel, by `cachestat(2)` (Linux 6.5) or, where that is missing, `mincore(2)`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+COLD_AT_MOST = 0.001
+"""Largest resident fraction that still counts as cold."""
+WARM_AT_LEAST = 0.999
+"""Smallest resident fraction that counts as warm."""
+
+_READ_BLOCK = 1 << 20
+_SYS_CACHESTAT = 451  # the same number on every architecture but alpha (include/uapi/asm-generic/unistd.h)
+_EVICTION_TRIES = 3
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p]
+
+
+class ResidencyHiddenError(OSError):
+    """The kernel does not tell this process which pages of the file are resident."""
+
+
+class _Range(ctypes.Structure):
+    _fields_ = (("offset", ctypes.c_uint64), ("length", ctypes.c_uint64))
+
+
+class _CacheStat(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_uint64) for name in ("cached", "dirty", "writeback", "evicted", "recently_evicted"))
+
+
+@dataclass(frozen=True)
+class Residency:
+    """How many pages of some files are in the page cache; `dirty` is None where the method cannot tell."""
+
+    pages: int
+    cached: int
+    dirty: int | None
+    method: str
+
+    @property
+    def fraction(self) -> float:
+        """Resident share of the pages, 0 to 1; an empty file counts as fully resident."""
+        return self.cached / self.pages if self.pages else 1.0
+
+
+@dataclass(frozen=True)
+class Capability:
+    """What a folder's file system allows: which cache states can be set and proved there, how, and why not."""
+
+    cold: bool
+    warm: bool
+    method: str | None
+    reason: str | None
+
+
+def residency(paths: Sequence[Path]) -> Residency:
+    """Return the residency of the files taken together; raises `ResidencyHiddenError` where the kernel will not tell."""
+    pages = cached = 0
+    dirty: int | None = 0
+    method = ""
+    for path in paths:
+        with _opened(path) as fd:
+            one = _by_cachestat(fd) or _by_mincore(fd)
+        pages, cached, method = pages + one.pages, cached + one.cached, one.method
+        dirty = None if dirty is None or one.dirty is None else dirty + one.dirty
+    return Residency(pages, cached, dirty, method)
+
+
+def evict(paths: Sequence[Path]) -> Residency:
+    """Drop the files' pages and return what is left of them.
+
+    Dirty pages are not dropped by the advice, so the files are synced first; pages that another process maps or has just touched
+    stay, which is why the caller judges by the residency returned and not by this having been called.
+    """
+    left = None
+    for _ in range(_EVICTION_TRIES):
+        for path in paths:
+            with _opened(path) as fd:
+                os.fsync(fd)
+                if hasattr(os, "posix_fadvise"):
+                    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        left = residency(paths)
+        if left.fraction <= COLD_AT_MOST:
+            break
+    assert left is not None
+    return left
+
+
+def warm(paths: Sequence[Path]) -> Residency:
+    """Read the files through where they are not wholly resident yet, and return the residency then."""
+    found = residency(paths)
+    if found.cached == found.pages:
+        return found
+    buffer = bytearray(_READ_BLOCK)
+    for path in paths:
+        with _opened(path) as fd:
+            offset = 0
+            while count := os.preadv(fd, [buffer], offset):
+                offset += count
+    return residency(paths)
+
+
+def capability(folder: Path) -> Capability:
+    """Return what can be set and proved in `folder`, found by trying it on a small file there."""
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".page-cache-", delete=True) as file:
+        file.write(os.urandom(1 << 20))
+        file.flush()
+        path = Path(file.name)
+        try:
+            os.fsync(file.fileno())
+            full = warm([path])
+            if full.fraction < WARM_AT_LEAST:
+                return Capability(False, False, full.method, f"a file just read is reported {full.fraction:.3f} resident")
+            if not hasattr(os, "posix_fadvise"):
+                return Capability(False, True, full.method, f"{sys.platform} has no posix_fadvise, so no file can be evicted")
+            left = evict([path])
+        except ResidencyHiddenError as error:
+            return Capability(False, False, None, str(error))
+    if left.fraction > COLD_AT_MOST:
+        return Capability(
+            False, True, left.method, f"after fsync and eviction {left.fraction:.3f} of a file stays resident (tmpfs, ramfs, DAX and some sandboxes do so)"
+        )
+    return Capability(True, True, left.method, None)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _pages(size: int) -> int:
+    return -(-size // os.sysconf("SC_PAGESIZE"))
+
+
+def _by_cachestat(fd: int) -> Residency | None:
+    """Ask `cachestat(2)`; None where the kernel lacks it or refuses this file (it wants ownership or write permission since 6.13)."""
+    if not sys.platform.startswith("linux"):
+        return None
+    answer = _CacheStat()
+    whole_file = _Range(0, 0)
+    done = _libc.syscall(ctypes.c_long(_SYS_CACHESTAT), ctypes.c_int(fd), ctypes.byref(whole_file), ctypes.byref(answer), ctypes.c_uint(0))
+    if done != 0:
+        return None
+    return Residency(_pages(os.fstat(fd).st_size), answer.cached, answer.dirty, "cachestat")
+
+
+def _by_mincore(fd: int) -> Residency:
+    """Ask `mincore(2)` through a mapping that is never touched and gone before this returns.
+
+    Since Linux 5.2 the kernel answers "all resident" to a process that neither owns nor may write the file (commit 134fca9063ad),
+    so such a file is refused here instead of believed.
+    """
+    status = os.fstat(fd)
+    if status.st_size == 0:
+        return Residency(0, 0, None, "mincore")
+    if status.st_uid != os.geteuid() and not os.access(f"/dev/fd/{fd}", os.W_OK):
+        raise ResidencyHiddenError(errno.EPERM, "mincore tells the truth only to those who own or may write the file")
+    prot_read, map_shared = 1, 1
+    address = _libc.mmap(None, status.st_size, prot_read, map_shared, fd, 0)
+    if address in (None, ctypes.c_void_p(-1).value):
+        raise ResidencyHiddenError(ctypes.get_errno(), "the file cannot be mapped to ask mincore")
+    try:
+        pages = _pages(status.st_size)
+        vector = ctypes.create_string_buffer(pages)
+        if _libc.mincore(address, status.st_size, vector) != 0:
+            raise ResidencyHiddenError(ctypes.get_errno(), "mincore is refused by this kernel")
+        return Residency(pages, sum(byte & 1 for byte in vector.raw[:pages]), None, "mincore")
+    finally:
+        _libc.munmap(address, status.st_size)

@@ -1,0 +1,65 @@
+"""The storage a folder lies on: file system, device, readahead, room."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Where a folder lies; sizes in bytes, readahead in KiB as the kernel gives it, None where it does not tell."""
+
+    file_system: str | None
+    device: str | None
+    model: str | None
+    rotational: bool | None
+    read_ahead_kb: int | None
+    total_bytes: int
+    free_bytes: int
+
+
+def storage(folder: Path) -> Storage:
+    """Return what the kernel says of the storage under `folder` (`/proc/self/mountinfo` and sysfs, so Linux only beyond the sizes)."""
+    number = os.stat(folder).st_dev
+    major_minor = f"{os.major(number)}:{os.minor(number)}"
+    file_system, source = _mount(folder.resolve(), major_minor)
+    block = Path("/sys/dev/block") / major_minor
+    disk = block if (block / "queue").is_dir() else block.resolve().parent  # a partition has its queue in its disk
+    read_ahead = _line(Path("/sys/class/bdi") / major_minor / "read_ahead_kb") or _line(disk / "queue/read_ahead_kb")
+    rotational = _line(disk / "queue/rotational")
+    usage = shutil.disk_usage(folder)
+    return Storage(
+        file_system,
+        Path(source).name if source else None,
+        _line(disk / "device/model"),
+        None if rotational is None else rotational == "1",
+        int(read_ahead) if read_ahead else None,
+        usage.total,
+        usage.free,
+    )
+
+
+def _mount(folder: Path, major_minor: str) -> tuple[str | None, str | None]:
+    """Return (file system, source) of the mount that holds `folder`: the longest mount point above it on the same device."""
+    best: tuple[int, str | None, str | None] = (-1, None, None)
+    for line in (_text(Path("/proc/self/mountinfo")) or "").splitlines():
+        mount, _, kind = line.partition(" - ")
+        fields, kinds = mount.split(), kind.split()
+        point = fields[4].replace("\\040", " ")
+        if fields[2] == major_minor and folder.is_relative_to(point) and len(point) > best[0]:
+            best = (len(point), kinds[0], kinds[1])
+    return best[1], best[2]
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text()
+    except OSError:
+        return None
+
+
+def _line(path: Path) -> str | None:
+    return (_text(path) or "").strip() or None

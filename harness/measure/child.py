@@ -1,0 +1,146 @@
+"""One sample, taken in a forked child: rehearse, load, read the clocks and counters, check the content, leave.
+
+Between the two readings of the clock stands the load and nothing else; the walk and its clock come next; everything that reads
+`/proc`, hashes or talks comes before or after.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from harness.checkpoints.checksum import Checksum, checksums
+from harness.machine.counters import counters, memory, reset_peak
+from harness.measure.walk import touch
+
+if TYPE_CHECKING:
+    from harness.loaders import Loader, Tensors
+
+NANO = 1e-9
+
+
+def take(loader: Loader, files: Sequence[str], rehearsal: Sequence[str], device: str, expected: Mapping[str, Checksum]) -> dict[str, Any]:
+    """Return one sample's measured fields: seconds as floats, sizes in bytes, None for what the system does not tell.
+
+    Raises whatever the loader raises.
+    """
+    context_s = _make_context(device)
+    first_call_s = _rehearse(loader, rehearsal, device)
+    prepared = loader.prepare(files, device) if loader.prepare else None
+    reset = reset_peak()
+    memory_before, before = memory(), counters()
+    start = time.perf_counter_ns()
+    loaded = loader.load(files, device, prepared)
+    returned = time.perf_counter_ns()
+    _make_ready(loaded, device)
+    ready = time.perf_counter_ns()
+    after, memory_after = counters(), memory()
+    walk_s = _repeat_walk(loaded, device)
+    check_start = time.perf_counter_ns()
+    content_ok = _content(loader, loaded, files) == expected
+    return {
+        "context_s": context_s,
+        "first_call_s": first_call_s,
+        "returned_s": (returned - start) * NANO,
+        "ready_s": (ready - start) * NANO,
+        "walk_s": walk_s,
+        "check_s": (time.perf_counter_ns() - check_start) * NANO,
+        "cpu_s": after.cpu_s - before.cpu_s,
+        "storage_read_bytes": _grown(before.storage_read_bytes, after.storage_read_bytes),
+        "minor_faults": after.minor_faults - before.minor_faults,
+        "major_faults": after.major_faults - before.major_faults,
+        "peak_rss_bytes": memory_after.peak if reset else None,
+        "anonymous_bytes": _grown(memory_before.anonymous, memory_after.anonymous),
+        "mapped_bytes": _grown(memory_before.mapped, memory_after.mapped),
+        "content_ok": content_ok,
+    }
+
+
+def run_and_leave(work: Any, pipe: int) -> None:
+    """Do `work()` in this forked child, write what it returns, or the error it raises, as one JSON line, and leave by `_exit`."""
+    try:
+        answer = work()
+    except BaseException as error:  # whatever a loader raises is this sample's outcome
+        answer = {"raised": f"{type(error).__name__}: {error}"}
+    line = json.dumps(answer).encode() + b"\n"
+    while line:
+        line = line[os.write(pipe, line) :]
+    os._exit(0)
+
+
+def first_call(loader: Loader, rehearsal: Sequence[str]) -> dict[str, Any]:
+    """Return what the very first call of a loader in a process costs and which modules it imports: {first_call_s, modules}."""
+    import sys
+
+    known = set(sys.modules)
+    seconds = _rehearse(loader, rehearsal, "cpu")
+    return {"first_call_s": seconds, "modules": sorted(set(sys.modules) - known)}
+
+
+def touch_memory(size: int) -> dict[str, float]:
+    """Write to `size` bytes of fresh memory twice over and return the rates in bytes/s: {first, second}.
+
+    On a virtual machine the first touch of memory that the host has not backed yet is several times slower than any later one.
+    """
+    import mmap
+
+    rates = []
+    for _ in range(2):
+        with mmap.mmap(-1, size) as fresh:
+            start = time.perf_counter_ns()
+            page = mmap.PAGESIZE
+            for offset in range(0, size, page << 8):
+                fresh[offset : offset + (page << 8) : page] = bytes(len(range(offset, min(size, offset + (page << 8)), page)))
+            rates.append(size / ((time.perf_counter_ns() - start) * NANO))
+    return {"first": rates[0], "second": rates[1]}
+
+
+def _rehearse(loader: Loader, files: Sequence[str], device: str) -> float:
+    """Do everything a sample does on a tiny checkpoint, so that what belongs to the process is paid; return the call's seconds."""
+    prepared = loader.prepare(files, device) if loader.prepare else None
+    start = time.perf_counter_ns()
+    loaded = loader.load(files, device, prepared)
+    seconds = (time.perf_counter_ns() - start) * NANO
+    _make_ready(loaded, device)
+    _content(loader, loaded, files)
+    counters(), memory()
+    return seconds
+
+
+def _make_context(device: str) -> float | None:
+    """Create the device's context before any clock starts; return what it cost in s, None on the CPU, which has none."""
+    if device == "cpu":
+        return None
+    import torch
+
+    start = time.perf_counter_ns()
+    torch.empty(1, device=device)
+    torch.cuda.synchronize(device)
+    return (time.perf_counter_ns() - start) * NANO
+
+
+def _make_ready(loaded: Tensors, device: str) -> None:
+    if device == "cpu":
+        touch(loaded.values())
+        return
+    import torch
+
+    torch.cuda.synchronize(device)
+
+
+def _repeat_walk(loaded: Tensors, device: str) -> float:
+    """Return the walk's own cost in s: what it takes once there is nothing left to bring up."""
+    start = time.perf_counter_ns()
+    _make_ready(loaded, device)
+    return (time.perf_counter_ns() - start) * NANO
+
+
+def _content(loader: Loader, loaded: Tensors, files: Sequence[str]) -> dict[str, Checksum]:
+    return checksums(loader.reveal(loaded, files) if loader.reveal else loaded)
+
+
+def _grown(before: int | None, after: int | None) -> int | None:
+    return None if before is None or after is None else after - before

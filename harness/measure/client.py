@@ -1,0 +1,102 @@
+"""The orchestrator's end of a server: starts it, asks it, and starts it again when it died."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from harness.errors import WeighbridgeError
+
+_ROOT = Path(__file__).parents[2]
+_GRACE_S = 30.0
+_PREPARE_TIMEOUT_S = 300.0
+
+Answer = dict[str, Any]
+
+
+class Server:
+    """The server process of one environment under test, `python` being its interpreter."""
+
+    def __init__(self, loaders: Mapping[str, list[str]], packages: Iterable[str], python: str = sys.executable) -> None:
+        """`loaders` maps each loader's key `module:name` to the files of its rehearsal; `packages` are those whose versions are asked for."""
+        self._python = python
+        self._prepare = {"do": "prepare", "loaders": dict(loaders), "packages": list(packages), "timeout_s": _PREPARE_TIMEOUT_S}
+        self._process: subprocess.Popen[bytes] | None = None
+        self.environment: Answer = {}
+
+    def __enter__(self) -> Server:
+        self.environment = self._start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stop()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the server, None when none is running."""
+        return self._process.pid if self._process else None
+
+    def sample(self, loader: str, files: Iterable[Path], rehearsal: Iterable[Path], checksums: Path, device: str, timeout_s: float) -> Answer:
+        """Return what the child measured, or {"failure": …, "detail": …}; never raises for anything the load does."""
+        request = {"do": "sample", "loader": loader, "checksums": str(checksums), "device": device, "timeout_s": timeout_s}
+        return self._ask(request | {"files": [str(file) for file in files], "rehearsal": [str(file) for file in rehearsal]}, timeout_s + _GRACE_S)
+
+    def touch_memory(self, size: int, timeout_s: float) -> Answer:
+        """Have a child write to `size` bytes of fresh memory twice; return the rates in bytes/s, or a failure."""
+        return self._ask({"do": "touch_memory", "bytes": size, "timeout_s": timeout_s}, timeout_s + _GRACE_S)
+
+    def _ask(self, request: Answer, timeout_s: float) -> Answer:
+        if self._process is None or self._process.poll() is not None:
+            self._start()
+        answer = self._exchange(request, timeout_s)
+        if answer is None:
+            self._stop()
+            return {"failure": "server-died", "detail": "it is started again for the next sample"}
+        return answer
+
+    def _start(self) -> Answer:
+        self._process = subprocess.Popen(
+            [self._python, "-m", "harness.measure.server", str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])},
+            start_new_session=True,  # Ctrl-C is for the orchestrator, which then ends the server in order
+        )
+        answer = self._exchange(self._prepare, 2 * _PREPARE_TIMEOUT_S)
+        if answer is None:
+            raise WeighbridgeError(f"{self._python} could not start the measuring server; its own message stands above. It needs torch: see README, Install")
+        return answer
+
+    def _exchange(self, request: Answer, timeout_s: float) -> Answer | None:
+        """Send one line and return the answer, None when the server is gone or silent for too long."""
+        process = self._process
+        assert process and process.stdin and process.stdout
+        deadline = time.monotonic() + timeout_s
+        said = b""
+        try:
+            process.stdin.write(json.dumps(request).encode() + b"\n")
+            process.stdin.flush()
+            while not said.endswith(b"\n"):
+                readable, _, _ = select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+                piece = os.read(process.stdout.fileno(), 1 << 16) if readable else b""
+                if not piece:
+                    return None
+                said += piece
+        except BrokenPipeError:
+            return None
+        answer: Answer = json.loads(said)
+        return answer
+
+    def _stop(self) -> None:
+        if self._process:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None

@@ -1,0 +1,81 @@
+"""The experiment of one cell: blocks of every arm in random order, until enough is known or the time is spent."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from harness.measure.sample import Sample
+
+MINIMUM_BLOCKS = 6
+"""Fewer pairs than this give no 95 % interval of a median, whatever their values (2 x 0.5^5 > 0.05)."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a cell is over; seconds are of measuring, cache preparation included."""
+
+    blocks: int
+    """Most blocks to take."""
+    budget_s: float
+    """The cell's share of time: no further block is begun that would overrun it, once there are enough for an interval."""
+    hard_s: float
+    """Time after which no further block is begun, enough or not."""
+
+
+def order_of_block(seed: int, cell: str, block: int, arms: Sequence[str]) -> list[str]:
+    """Return the arms in the random order of one block: the same for the same arguments on every machine, so that a run can be resumed."""
+    order = sorted(arms)
+    random.Random(f"{seed}/{cell}/{block}").shuffle(order)  # noqa: S311  # an order, no secret
+    return order
+
+
+def stop_reason(blocks: int, spent_s: float, limits: Limits, precise: bool) -> str | None:
+    """Return why a cell with this many finished blocks is over ("precision", "rounds", "budget"), or None while it is not."""
+    if blocks >= limits.blocks:
+        return "rounds"
+    if blocks >= MINIMUM_BLOCKS and precise:
+        return "precision"
+    next_block_s = spent_s / blocks if blocks else 0.0
+    if spent_s + next_block_s > limits.hard_s or (blocks >= MINIMUM_BLOCKS and spent_s + next_block_s > limits.budget_s):
+        return "budget"
+    return None
+
+
+def spent(samples: Sequence[Sample]) -> float:
+    """Return the seconds that samples took, the setting of their cache states included."""
+    return sum(sample.prepare_s + sample.sample_s for sample in samples)
+
+
+def run_blocks(
+    arms: Sequence[str],
+    taken: Sequence[Sample],
+    limits: Limits,
+    order: Callable[[int], list[str]],
+    take: Callable[[str, int, int], Sample],
+    precise: Callable[[Sequence[Sample]], bool],
+) -> Iterator[Sample | str]:
+    """Yield each new sample as it is taken and, last, why the cell stopped.
+
+    `taken` are the samples of an earlier part of the same run: they are counted, timed and not taken again. `take(arm, block, position)`
+    takes one; `precise(samples)` says whether the cell's figure is known well enough.
+    """
+    samples = list(taken)
+    done = {(sample.block, sample.loader) for sample in samples}
+    block = 0
+    while True:
+        finished = all((block, arm) in done for arm in arms)
+        if not finished:
+            reason = stop_reason(block, spent(samples), limits, precise(samples))
+            begun = any((block, arm) in done for arm in arms)
+            if reason and not begun:
+                yield reason
+                return
+            for position, arm in enumerate(order(block)):
+                if (block, arm) not in done:
+                    sample = take(arm, block, position)
+                    samples.append(sample)
+                    done.add((block, arm))
+                    yield sample
+        block += 1

@@ -1,0 +1,123 @@
+"""The sample: everything one load leaves behind, and the rules that make it valid or say why it is not."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from harness.machine.page_cache import COLD_AT_MOST, WARM_AT_LEAST
+
+SCHEMA = 1
+"""Version of a sample's fields and of the manifest; raised whenever the meaning of one changes."""
+
+STORAGE_AT_LEAST = 0.99
+"""Smallest share of the tensors' bytes that a cold load must have fetched from storage."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One load by one arm in one fresh process. Seconds are floats in s, sizes in bytes, fractions 0 to 1; absent is None, never 0."""
+
+    schema: int
+    run: str
+    scenario: str
+    checkpoint: str
+    format: str
+    bytes: int
+    tensors: int
+    loader: str
+    environment: str
+    device: str
+    cache_state: str
+    block: int
+    position: int
+    started_at: str
+    """When the cache state began to be set, UTC, ISO 8601."""
+    prepare_s: float
+    """Time to set and prove the cache state."""
+    sample_s: float
+    """Time from asking the server to the child being gone."""
+    resident_before: float | None
+    resident_after: float | None
+    valid: bool
+    reason: str | None
+    """Why the sample is invalid, as one word of `REASONS`."""
+    detail: str | None
+    """The figure or message behind `reason`."""
+    context_s: float | None = None
+    first_call_s: float | None = None
+    """The same call on a tiny checkpoint, just before, in the same process, its imports done."""
+    returned_s: float | None = None
+    ready_s: float | None = None
+    walk_s: float | None = None
+    """What the walk inside `ready_s` costs by itself, measured by walking once more."""
+    check_s: float | None = None
+    cpu_s: float | None = None
+    """Processor time, user and system, of all threads, from the start to `ready`."""
+    storage_read_bytes: int | None = None
+    minor_faults: int | None = None
+    major_faults: int | None = None
+    peak_rss_bytes: int | None = None
+    """Highest resident size of the process during the load, its base included."""
+    anonymous_bytes: int | None = None
+    """Growth of private memory from the start to `ready`."""
+    mapped_bytes: int | None = None
+    """Growth of mapped file pages from the start to `ready`; they are the page cache's own and can be dropped."""
+    content_ok: bool | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the sample as its line of `samples.jsonl` holds it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, line: dict[str, Any]) -> Sample:
+        """Return the sample of a line; fields that a later version added are left aside, missing optional ones are None."""
+        return cls(**{field.name: line[field.name] for field in fields(cls) if field.name in line})
+
+
+REASONS = {
+    "raised": "the loader raised an error",
+    "exited": "the process exited before it gave a result",
+    "killed": "the process was killed by a signal",
+    "hung": "the process gave no result in time",
+    "server-died": "the server of the environment died",
+    "unprepared": "the cache state could not be set or read",
+    "wrong-content": "the tensors are not the checkpoint's",
+    "not-cold": "part of the file was in the page cache before",
+    "not-warm": "part of the file was missing from the page cache before",
+    "storage-unknown": "the system does not tell what was read from storage",
+    "storage-short": "storage gave less than was loaded, so something else served the rest",
+    "storage-read": "storage was read although everything was in the page cache",
+}
+"""Every reason a sample can be invalid for."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Whether a sample counts, and why not."""
+
+    valid: bool
+    reason: str | None = None
+    detail: str | None = None
+
+
+def judge(cache_state: str, resident_before: float, size: int, answer: dict[str, Any]) -> Judgement:
+    """Return whether a sample counts, from the cache state asked for, the residency proved before, the tensors' bytes and the child's answer."""
+    if "failure" in answer:
+        return Judgement(False, answer["failure"], answer["detail"])
+    if not answer["content_ok"]:
+        return Judgement(False, "wrong-content", "a tensor's name, dtype, shape or bytes differ")
+    read = answer["storage_read_bytes"]
+    if cache_state == "cold":
+        if resident_before > COLD_AT_MOST:
+            return Judgement(False, "not-cold", f"{resident_before:.4f} of the file was resident before")
+        if read is None:
+            return Judgement(False, "storage-unknown", "no /proc/self/io")
+        if read < STORAGE_AT_LEAST * size:
+            return Judgement(False, "storage-short", f"{read} bytes read from storage for {size} bytes of tensors")
+        return Judgement(True)
+    if resident_before < WARM_AT_LEAST:
+        return Judgement(False, "not-warm", f"{resident_before:.4f} of the file was resident before")
+    if read:
+        return Judgement(False, "storage-read", f"{read} bytes read from storage")
+    return Judgement(True)

@@ -1,0 +1,173 @@
+"""The server of one environment under test: imports torch and the loaders once, then forks one child per sample.
+
+It speaks JSON lines: one request a line on standard input, one answer a line on standard output. It never calls a loader itself,
+because some start threads and threads do not survive a fork; a scout child makes each loader's first call and tells which modules that
+imported, and the server imports the same, so that no sample pays for imports.
+
+Run as `python -m harness.measure.server PARENT`, where PARENT is the process id it must not outlive.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from typing import Any, TextIO
+
+from harness import loaders
+from harness.checkpoints.checksum import Checksum
+from harness.machine.lifeline import die_with_parent
+from harness.measure import child
+
+Answer = dict[str, Any]
+
+
+def main() -> None:
+    """Serve until standard input ends or the parent dies."""
+    die_with_parent(int(sys.argv[1]))
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what a library prints must not pass for an answer
+    handlers: dict[str, Callable[[Answer], Answer]] = {"prepare": _prepare, "sample": _sample, "touch_memory": _touch_memory}
+    for line in sys.stdin:
+        request = json.loads(line)
+        _reply(answers, handlers[request.pop("do")](request))
+
+
+def fork(work: Callable[[], Answer], timeout_s: float) -> Answer:
+    """Run `work` in a forked child and return what it returned, or {"failure": raised|exited|killed|hung, "detail": …}.
+
+    The child is gone when this returns, and its memory with it: only then can the next sample's cache state be set.
+    """
+    reading, writing = os.pipe()
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        _become_child(parent, reading)
+        child.run_and_leave(work, writing)
+    os.close(writing)
+    try:
+        said = _read_until_closed(reading, time.monotonic() + timeout_s)
+    finally:
+        os.close(reading)
+        if said is None:
+            os.kill(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
+    return _outcome(said, status, timeout_s)
+
+
+def _become_child(parent: int, reading: int) -> None:
+    die_with_parent(parent)
+    os.close(reading)
+    with suppress(OSError):
+        with open("/proc/self/oom_score_adj", "w") as score:
+            score.write("1000")  # when memory runs out, this process goes and not the person's
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+
+
+def _read_until_closed(pipe: int, deadline: float) -> bytes | None:
+    """Return what the child wrote until it closed the pipe or ended its line; None once the deadline has passed."""
+    said = b""
+    while not said.endswith(b"\n"):
+        readable, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
+        if not readable:
+            return None
+        piece = os.read(pipe, 1 << 16)
+        if not piece:
+            break
+        said += piece
+    return said
+
+
+def _outcome(said: bytes | None, status: int, timeout_s: float) -> Answer:
+    if said is None:
+        return {"failure": "hung", "detail": f"no result within {timeout_s:.0f} s; the process was killed"}
+    if said.endswith(b"\n"):
+        answer: Answer = json.loads(said)
+        return {"failure": "raised", "detail": answer["raised"]} if "raised" in answer else answer
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        return {"failure": "killed", "detail": f"by signal {-code} ({signal.Signals(-code).name})"}
+    return {"failure": "exited", "detail": f"with status {code} before it gave a result"}
+
+
+def _prepare(request: Answer) -> Answer:
+    """Import the loaders' libraries and whatever their first calls import; tell which are absent, the first calls' cost and versions."""
+    start = time.perf_counter()
+    import torch
+
+    absent, first_calls, modules = {}, {}, set()
+    for key, rehearsal in request["loaders"].items():
+        loader = _loader(key)
+        if reason := loader.absence():
+            absent[key] = reason
+            continue
+        for package in loader.requires:
+            importlib.import_module(package)
+        answer = fork(lambda loader=loader, rehearsal=rehearsal: child.first_call(loader, rehearsal), request["timeout_s"])  # type: ignore[misc]
+        if "failure" in answer:
+            absent[key] = f"its rehearsal {answer['failure']}: {answer['detail']}"
+            continue
+        first_calls[key] = answer["first_call_s"]
+        modules |= set(answer["modules"])
+    for module in sorted(modules):
+        with suppress(Exception):  # one that only exists in the middle of a call is not needed outside of it
+            importlib.import_module(module)
+    gc.collect()
+    gc.freeze()  # what is here by now is no garbage, and a collection in a child would copy every page of it
+    return {
+        "absent": absent,
+        "first_calls": first_calls,
+        "import_s": time.perf_counter() - start,
+        "python": sys.version.split()[0],
+        "torch": torch.__version__,
+        "versions": {package: _version(package) for package in request["packages"]},
+    }
+
+
+def _sample(request: Answer) -> Answer:
+    loader, expected = _loader(request["loader"]), _checksums(request["checksums"])
+    files, rehearsal, device = request["files"], request["rehearsal"], request["device"]
+    return fork(lambda: child.take(loader, files, rehearsal, device, expected), request["timeout_s"])
+
+
+def _touch_memory(request: Answer) -> Answer:
+    return fork(lambda: child.touch_memory(request["bytes"]), request["timeout_s"])
+
+
+@cache
+def _loader(key: str) -> loaders.Loader:
+    """Return the loader of a key `module:name`."""
+    module, _, name = key.partition(":")
+    return loaders.loaders(module)[name]
+
+
+@cache
+def _checksums(path: str) -> dict[str, Checksum]:
+    with open(path, encoding="utf-8") as file:
+        expected: dict[str, Checksum] = json.load(file)
+        return expected
+
+
+def _version(package: str) -> str | None:
+    from importlib import metadata
+
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _reply(answers: TextIO, answer: Answer) -> None:
+    answers.write(json.dumps(answer) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""The walk that makes weights ready: one byte of every page of every tensor, the same for every loader.
+
+A tensor that was handed back may be nothing but a promise of the page cache. Reading one byte of each page makes the kernel keep it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+_PAGE = mmap.PAGESIZE
+
+
+def touch(tensors: Iterable[torch.Tensor]) -> int:
+    """Read the first byte of every page, and the last byte, that each CPU tensor's elements span; return how many bytes were read."""
+    read = 0
+    for tensor in tensors:
+        size = _extent(tensor)
+        if size:
+            content = memoryview((ctypes.c_char * size).from_address(tensor.data_ptr())).cast("B")
+            into_first_page = -tensor.data_ptr() % _PAGE  # where the second page begins
+            read += len(content[into_first_page::_PAGE].tobytes()) + (content[0] | content[-1] >= 0) + 1
+    return read
+
+
+def _extent(tensor: torch.Tensor) -> int:
+    """Return how many bytes lie from the tensor's first element to the end of its last."""
+    if tensor.is_contiguous():
+        return tensor.numel() * tensor.element_size()
+    if tensor.numel() == 0:
+        return 0
+    elements = 1 + sum((length - 1) * stride for length, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return elements * tensor.element_size()

@@ -1,0 +1,156 @@
+"""What a person may ask of a run, checked before anything is measured."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from harness.checkpoints.layouts import LAYOUTS
+from harness.errors import WeighbridgeError, unknown_name
+from harness.loaders import all_loaders
+
+_PLAIN_NAMES = {"model", "pytorch_model", "diffusion_pytorch_model", "adapter_model", "consolidated"}
+_Number = TypeVar("_Number", int, float)
+
+CACHE_STATES = ("cold", "warm")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How much a run takes on: seconds of the whole run, checkpoints and report included, and most blocks of a cell."""
+
+    total_s: float
+    blocks: int
+
+
+PROFILES = {"smoke": Profile(60.0, 12), "default": Profile(420.0, 30), "full": Profile(5400.0, 60)}
+
+
+@dataclass(frozen=True)
+class Options:
+    """One run's options; None where the profile decides."""
+
+    profile: str
+    models: tuple[Path, ...]
+    checkpoints: tuple[str, ...] | None
+    loaders: tuple[str, ...] | None
+    cache_states: tuple[str, ...]
+    rounds: int | None
+    budget: float | None
+    store: Path | None
+    results: Path
+    seed: int
+    resume: str | None
+
+    def recorded(self) -> dict[str, Any]:
+        """Return what a manifest keeps of the options: everything that shapes the samples, and no path."""
+        return {
+            "profile": self.profile,
+            "models": len(self.models),
+            "checkpoints": list(self.checkpoints) if self.checkpoints is not None else None,
+            "loaders": list(self.loaders) if self.loaders is not None else None,
+            "cache_states": list(self.cache_states),
+            "rounds": self.rounds,
+            "budget": self.budget,
+            "seed": self.seed,
+        }
+
+    def model_names(self) -> tuple[str, ...]:
+        """Return the names of the person's own checkpoints."""
+        return tuple(model_name(path, LAYOUTS) for path in self.models)
+
+
+FLAGS: dict[str, dict[str, Any]] = {
+    "--profile": {"help": f"how much to take on: {', '.join(PROFILES)} (default: default)"},
+    "--model": {"action": "append", "metavar": "PATH", "help": "weigh this checkpoint of yours: a weights file or a folder; repeatable; it is only read"},
+    "--checkpoints": {"metavar": "A,B", "help": f"only these of {', '.join(LAYOUTS)}"},
+    "--loaders": {"metavar": "A,B", "help": "only these loaders (the ceiling is always measured)"},
+    "--cache-states": {"metavar": "A,B", "help": f"only these of {', '.join(CACHE_STATES)}"},
+    "--rounds": {"metavar": "N", "help": "take exactly this many blocks of every cell, whatever the time"},
+    "--budget": {"metavar": "SECONDS", "help": "time for each cell, instead of its share of the profile's"},
+    "--store": {"metavar": "DIR", "help": "where checkpoints are kept (default: WEIGHBRIDGE_STORE, or the user's cache folder)"},
+    "--results": {"metavar": "DIR", "help": "where runs are written (default: results)"},
+    "--seed": {"metavar": "N", "help": "seed of content and order (default: 0)"},
+    "--resume": {"metavar": "RUN", "help": "complete this run; its own options hold, and no sample is taken again"},
+}
+"""Every option with its `argparse` keywords; all are text or lists of text here, and `parse` gives them meaning."""
+
+_SHAPING = ("profile", "checkpoints", "loaders", "cache_states", "rounds", "budget", "seed")
+
+
+def parse(given: dict[str, Any], recorded: dict[str, Any] | None = None) -> Options:
+    """Return the options of raw values by name (dashes as underscores, None where not given).
+
+    `recorded` are the options of the run that is resumed. Raises `WeighbridgeError`, in one line that lists the names there are, for
+    a name that does not exist or a number that is none.
+    """
+    if recorded is not None:
+        also = [f"--{name.replace('_', '-')}" for name in _SHAPING if given.get(name) is not None]
+        if also:
+            raise WeighbridgeError(f"--resume takes its options from the run it completes; leave out {', '.join(also)}")
+        given = given | {name: _as_text(recorded[name]) for name in _SHAPING}
+    profile = given.get("profile") or "default"
+    if profile not in PROFILES:
+        raise unknown_name("profile", profile, PROFILES)
+    models = tuple(Path(path) for path in given.get("model") or ())
+    for path in models:
+        if not path.exists():
+            raise WeighbridgeError(f"--model {path}: there is no such file or folder")
+    chosen = _names("checkpoint", given.get("checkpoints"), tuple(LAYOUTS))
+    return Options(
+        profile=profile,
+        models=models,
+        checkpoints=chosen if chosen is not None or not models else (),
+        loaders=_names("loader", given.get("loaders"), tuple(all_loaders())),
+        cache_states=_names("cache state", given.get("cache_states"), CACHE_STATES) or CACHE_STATES,
+        rounds=_number("--rounds", given.get("rounds"), int, 1),
+        budget=_number("--budget", given.get("budget"), float, 0.0),
+        store=Path(given["store"]) if given.get("store") else None,
+        results=Path(given.get("results") or "results"),
+        seed=_number("--seed", given.get("seed"), int, 0) or 0,
+        resume=given.get("resume"),
+    )
+
+
+def model_name(path: Path, taken: Container[str] = ()) -> str:
+    """Return a name for a person's checkpoint: its file's, or its folder's where every model's file is called that; never one of `taken`."""
+    resolved = path.resolve()
+    stem = resolved.name if path.is_dir() else resolved.stem
+    if not path.is_dir() and stem in _PLAIN_NAMES:
+        stem = resolved.parent.name
+    name = re.sub(r"[^a-z0-9._]+", "-", stem.lower()).strip("-.") or "model"
+    return f"my-{name}" if name in taken else name
+
+
+def _names(kind: str, text: str | None, known: Sequence[str]) -> tuple[str, ...] | None:
+    """Return the names of a comma-separated list in the order of `known`, None for no list."""
+    if text is None:
+        return None
+    asked = [name.strip() for name in text.split(",") if name.strip()]
+    for name in asked:
+        if name not in known:
+            raise unknown_name(kind, name, known)
+    if not asked and text:
+        raise WeighbridgeError(f"no {kind} is named; there are: {', '.join(known)}")
+    return tuple(name for name in known if name in asked)
+
+
+def _number(flag: str, text: str | None, kind: type[_Number], least: _Number) -> _Number | None:
+    if text is None:
+        return None
+    try:
+        value = kind(text)
+    except ValueError:
+        raise WeighbridgeError(f"{flag} {text}: not a number") from None
+    if not least <= value < float("inf"):
+        raise WeighbridgeError(f"{flag} {text}: must be {least} or more")
+    return value
+
+
+def _as_text(value: Any) -> str | None:
+    if value is None:
+        return None
+    return ",".join(value) if isinstance(value, list) else str(value)

@@ -1,0 +1,1 @@
+"""Records: the run directory, appended to as samples come and readable at any moment."""

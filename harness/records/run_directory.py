@@ -1,0 +1,102 @@
+"""The directory a run leaves behind: `manifest.json`, `samples.jsonl`, and beside them what is made from those two."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from harness.errors import WeighbridgeError
+from harness.measure.sample import SCHEMA, Sample
+
+MANIFEST, SAMPLES, BENCHMARK = "manifest.json", "samples.jsonl", "benchmark.json"
+
+Manifest = dict[str, Any]
+
+
+class RunDirectory:
+    """One run's evidence on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.name
+
+    @classmethod
+    def planned(cls, results: Path, label: str) -> RunDirectory:
+        """Return a directory that is not there yet, named after the time (UTC) and `label`."""
+        stem = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{label}"
+        names = (stem if attempt == 1 else f"{stem}-{attempt}" for attempt in itertools.count(1))
+        return cls(next(results / name for name in names if not (results / name).exists()))
+
+    def make(self) -> None:
+        """Make the directory; raises `WeighbridgeError` where that cannot be done."""
+        try:
+            self.path.mkdir(parents=True)
+        except OSError as error:
+            raise WeighbridgeError(f"--results {self.path.parent}: cannot be written to ({error.strerror}); name a folder you may write to") from None
+
+    @classmethod
+    def existing(cls, results: Path, run: str) -> RunDirectory:
+        """Return a run by its name under `results` or by its path; raises `WeighbridgeError` listing the runs there are."""
+        for path in (results / run, Path(run)):
+            if (path / MANIFEST).is_file():
+                return cls(path)
+        runs = sorted(path.parent.name for path in results.glob(f"*/{MANIFEST}"))
+        raise WeighbridgeError(f"no run {run!r} in {results}; there are: {', '.join(runs) or 'none'}")
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Replace the manifest, all of it or nothing."""
+        temporary = self.path / f".{MANIFEST}.part"
+        temporary.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        temporary.replace(self.path / MANIFEST)
+
+    def manifest(self) -> Manifest:
+        """Return the manifest; raises `WeighbridgeError` where it cannot be read or is of another schema."""
+        try:
+            manifest: Manifest = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise WeighbridgeError(f"{self.path}: no readable {MANIFEST} ({error}); a run directory holds one") from None
+        if manifest.get("schema") != SCHEMA:
+            raise WeighbridgeError(f"{self.path}: schema {manifest.get('schema')}, and this release reads schema {SCHEMA}; read it with the release that wrote it")
+        return manifest
+
+    def append(self, sample: Sample) -> None:
+        """Add a sample as one line, handed to the kernel in one write before this returns: a killed run keeps it."""
+        fd = os.open(self.path / SAMPLES, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(fd, json.dumps(sample.as_json()).encode() + b"\n")
+        finally:
+            os.close(fd)
+
+    def samples(self) -> list[Sample]:
+        """Return every whole sample in the order taken; a last line without its end is one that was being written, and is left out.
+
+        Raises `WeighbridgeError` for any other line that cannot be read.
+        """
+        return list(self._read())
+
+    def drop_unfinished_line(self) -> None:
+        """Cut off a last line that has no end, so that what is appended next stands on a line of its own."""
+        path = self.path / SAMPLES
+        if path.exists():
+            content = path.read_bytes()
+            whole = content.rfind(b"\n") + 1
+            if whole != len(content):
+                os.truncate(path, whole)
+
+    def _read(self) -> Iterator[Sample]:
+        path = self.path / SAMPLES
+        if not path.exists():
+            return
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.endswith(b"\n"):
+                    return
+                try:
+                    yield Sample.from_json(json.loads(line))
+                except (ValueError, TypeError) as error:
+                    raise WeighbridgeError(f"{path}, line {number}: not a sample ({error})") from None

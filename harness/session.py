@@ -1,0 +1,217 @@
+"""A run from its lock to its last line: which cells, within which time, recorded where."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from harness.checkpoints.place import default_store
+from harness.checkpoints.store import Checkpoint, Store
+from harness.loaders import all_loaders
+from harness.machine.description import NO_GPU, available_memory, gpus
+from harness.machine.lock import only_run
+from harness.machine.page_cache import capability
+from harness.measure.experiment import Limits, order_of_block, run_blocks, spent
+from harness.measure.sample import Sample
+from harness.measure.taking import Cell, Place, take_sample
+from harness.options import PROFILES, Options
+from harness.records.manifest import new_manifest, now, refuse_other_conditions
+from harness.records.run_directory import RunDirectory
+from harness.supply import Supply
+from harness.verdicts.cells import CEILING, by_cell, precise, summarise
+from harness.verdicts.host_cache import host_cache
+
+_MEMORY_RESERVE = 1 << 30
+
+Plan = Mapping[Cell, tuple[str, ...]]
+"""The cells of a run, in the order they are to be taken, each with the loaders that are its arms."""
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """The outcome of a cell: its samples, why it was not measured or not wholly, and why each arm left out of it was."""
+
+    cell: Cell
+    samples: tuple[Sample, ...]
+    reason: str | None
+    left_out: Mapping[str, str]
+
+
+class Run:
+    """A run in progress, as a context manager: nothing is written before it is entered, and one runs at a time on a machine."""
+
+    def __init__(
+        self, options: Options, plan: Plan, command: Sequence[str], say: Callable[[str], None], tell: Callable[[Sequence[Sample]], None]
+    ) -> None:
+        """`say` is told what goes on, for a person who watches; `tell` is given the samples of each cell when it is done."""
+        self._options, self._plan, self._command = options, plan, command
+        self._say, self._tell = say, tell
+        self._profile = PROFILES[options.profile]
+        self._start = time.monotonic()
+        self._stack = ExitStack()
+        self._weighed: dict[Cell, Weighed] = {}
+
+    def __enter__(self) -> Run:
+        options = self._options
+        resumed = RunDirectory.existing(options.results, options.resume) if options.resume else None
+        self.directory = resumed or RunDirectory.planned(options.results, options.profile)
+        try:
+            self._stack.enter_context(only_run(self.directory.path.resolve()))
+            store = Store(options.store or default_store(), self._say)
+            self._capability = capability(store.folder)
+            fresh = new_manifest(self.directory.name, options.recorded(), self._command, store.folder, self._capability)
+            self.manifest = resumed.manifest() if resumed else fresh
+            if resumed:
+                refuse_other_conditions(self.manifest, fresh)
+                resumed.drop_unfinished_line()
+            else:
+                self.directory.make()
+            self._supply = Supply(store, options, {name for arms in self._plan.values() for name in arms}, self._say)
+            self._stack.callback(self._supply.close)
+            self._taken = by_cell(self.directory.samples())
+            self._save()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        samples = self.directory.samples()
+        self.manifest["finished_at"] = now() if all(cell in self._weighed for cell in self._plan) else None
+        self.manifest["host_cache"] = asdict(host_cache(samples))
+        self.manifest["ceilings"] = {
+            "/".join(cell): arm.rate for cell, taken in by_cell(samples).items() for arm in summarise(taken) if arm.loader == CEILING
+        }
+        self._save()
+        self._stack.close()
+
+    def weigh(self, cell: Cell) -> Weighed:
+        """Return the outcome of a cell of the plan, measured when it is first asked for."""
+        if cell not in self._weighed:
+            self._weighed[cell] = self._measure(cell)
+            if self._weighed[cell].samples:
+                self._tell(self._weighed[cell].samples)
+        return self._weighed[cell]
+
+    def _measure(self, cell: Cell) -> Weighed:
+        taken = self._taken.get((cell.scenario, cell.checkpoint, cell.cache_state, cell.device), [])
+        earlier = next((entry for entry in self.manifest["cells"] if entry["name"] == cell.name), None)
+        if earlier and earlier["status"] == "done":
+            return Weighed(cell, tuple(taken), earlier["reason"], earlier["left_out"])
+        entry: dict[str, Any] = {"name": cell.name, **asdict(cell), "arms": list(self._plan[cell]), "left_out": {}, "status": "going"}
+        entry |= dict.fromkeys(("reason", "stopped", "budget_s", "spent_s", "memory_touch")) | {"blocks": 0}
+        self.manifest["cells"] = [old for old in self.manifest["cells"] if old is not earlier] + [entry]
+        checkpoint = self._refusal(cell) or self._supply.checkpoint(cell.checkpoint)
+        if isinstance(checkpoint, Checkpoint):
+            taken = self._take(cell, checkpoint, taken, entry)
+        else:
+            entry |= {"status": "refused", "reason": checkpoint}
+        self._save()
+        return Weighed(cell, tuple(taken), entry["reason"], entry["left_out"])
+
+    def _refusal(self, cell: Cell) -> str | None:
+        """Return why a cell cannot be measured on this machine at all, or None."""
+        if cell.device != "cpu" and not gpus():
+            return NO_GPU
+        able = self._capability.cold if cell.cache_state == "cold" else self._capability.warm
+        return None if able else f"{cell.cache_state} refused: {self._capability.reason}"
+
+    def _take(self, cell: Cell, checkpoint: Checkpoint, taken: list[Sample], entry: dict[str, Any]) -> list[Sample]:
+        """Take the cell's blocks, recording each sample as it comes; return all of the cell's samples and fill in its manifest entry."""
+        self._describe(checkpoint)
+        left_out = self._left_out(cell, checkpoint)
+        arms = [name for name in self._plan[cell] if name not in left_out]
+        limits = self._limits(cell)
+        budget = None if limits.budget_s == float("inf") else round(limits.budget_s, 1)
+        entry |= {"left_out": left_out, "budget_s": budget, "memory_touch": None if taken else self._touch_memory(cell, checkpoint)}
+        self._save()
+        samples = list(taken)
+
+        def take(name: str, block: int, position: int) -> Sample:
+            self._say(self._progress(cell, block, samples, limits))
+            return take_sample(cell, checkpoint, self._supply.arm(name), Place(self.directory.name, block, position))
+
+        def order(block: int) -> list[str]:
+            return order_of_block(self._options.seed, cell.name, block, arms)
+
+        for item in run_blocks(arms, taken, limits, order, take, precise) if arms else ["nothing to measure"]:
+            if isinstance(item, Sample):
+                self.directory.append(item)
+                samples.append(item)
+            else:
+                entry["stopped"] = item
+        entry |= {"status": "done"} if samples else {"status": "cut", "reason": "the time of the run was spent before it began"}
+        entry["blocks"] = len({sample.block for sample in samples})
+        entry["spent_s"] = round(spent(samples), 3)
+        return samples
+
+    def _describe(self, checkpoint: Checkpoint) -> None:
+        self.manifest["environments"] = self._supply.environments()
+        self.manifest["checkpoints"][checkpoint.name] = {
+            "bytes": checkpoint.bytes,
+            "tensors": checkpoint.tensors,
+            "digest": checkpoint.digest,
+            "formats": {artifact.format: artifact.file_bytes for artifact in checkpoint.artifacts.values()},
+        }
+
+    def _left_out(self, cell: Cell, checkpoint: Checkpoint) -> dict[str, str]:
+        """Return the arms that cannot take part in a cell, each with its reason."""
+        left_out: dict[str, str] = {}
+        room = _room()
+        for name in self._plan[cell]:
+            loader = all_loaders()[name][1]
+            artifact = checkpoint.artifacts.get(loader.container)
+            if absent := self._supply.absence(name):
+                left_out[name] = absent
+            elif artifact is None:
+                left_out[name] = f"{loader.container} has no sharded form"
+            else:
+                needed = int(checkpoint.bytes * loader.memory) + (artifact.file_bytes if cell.cache_state == "warm" else 0)
+                if needed > room:
+                    left_out[name] = f"needs {needed / 1e9:.1f} GB of memory, {room / 1e9:.1f} GB can be had"
+        return left_out
+
+    def _touch_memory(self, cell: Cell, checkpoint: Checkpoint) -> dict[str, Any] | None:
+        """Have the memory that the cell's loads will be given touched once, so that no sample pays for a host that has not backed it yet."""
+        size = min(checkpoint.bytes * 3 // 2, _room()) // (1 << 20) << 20
+        if not size:
+            return None
+        self._say(f"{cell.name}: touching the memory its loads will be given")
+        return self._supply.server.touch_memory(size, 300.0)
+
+    def _limits(self, cell: Cell) -> Limits:
+        """Return a cell's limits: its own, or its share of what is left, in proportion to what a block of it is likely to cost."""
+        if self._options.rounds is not None:
+            return Limits(self._options.rounds, float("inf"), float("inf"))
+        if self._options.budget is not None:
+            return Limits(self._profile.blocks, self._options.budget, self._options.budget)
+        left = self._left()
+        costs = {other: self._block_cost(other) for other in self._plan if other not in self._weighed and self._refusal(other) is None}
+        return Limits(self._profile.blocks, left * costs[cell] / sum(costs.values()), left)
+
+    def _block_cost(self, cell: Cell) -> float:
+        """Return roughly what a block costs in s, from bytes and arms alone; only the cells' proportions matter."""
+        per_gb = 1.2 if cell.cache_state == "cold" else 0.8
+        return len(self._plan[cell]) * (0.1 + self._supply.size(cell.checkpoint) / 1e9 * per_gb)
+
+    def _left(self) -> float:
+        return max(self._profile.total_s - (time.monotonic() - self._start), 0.0)
+
+    def _progress(self, cell: Cell, block: int, samples: Sequence[Sample], limits: Limits) -> str:
+        number = list(self._plan).index(cell) + 1
+        where = f"cell {number} of {len(self._plan)}: {cell.name} · block {block + 1}"
+        if limits.budget_s == float("inf"):
+            return f"{where} of {limits.blocks}"
+        return f"{where} · {spent(samples):.0f} of {limits.budget_s:.0f} s · {self._left():.0f} s left in all"
+
+    def _save(self) -> None:
+        self.directory.write_manifest(self.manifest)
+
+
+def _room() -> int:
+    """Return the memory a load may take, in bytes: what can be had, less a reserve for everything else."""
+    available = available_memory()
+    return 1 << 62 if available is None else max(available - _MEMORY_RESERVE, 0)

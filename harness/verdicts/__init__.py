@@ -1,0 +1,1 @@
+"""Verdicts: statistics and what they say of a cell, as pure functions over samples."""

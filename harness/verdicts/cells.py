@@ -1,0 +1,143 @@
+"""What the samples of a cell say of each of its arms."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.measure.experiment import MINIMUM_BLOCKS
+from harness.measure.sample import Sample
+from harness.verdicts.statistics import Estimate, estimate
+
+REFERENCE = "safetensors-load-file"
+"""The loader every ratio is taken to."""
+CEILING = "ceiling-read"
+PRECISION = 0.02
+"""A cell is known well enough when every ratio's interval lies within this half width, relative to its median."""
+
+CellKey = tuple[str, str, str, str]
+"""(scenario, checkpoint, cache state, device)"""
+
+
+@dataclass(frozen=True)
+class ArmSummary:
+    """One arm of one cell; times in s, rates in bytes/s, sizes in bytes; None where nothing valid tells."""
+
+    cell: CellKey
+    loader: str
+    environment: str
+    bytes: int
+    tensors: int
+    taken: int
+    valid: int
+    invalid: Mapping[str, int]
+    returned: Estimate | None
+    ready: Estimate | None
+    ratio_returned: Estimate | None
+    """This arm's `returned` over the reference's, within blocks."""
+    ratio_ready: Estimate | None
+    share_of_ceiling: Estimate | None
+    """The ceiling's `ready` over this arm's, within blocks: 1 is as fast as a plain read of the same bytes."""
+    walk_s: float | None
+    cpu_s: float | None
+    anonymous_bytes: float | None
+    mapped_bytes: float | None
+    peak_rss_bytes: float | None
+    storage_read_bytes: float | None
+    minor_faults: float | None
+    major_faults: float | None
+
+    @property
+    def status(self) -> str:
+        """`measured`, `insufficient` (fewer than 6 valid samples, so no interval) or `missing` (none)."""
+        if self.valid == 0:
+            return "missing"
+        return "measured" if self.valid >= MINIMUM_BLOCKS else "insufficient"
+
+    @property
+    def rate(self) -> float | None:
+        """Bytes per second to `ready`."""
+        return self.bytes / self.ready.median if self.ready else None
+
+
+def cell_of(sample: Sample) -> CellKey:
+    """Return the cell a sample belongs to."""
+    return sample.scenario, sample.checkpoint, sample.cache_state, sample.device
+
+
+def by_cell(samples: Iterable[Sample]) -> dict[CellKey, list[Sample]]:
+    """Return the samples of each cell, cells and samples in the order taken."""
+    cells: dict[CellKey, list[Sample]] = {}
+    for sample in samples:
+        cells.setdefault(cell_of(sample), []).append(sample)
+    return cells
+
+
+def summarise(samples: Sequence[Sample]) -> list[ArmSummary]:
+    """Return the summary of every arm of one cell, fastest to `ready` first, arms without a valid sample last."""
+    arms: dict[tuple[str, str], list[Sample]] = {}
+    for sample in samples:
+        arms.setdefault((sample.loader, sample.environment), []).append(sample)
+    summaries = [_summary(arm, arms) for arm in arms]
+    return sorted(summaries, key=lambda arm: (arm.ready is None, arm.ready.median if arm.ready else 0.0))
+
+
+def paired_ratios(over: Sequence[Sample], under: Sequence[Sample], value: Callable[[Sample], float | None]) -> list[float]:
+    """Return value(over) / value(under) for every block in which both arms have a valid sample."""
+    base = {sample.block: value(sample) for sample in under if sample.valid}
+    return [
+        top / bottom for sample in over if sample.valid and (bottom := base.get(sample.block)) and (top := value(sample)) is not None
+    ]
+
+
+def precise(samples: Sequence[Sample]) -> bool:
+    """Return whether every arm's ratio to the reference, by either clock, is known within `PRECISION`.
+
+    Without the reference among the arms, each arm's own `ready` has to be.
+    """
+    for arm in summarise(samples):
+        figures = [arm.ratio_ready, arm.ratio_returned] if arm.ratio_ready else [arm.ready]
+        if arm.loader not in (REFERENCE, CEILING) and any(figure is None or figure.half_width > PRECISION for figure in figures):
+            return False
+    return True
+
+
+def _summary(arm: tuple[str, str], arms: Mapping[tuple[str, str], Sequence[Sample]]) -> ArmSummary:
+    loader, environment = arm
+    samples = arms[arm]
+    valid = [sample for sample in samples if sample.valid]
+    reference, ceiling = arms.get((REFERENCE, environment), ()), arms.get((CEILING, environment), ())
+
+    def median(field: str) -> float | None:
+        found = estimate([value for sample in valid if (value := getattr(sample, field)) is not None])
+        return found.median if found else None
+
+    return ArmSummary(
+        cell=cell_of(samples[0]),
+        loader=loader,
+        environment=environment,
+        bytes=samples[0].bytes,
+        tensors=samples[0].tensors,
+        taken=len(samples),
+        valid=len(valid),
+        invalid=Counter(sample.reason or "unknown" for sample in samples if not sample.valid),
+        returned=estimate([sample.returned_s for sample in valid if sample.returned_s is not None]),
+        ready=estimate([sample.ready_s for sample in valid if sample.ready_s is not None]),
+        ratio_returned=estimate(paired_ratios(samples, reference, lambda sample: sample.returned_s)),
+        ratio_ready=estimate(paired_ratios(samples, reference, lambda sample: sample.ready_s)),
+        share_of_ceiling=estimate(paired_ratios(ceiling, samples, lambda sample: sample.ready_s)),
+        **{
+            field: median(field)
+            for field in (
+                "walk_s",
+                "cpu_s",
+                "anonymous_bytes",
+                "mapped_bytes",
+                "peak_rss_bytes",
+                "storage_read_bytes",
+                "minor_faults",
+                "major_faults",
+            )
+        },
+    )

@@ -1,0 +1,74 @@
+#!/usr/bin/env -S uv run --script
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["nox>=2025.2.9"]
+# ///
+"""The ways in, one session per habit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "virtualenv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["lint", "types", "tests"]
+
+GPU = (Path("/proc/driver/nvidia/gpus"), Path("/dev/nvidia0"))
+
+
+def install_reference(session: nox.Session) -> None:
+    """Install the reference environment and this project into it."""
+    session.install("-r", "requirements.txt")
+    session.install("--no-deps", "--no-build-isolation", "-e", ".")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests; arguments after -- go to pytest."""
+    install_reference(session)
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and format of all code."""
+    session.install("-c", "requirements-tools.txt", "ruff")
+    session.run("ruff", "check", *session.posargs)
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types, strictly, tests and this file included."""
+    session.install("-c", "requirements.txt", "-c", "requirements-tools.txt", "mypy", "nox", "pytest", "numpy", "matplotlib")
+    session.run("mypy", *session.posargs)
+
+
+@nox.session(name="bench-cpu")
+def bench_cpu(session: nox.Session) -> None:
+    """Weigh every loader on the CPU, cold and warm; options after -- (see README)."""
+    install_reference(session)
+    session.run("python", "-m", "pytest", "benchmarks", "-m", "cpu", *session.posargs)
+
+
+@nox.session(name="bench-gpu")
+def bench_gpu(session: nox.Session) -> None:
+    """Weigh every loader on an NVIDIA GPU; skipped where there is none."""
+    if not any(path.exists() for path in GPU):
+        session.skip(f"no NVIDIA GPU: looked for {' and '.join(map(str, GPU))}")
+    install_reference(session)
+    session.run("python", "-m", "pytest", "benchmarks", "-m", "gpu", *session.posargs)
+
+
+@nox.session
+def report(session: nox.Session) -> None:
+    """Make reports/ from the runs in results/reference/."""
+    install_reference(session)
+    session.run("weighbridge", "report", *session.posargs)
+
+
+if __name__ == "__main__":
+    nox.main()
