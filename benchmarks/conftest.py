@@ -37,7 +37,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.option.benchmark_quiet = True  # its table would compare times across cells; the run's own tables stand in its place
     given = {flag.strip("-").replace("-", "_"): config.getoption(flag) for flag in FLAGS}
     try:
-        recorded = RunDirectory.existing(Path(given["results"] or "results"), given["resume"]).manifest()["options"] if given["resume"] else None
+        recorded = (
+            RunDirectory.existing(Path(given["results"] or "results"), given["resume"]).manifest()["options"] if given["resume"] else None
+        )
         config.stash[_OPTIONS] = parse(given, recorded)
     except WeighbridgeError as error:
         pytest.exit(str(error), returncode=USAGE_EXIT)
@@ -66,10 +68,8 @@ def _mark(cell: Cell) -> pytest.MarkDecorator:
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Open the run once it is known what was selected: the cells and arms left after `-m` and `-k` are its plan."""
     plan: dict[Cell, tuple[str, ...]] = {}
-    for item in session.items:
-        if isinstance(item, pytest.Function) and "arm" in getattr(item, "callspec", _NoParameters).params:
-            cell, loader = item.callspec.params["arm"]
-            plan[cell] = (*plan.get(cell, ()), loader)
+    for cell, loader in filter(None, map(_selected, session.items)):
+        plan[cell] = (*plan.get(cell, ()), loader)
     if not plan or session.config.option.collectonly:
         return
     config = session.config
@@ -86,8 +86,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         benchmarks.json = run.directory.path / BENCHMARK
 
 
-class _NoParameters:
-    params: dict[str, Any] = {}
+def _selected(item: pytest.Item) -> tuple[Cell, str] | None:
+    """Return the (cell, loader) of an item, None for a test that weighs nothing."""
+    callspec = getattr(item, "callspec", None)
+    selected: tuple[Cell, str] | None = callspec.params.get("arm") if callspec else None
+    return selected
 
 
 @pytest.fixture(scope="session")
@@ -155,7 +158,8 @@ class _Watcher:
         self._reporter().write_line(cell_table(samples) + "\n")
 
     def _reporter(self) -> pytest.TerminalReporter:
-        reporter: pytest.TerminalReporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        assert isinstance(reporter, pytest.TerminalReporter)
         return reporter
 
     def _write(self, text: str) -> None:

@@ -34,6 +34,7 @@ class ChildClock:
         self.now = 0.0
 
     def __call__(self) -> float:
+        """Return the seconds told so far."""
         return self.now
 
 

@@ -27,12 +27,11 @@ def plan(options: Options) -> dict[Cell, tuple[str, ...]]:
     for device in ("cpu", "cuda"):
         for checkpoint in (*named, *options.model_names()):
             for cache_state in options.cache_states:
-                asked = options.loaders or FEWER_ARMS.get((options.profile, checkpoint), tuple(known))
-                arms = tuple(name for name, (_, loader) in known.items() if name in asked or loader.ceiling)
-                cells[Cell(SCENARIO, checkpoint, cache_state, device)] = arms
+                asked = options.loaders or FEWER_ARMS.get((options.profile, checkpoint)) or tuple(known)
+                arms = [name for name, (_, loader) in known.items() if name in asked or loader.ceiling]
+                cells[Cell(SCENARIO, checkpoint, cache_state, device)] = tuple(arms)
     return cells
 
 
 def test_full_load(arm: Arm, benchmark: BenchmarkFixture) -> None:
     replay(arm, benchmark)
-

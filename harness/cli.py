@@ -35,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _doctor_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--store", type=Path, metavar="DIR", help="the folder whose storage is asked about (default: where checkpoints are kept)")
+    parser.add_argument(
+        "--store", type=Path, metavar="DIR", help="the folder whose storage is asked about (default: where checkpoints are kept)"
+    )
 
 
 def _doctor(asked: argparse.Namespace) -> int:
@@ -47,7 +49,13 @@ def _doctor(asked: argparse.Namespace) -> int:
 
 def _report_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run directories (default: every one in results/reference)")
-    parser.add_argument("--into", type=Path, metavar="DIR", default=None, help="folder of the page (default: reports; each run's own directory for runs named)")
+    parser.add_argument(
+        "--into",
+        type=Path,
+        metavar="DIR",
+        default=None,
+        help="folder of the page (default: reports; each run's own directory for runs named)",
+    )
 
 
 def _report(asked: argparse.Namespace) -> int:
@@ -67,6 +75,8 @@ def _report(asked: argparse.Namespace) -> int:
 
 
 _COMMANDS = {
-    "doctor": _Command("say what this machine can do: cold or not and why, storage, processor, GPU, memory, loaders", _doctor_arguments, _doctor),
+    "doctor": _Command(
+        "say what this machine can do: cold or not and why, storage, processor, GPU, memory, loaders", _doctor_arguments, _doctor
+    ),
     "report": _Command("make the page, tables and figures of runs from what they recorded", _report_arguments, _report),
 }

@@ -21,7 +21,9 @@ def examine(store: Path | None) -> str:
         able = capability(folder)
     except OSError as error:
         raise WeighbridgeError(f"--store {folder}: cannot be written to ({error.strerror}); name a folder you may write to") from None
-    return "\n".join(f"{name:<12}{text}" for name, text in (*_cache_states(able), *_machine(), *_storage(folder), *_packages(), *_loaders()))
+    return "\n".join(
+        f"{name:<12}{text}" for name, text in (*_cache_states(able), *_machine(), *_storage(folder), *_packages(), *_loaders())
+    )
 
 
 def _cache_states(able: Capability) -> Iterator[tuple[str, str]]:
@@ -48,7 +50,10 @@ def _storage(folder: Path) -> Iterator[tuple[str, str]]:
     kind = {True: ", rotational by its own word", False: ", solid state by its own word", None: ""}[found.rotational]
     ahead = f", readahead {found.read_ahead_kb} KiB" if found.read_ahead_kb is not None else ""
     yield "store", str(folder)
-    yield "storage", f"{found.file_system or 'unknown file system'} on {found.device or 'unknown device'}{kind}{ahead}, {found.free_bytes / 1e9:.0f} GB free"
+    yield (
+        "storage",
+        f"{found.file_system or 'unknown file system'} on {found.device or 'unknown device'}{kind}{ahead}, {found.free_bytes / 1e9:.0f} GB free",
+    )
 
 
 def _packages() -> Iterator[tuple[str, str]]:

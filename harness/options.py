@@ -65,7 +65,11 @@ class Options:
 
 FLAGS: dict[str, dict[str, Any]] = {
     "--profile": {"help": f"how much to take on: {', '.join(PROFILES)} (default: default)"},
-    "--model": {"action": "append", "metavar": "PATH", "help": "weigh this checkpoint of yours: a weights file or a folder; repeatable; it is only read"},
+    "--model": {
+        "action": "append",
+        "metavar": "PATH",
+        "help": "weigh this checkpoint of yours: a weights file or a folder; repeatable; it is only read",
+    },
     "--checkpoints": {"metavar": "A,B", "help": f"only these of {', '.join(LAYOUTS)}"},
     "--loaders": {"metavar": "A,B", "help": "only these loaders (the ceiling is always measured)"},
     "--cache-states": {"metavar": "A,B", "help": f"only these of {', '.join(CACHE_STATES)}"},

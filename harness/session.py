@@ -69,7 +69,10 @@ class Run:
                 resumed.drop_unfinished_line()
             else:
                 self.directory.make()
-            self._supply = Supply(store, options, {name for arms in self._plan.values() for name in arms}, self._say)
+            uses: dict[str, set[str]] = {}
+            for cell, arms in self._plan.items():
+                uses.setdefault(cell.checkpoint, set()).update(arms)
+            self._supply = Supply(store, options, uses, self._say)
             self._stack.callback(self._supply.close)
             self._taken = by_cell(self.directory.samples())
             self._save()

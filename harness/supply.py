@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Set
 from contextlib import ExitStack
 from typing import Any
 
@@ -19,12 +19,14 @@ ENVIRONMENT = "reference"
 
 
 class Supply:
-    """The checkpoints and the arms of one run; `loaders` are the names of all that the run may use."""
+    """The checkpoints and the arms of one run; `uses` has the names of the loaders that each checkpoint is for."""
 
-    def __init__(self, store: Store, options: Options, loaders: Iterable[str], say: Callable[[str], None]) -> None:
+    def __init__(self, store: Store, options: Options, uses: Mapping[str, Set[str]], say: Callable[[str], None]) -> None:
         self._store = store
         self._options = options
-        self._loaders = {name: found for name, found in all_loaders().items() if name in set(loaders)}
+        self._uses = uses
+        used = set().union(*uses.values())
+        self._loaders = {name: found for name, found in all_loaders().items() if name in used}
         self._say = say
         self._stack = ExitStack()
         self._made: dict[str, Checkpoint | str] = {}
@@ -37,7 +39,7 @@ class Supply:
     def checkpoint(self, name: str) -> Checkpoint | str:
         """Return a checkpoint by name, made if need be, or why it does not fit on this machine."""
         if name not in self._made:
-            containers = sorted({loader.container for _, loader in self._loaders.values()})
+            containers = sorted({self._loaders[loader][1].container for loader in self._uses[name]})
             try:
                 source, known = self._source(name)
                 self._made[name] = self._store.checkpoint(source, containers, known)

@@ -41,7 +41,7 @@ class Format:
 
 def _write_zip(tensors: Tensors, path: Path) -> None:
     with ThreadedFile(path) as file:
-        torch.save(tensors, file)  # type: ignore[arg-type]  # any object with `write` will do
+        torch.save(tensors, file)
 
 
 def _write_legacy(tensors: Tensors, path: Path) -> None:
@@ -70,8 +70,8 @@ def _read_pickle(path: Path) -> Tensors:
 
 
 FORMATS = {
-    format.name: format
-    for format in (
+    form.name: form
+    for form in (
         Format("torch-zip", "pytorch_model", ".bin", _write_zip, _read_torch, "pytorch_model.bin.index.json"),
         Format("torch-legacy", "pytorch_model.legacy", ".bin", _write_legacy, _read_torch),
         Format("pickle", "model", ".pickle", _write_pickle, _read_pickle),

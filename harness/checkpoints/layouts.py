@@ -162,6 +162,11 @@ LAYOUTS: dict[str, Callable[[], Layout]] = {
 
 REHEARSAL = Layout(
     "rehearsal",
-    (TensorSpec("a", "float32", (4, 4)), TensorSpec("b", "bfloat16", (8,)), TensorSpec("c", "float16", (2, 2)), TensorSpec("d", "int64", (3,))),
+    (
+        TensorSpec("a", "float32", (4, 4)),
+        TensorSpec("b", "bfloat16", (8,)),
+        TensorSpec("c", "float16", (2, 2)),
+        TensorSpec("d", "int64", (3,)),
+    ),
 )
 """The tiny checkpoint of a sample's rehearsal: one tensor of each usual dtype."""

@@ -91,7 +91,9 @@ def _find(path: Path) -> tuple[str, list[Path]]:
     """Return (container, files in index order) of the checkpoint at `path`."""
     if path.is_file():
         if path.suffix not in _CONTAINERS:
-            raise WeighbridgeError(f"--model {path}: a weights file ends in {', '.join(_CONTAINERS)}; this one ends in {path.suffix or 'nothing'}")
+            raise WeighbridgeError(
+                f"--model {path}: a weights file ends in {', '.join(_CONTAINERS)}; this one ends in {path.suffix or 'nothing'}"
+            )
         return _container(path), [path]
     if not path.is_dir():
         raise WeighbridgeError(f"--model {path}: there is no such file or folder")
@@ -103,7 +105,9 @@ def _find(path: Path) -> tuple[str, list[Path]]:
         single = path / form.file_names(1)[0]
         if single.is_file():
             return _container(single), [single]
-    raise WeighbridgeError(f"--model {path}: the folder holds no model.safetensors, no pytorch_model.bin and no index of either; name the weights file itself")
+    raise WeighbridgeError(
+        f"--model {path}: the folder holds no model.safetensors, no pytorch_model.bin and no index of either; name the weights file itself"
+    )
 
 
 def _container(path: Path) -> str:
@@ -144,11 +148,17 @@ def _read(path: Path, container: str) -> Tensors:
         met = ", ".join(sorted(set(re.findall(r"GLOBAL ([\w.]+)", str(error)))))
         said = (str(error).splitlines() or [""])[0]
         what = f"it asks for {met}, which is not allowed" if met else f"{type(error).__name__} {said}".strip()
-        raise WeighbridgeError(f"--model {path}: torch.load with weights_only=True refuses it: {what}; nothing of it was run, and nothing is weighed") from None
+        raise WeighbridgeError(
+            f"--model {path}: torch.load with weights_only=True refuses it: {what}; nothing of it was run, and nothing is weighed"
+        ) from None
     if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
-        raise WeighbridgeError(f"--model {path}: a training checkpoint: its weights lie under 'state_dict'; save that dictionary alone and weigh it")
+        raise WeighbridgeError(
+            f"--model {path}: a training checkpoint: its weights lie under 'state_dict'; save that dictionary alone and weigh it"
+        )
     if not isinstance(loaded, Mapping) or not loaded or not all(isinstance(tensor, torch.Tensor) for tensor in loaded.values()):
-        raise WeighbridgeError(f"--model {path}: holds {type(loaded).__name__} with other things than tensors; a checkpoint maps names to tensors")
+        raise WeighbridgeError(
+            f"--model {path}: holds {type(loaded).__name__} with other things than tensors; a checkpoint maps names to tensors"
+        )
     return {str(name): tensor.detach() for name, tensor in loaded.items()}
 
 

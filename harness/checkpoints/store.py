@@ -88,10 +88,7 @@ class Store:
         artifacts = {}
         for form in wanted:
             name = form.sharded_name if sharded else form.name
-            if given and given.container == form.name:
-                files = given.files
-            else:
-                files = _receipt(folder, form, sharded) or ()
+            files = given.files if given and given.container == form.name else _receipt(folder, form, sharded) or ()
             artifacts[form.name] = Artifact(name, files, sum(file.stat().st_size for file in files))
         return Checkpoint(source.name, source.bytes, len(digests), sharded, digest, checksums_file, artifacts)
 
@@ -114,9 +111,9 @@ class Store:
             for form in missing:
                 path = folder / form.file_names(shards)[number]
                 self._say(f"making {source.name}: {path.name}")
-                write_atomically(path, lambda part, form=form: form.write(tensors, part), lambda part, form=form: _verify(form, part, expected))  # type: ignore[misc]
+                _write(form, path, tensors, expected)
                 where[form.name] |= dict.fromkeys(tensors, path.name)
-            del tensors
+            del tensors  # before the next shard is made
         write_text(folder / "digests.json", json.dumps(digests, indent=0))
         write_text(folder / "checksums.json", json.dumps(sums))
         for form in missing:
@@ -130,7 +127,9 @@ class Store:
     def _check_room(self, source: Source, formats: int) -> None:
         needed, free = source.bytes * formats, shutil.disk_usage(self.folder).free - _DISK_RESERVE
         if needed > free:
-            raise DoesNotFitError(f"{source.name}: its missing formats need {needed / 1e9:.1f} GB of disk in the store, {max(free, 0) / 1e9:.1f} GB can be had")
+            raise DoesNotFitError(
+                f"{source.name}: its missing formats need {needed / 1e9:.1f} GB of disk in the store, {max(free, 0) / 1e9:.1f} GB can be had"
+            )
         memory, available = int(max(source.shard_bytes) * _MEMORY_FACTOR), available_memory()
         if available is not None and memory > available:
             raise DoesNotFitError(f"{source.name}: making it needs {memory / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB can be had")
@@ -142,10 +141,14 @@ def known_digest(name: str, seed: int) -> str | None:
     return recorded.get(name) if seed == 0 else None
 
 
-def _verify(form: Format, path: Path, expected: dict[str, str]) -> None:
-    found: Tensors = form.read(path)
-    if tensor_digests(found) != expected:
-        raise WeighbridgeError(f"{path.name}: what was written does not read back as the same tensors; the disk or the {form.name} writer is at fault")
+def _write(form: Format, path: Path, tensors: Tensors, expected: dict[str, str]) -> None:
+    """Write one file of a format and read it back before it gets its name."""
+
+    def verify(written: Path) -> None:
+        if tensor_digests(form.read(written)) != expected:
+            raise WeighbridgeError(f"{path}: does not read back as the same tensors; the disk or the writer of {form.name} is at fault")
+
+    write_atomically(path, lambda part: form.write(tensors, part), verify)
 
 
 def _receipt_path(folder: Path, form: Format, sharded: bool) -> Path:

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.loaders import Loader
@@ -39,7 +40,7 @@ _DTYPES = {
 def _prepare(files: Sequence[str], _device: str) -> tuple[dict[str, torch.Tensor], ThreadPoolExecutor]:
     import torch
 
-    buffers = {file: torch.zeros(os.path.getsize(file), dtype=torch.uint8).fill_(1) for file in files}
+    buffers = {file: torch.zeros(Path(file).stat().st_size, dtype=torch.uint8).fill_(1) for file in files}
     pool = ThreadPoolExecutor(_threads())
     list(pool.map(lambda _: None, range(_threads())))
     return buffers, pool

@@ -133,7 +133,10 @@ def capability(folder: Path) -> Capability:
             return Capability(False, False, None, str(error))
     if left.fraction > COLD_AT_MOST:
         return Capability(
-            False, True, left.method, f"after fsync and eviction {left.fraction:.3f} of a file stays resident (tmpfs, ramfs, DAX and some sandboxes do so)"
+            False,
+            True,
+            left.method,
+            f"after fsync and eviction {left.fraction:.3f} of a file stays resident (tmpfs, ramfs, DAX and some sandboxes do so)",
         )
     return Capability(True, True, left.method, None)
 

@@ -23,7 +23,7 @@ class Storage:
 
 def storage(folder: Path) -> Storage:
     """Return what the kernel says of the storage under `folder` (`/proc/self/mountinfo` and sysfs, so Linux only beyond the sizes)."""
-    number = os.stat(folder).st_dev
+    number = folder.stat().st_dev
     major_minor = f"{os.major(number)}:{os.minor(number)}"
     file_system, source = _mount(folder.resolve(), major_minor)
     block = Path("/sys/dev/block") / major_minor

@@ -44,10 +44,14 @@ class Server:
         """Process id of the server, None when none is running."""
         return self._process.pid if self._process else None
 
-    def sample(self, loader: str, files: Iterable[Path], rehearsal: Iterable[Path], checksums: Path, device: str, timeout_s: float) -> Answer:
+    def sample(
+        self, loader: str, files: Iterable[Path], rehearsal: Iterable[Path], checksums: Path, device: str, timeout_s: float
+    ) -> Answer:
         """Return what the child measured, or {"failure": …, "detail": …}; never raises for anything the load does."""
         request = {"do": "sample", "loader": loader, "checksums": str(checksums), "device": device, "timeout_s": timeout_s}
-        return self._ask(request | {"files": [str(file) for file in files], "rehearsal": [str(file) for file in rehearsal]}, timeout_s + _GRACE_S)
+        return self._ask(
+            request | {"files": [str(file) for file in files], "rehearsal": [str(file) for file in rehearsal]}, timeout_s + _GRACE_S
+        )
 
     def touch_memory(self, size: int, timeout_s: float) -> Answer:
         """Have a child write to `size` bytes of fresh memory twice; return the rates in bytes/s, or a failure."""
@@ -72,7 +76,9 @@ class Server:
         )
         answer = self._exchange(self._prepare, 2 * _PREPARE_TIMEOUT_S)
         if answer is None:
-            raise WeighbridgeError(f"{self._python} could not start the measuring server; its own message stands above. It needs torch: see README, Install")
+            raise WeighbridgeError(
+                f"{self._python} could not start the measuring server; its own message stands above. It needs torch: see README, Install"
+            )
         return answer
 
     def _exchange(self, request: Answer, timeout_s: float) -> Answer | None:

@@ -66,9 +66,8 @@ def fork(work: Callable[[], Answer], timeout_s: float) -> Answer:
 def _become_child(parent: int, reading: int) -> None:
     die_with_parent(parent)
     os.close(reading)
-    with suppress(OSError):
-        with open("/proc/self/oom_score_adj", "w") as score:
-            score.write("1000")  # when memory runs out, this process goes and not the person's
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
+        score.write("1000")  # when memory runs out, this process goes and not the person's
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
 
 

@@ -22,17 +22,20 @@ def touch(tensors: Iterable[torch.Tensor]) -> int:
     for tensor in tensors:
         size = _extent(tensor)
         if size:
-            content = memoryview((ctypes.c_char * size).from_address(tensor.data_ptr())).cast("B")
-            into_first_page = -tensor.data_ptr() % _PAGE  # where the second page begins
-            read += len(content[into_first_page::_PAGE].tobytes()) + (content[0] | content[-1] >= 0) + 1
+            address: int = tensor.data_ptr()
+            content = memoryview((ctypes.c_char * size).from_address(address)).cast("B")
+            touched = content[:1].tobytes() + content[-address % _PAGE :: _PAGE].tobytes() + content[-1:].tobytes()
+            read += len(touched)
     return read
 
 
 def _extent(tensor: torch.Tensor) -> int:
-    """Return how many bytes lie from the tensor's first element to the end of its last."""
+    """Return how many bytes lie from the tensor's first element to the end of its last, whatever its strides."""
     if tensor.is_contiguous():
-        return tensor.numel() * tensor.element_size()
+        size: int = tensor.nbytes
+        return size
     if tensor.numel() == 0:
         return 0
-    elements = 1 + sum((length - 1) * stride for length, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    return elements * tensor.element_size()
+    elements: int = 1 + sum((length - 1) * stride for length, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    item: int = tensor.element_size()
+    return elements * item

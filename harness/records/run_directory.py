@@ -37,7 +37,9 @@ class RunDirectory:
         try:
             self.path.mkdir(parents=True)
         except OSError as error:
-            raise WeighbridgeError(f"--results {self.path.parent}: cannot be written to ({error.strerror}); name a folder you may write to") from None
+            raise WeighbridgeError(
+                f"--results {self.path.parent}: cannot be written to ({error.strerror}); name a folder you may write to"
+            ) from None
 
     @classmethod
     def existing(cls, results: Path, run: str) -> RunDirectory:
@@ -61,7 +63,9 @@ class RunDirectory:
         except (OSError, ValueError) as error:
             raise WeighbridgeError(f"{self.path}: no readable {MANIFEST} ({error}); a run directory holds one") from None
         if manifest.get("schema") != SCHEMA:
-            raise WeighbridgeError(f"{self.path}: schema {manifest.get('schema')}, and this release reads schema {SCHEMA}; read it with the release that wrote it")
+            raise WeighbridgeError(
+                f"{self.path}: schema {manifest.get('schema')}, and this release reads schema {SCHEMA}; read it with the release that wrote it"
+            )
         return manifest
 
     def append(self, sample: Sample) -> None:

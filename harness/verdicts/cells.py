@@ -86,9 +86,7 @@ def summarise(samples: Sequence[Sample]) -> list[ArmSummary]:
 def paired_ratios(over: Sequence[Sample], under: Sequence[Sample], value: Callable[[Sample], float | None]) -> list[float]:
     """Return value(over) / value(under) for every block in which both arms have a valid sample."""
     base = {sample.block: value(sample) for sample in under if sample.valid}
-    return [
-        top / bottom for sample in over if sample.valid and (bottom := base.get(sample.block)) and (top := value(sample)) is not None
-    ]
+    return [top / bottom for sample in over if sample.valid and (bottom := base.get(sample.block)) and (top := value(sample)) is not None]
 
 
 def precise(samples: Sequence[Sample]) -> bool:

@@ -39,5 +39,7 @@ def host_cache(samples: Iterable[Sample]) -> HostCache:
         note = f"the first evicted read of a file took {ratio:.2f} times as long as later ones: a cache below this machine is likely, and cold here means cold in this machine only"
         return HostCache(True, ratio, note)
     return HostCache(
-        False, ratio, f"first evicted reads took {ratio:.2f} times as long as later ones: no sign of a cache below, though one that already held the files would show none"
+        False,
+        ratio,
+        f"first evicted reads took {ratio:.2f} times as long as later ones: no sign of a cache below, though one that already held the files would show none",
     )
