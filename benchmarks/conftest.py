@@ -5,8 +5,9 @@ A scenario is a test module with a function `plan(options)`, which returns its c
 
 from __future__ import annotations
 
-import sys
+import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +82,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     except WeighbridgeError as error:
         pytest.exit(str(error), returncode=USAGE_EXIT)
     config.stash[_RUN] = run
-    benchmarks = getattr(config, "_benchmarksession", None)
-    if benchmarks is not None and not benchmarks.json:
-        benchmarks.json = run.directory.path / BENCHMARK
 
 
 def _selected(item: pytest.Item) -> tuple[Cell, str] | None:
@@ -108,6 +106,9 @@ def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
     run = session.config.stash.get(_RUN, None)
     if run:
         run.__exit__(None, None, None)
+        recorder = getattr(session.config, "_benchmarksession", None)
+        if recorder is not None and recorder.benchmarks and not recorder.json:
+            recorder.json = run.directory.path / BENCHMARK
     yield
 
 
@@ -144,23 +145,28 @@ class _Watcher:
         self._width = 0
 
     def say(self, text: str) -> None:
-        if sys.__stderr__ is None or not self._reporter().isatty:
-            return
-        self._write(f"\r{text[:100]:<{self._width}}")
-        self._width = len(text[:100])
+        """Show what is going on, on a terminal only."""
+        reporter = self._reporter()
+        if reporter is not None and reporter.isatty:
+            columns = shutil.get_terminal_size().columns - 1
+            self._write(f"\r{text[:columns]:<{self._width}}")
+            self._width = min(len(text), columns)
 
     def tell(self, samples: Sequence[Sample]) -> None:
-        from harness.report.terminal import cell_table
+        """Show a cell's table."""
+        from harness.report.terminal import cell_table  # pandas and matplotlib stay out of a run until it has something to show
 
-        self._write(f"\r{' ' * self._width}\r" if self._width else "")
+        clear = f"\r{' ' * self._width}\r" if self._width else "\n"
         self._width = 0
-        self._reporter().ensure_newline()
-        self._reporter().write_line(cell_table(samples) + "\n")
+        self._write(f"{clear}{cell_table(samples)}\n")
 
-    def _reporter(self) -> pytest.TerminalReporter:
+    def _reporter(self) -> pytest.TerminalReporter | None:
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
-        assert isinstance(reporter, pytest.TerminalReporter)
-        return reporter
+        return reporter if isinstance(reporter, pytest.TerminalReporter) else None
 
     def _write(self, text: str) -> None:
-        self._reporter().write(text, flush=True)
+        """Write past the capture that holds while a test runs."""
+        capture, reporter = self._config.pluginmanager.get_plugin("capturemanager"), self._reporter()
+        with capture.global_and_fixture_disabled() if capture else nullcontext():
+            if reporter is not None:
+                reporter.write(text, flush=True)

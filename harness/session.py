@@ -188,7 +188,7 @@ class Run:
     def _limits(self, cell: Cell) -> Limits:
         """Return a cell's limits: its own, or its share of what is left, in proportion to what a block of it is likely to cost."""
         if self._options.rounds is not None:
-            return Limits(self._options.rounds, float("inf"), float("inf"))
+            return Limits(self._options.rounds, float("inf"), float("inf"), until_precise=False)
         if self._options.budget is not None:
             return Limits(self._profile.blocks, self._options.budget, self._options.budget)
         left = self._left()

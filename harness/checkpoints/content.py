@@ -37,7 +37,7 @@ def make_tensor(layout: str, index: int, spec: TensorSpec, seed: int) -> torch.T
     """Return the content of tensor number `index` of a layout: a private, contiguous tensor that depends on nothing but the arguments."""
     width, keep, fixed = _MASKS[spec.dtype]
     stream = np.random.Generator(np.random.SFC64(np.random.SeedSequence([seed, zlib.crc32(layout.encode()), index])))
-    words: np.ndarray[Any, np.dtype[np.uint64]] = stream.integers(0, 2**64, -(-spec.bytes // 8), dtype=np.uint64)
+    words: np.ndarray[Any, np.dtype[np.uint64]] = stream.integers(0, 2**64, max(1, -(-spec.bytes // 8)), dtype=np.uint64)
     words &= np.uint64(_replicated(keep, width))
     words |= np.uint64(_replicated(fixed, width))
     flat = torch.from_numpy(words).view(torch.uint8)[: spec.bytes]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ class Limits:
     """The cell's share of time: no further block is begun that would overrun it, once there are enough for an interval."""
     hard_s: float
     """Time after which no further block is begun, enough or not."""
+    until_precise: bool = True
+    """Whether to stop as soon as the figure is known well enough."""
 
 
 def order_of_block(seed: int, cell: str, block: int, arms: Sequence[str]) -> list[str]:
@@ -35,7 +38,7 @@ def stop_reason(blocks: int, spent_s: float, limits: Limits, precise: bool) -> s
     """Return why a cell with this many finished blocks is over ("precision", "rounds", "budget"), or None while it is not."""
     if blocks >= limits.blocks:
         return "rounds"
-    if blocks >= MINIMUM_BLOCKS and precise:
+    if limits.until_precise and blocks >= MINIMUM_BLOCKS and precise:
         return "precision"
     next_block_s = spent_s / blocks if blocks else 0.0
     if spent_s + next_block_s > limits.hard_s or (blocks >= MINIMUM_BLOCKS and spent_s + next_block_s > limits.budget_s):
@@ -63,19 +66,11 @@ def run_blocks(
     """
     samples = list(taken)
     done = {(sample.block, sample.loader) for sample in samples}
-    block = 0
-    while True:
-        finished = all((block, arm) in done for arm in arms)
-        if not finished:
-            reason = stop_reason(block, spent(samples), limits, precise(samples))
-            begun = any((block, arm) in done for arm in arms)
-            if reason and not begun:
-                yield reason
-                return
-            for position, arm in enumerate(order(block)):
-                if (block, arm) not in done:
-                    sample = take(arm, block, position)
-                    samples.append(sample)
-                    done.add((block, arm))
-                    yield sample
-        block += 1
+    for block in itertools.count():
+        missing = [(position, arm) for position, arm in enumerate(order(block)) if (block, arm) not in done]
+        if len(missing) == len(arms) and (reason := stop_reason(block, spent(samples), limits, precise(samples))):
+            yield reason  # only between blocks: one that has been begun is finished
+            return
+        for position, arm in missing:
+            samples.append(take(arm, block, position))
+            yield samples[-1]

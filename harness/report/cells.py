@@ -1,0 +1,161 @@
+"""The cells of a run as a report sees them: what was measured, what was not and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.measure.sample import Sample
+from harness.verdicts.cells import CEILING, ArmSummary, CellKey, by_cell, paired_ratios, summarise
+from harness.verdicts.statistics import estimate
+
+FULL_LOAD = "full-load"
+CLAIMED_BYTES = 500_000_000
+"""Size of the weights in the document's claim."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a run; `record` is what the manifest says of it, empty where it says nothing."""
+
+    scenario: str
+    checkpoint: str
+    cache_state: str
+    device: str
+    samples: tuple[Sample, ...]
+    arms: tuple[ArmSummary, ...]
+    record: Mapping[str, Any]
+    bytes: int | None
+
+    @property
+    def name(self) -> str:
+        """The cell as the manifest names it, such as `full-load/gpt2/cold/cpu`."""
+        return "/".join((self.scenario, self.checkpoint, self.cache_state, self.device))
+
+    @property
+    def reason(self) -> str | None:
+        """Why the cell was refused, cut short or not finished; None where it was done."""
+        status = self.record.get("status") or ("done" if self.samples else "missing")
+        return None if status == "done" else f"{status}: {self.record.get('reason') or 'no reason recorded'}"
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Why each loader that was left out of the cell was."""
+        return dict(sorted((self.record.get("left_out") or {}).items()))
+
+    @property
+    def not_sampled(self) -> list[str]:
+        """Loaders that the cell was to hold, were not left out, and have no sample."""
+        seen = {arm.loader for arm in self.arms} | set(self.left_out)
+        return [loader for loader in self.record.get("arms") or () if loader not in seen]
+
+    def measured(self) -> list[ArmSummary]:
+        """Return the arms with a valid sample, the ceiling aside, fastest to `ready` first."""
+        return [arm for arm in self.arms if arm.ready and arm.loader != CEILING]
+
+    def arm(self, loader: str) -> ArmSummary | None:
+        """Return a loader's arm, the first by name of its environment where there are several, or None without a valid sample."""
+        found = [arm for arm in self.arms if arm.loader == loader and arm.ready]
+        return min(found, key=lambda arm: arm.environment, default=None)
+
+    def label(self, arm: ArmSummary) -> str:
+        """Return the arm's name: its loader, and its environment where the cell has more than one."""
+        return arm.loader if len({other.environment for other in self.arms}) == 1 else f"{arm.loader} @ {arm.environment}"
+
+
+def cells_of(manifest: Mapping[str, Any], samples: Sequence[Sample]) -> list[Cell]:
+    """Return every cell that has a sample or stands in the manifest: by scenario, size, checkpoint and device, cold before warm."""
+    recorded = {key: record for record in manifest.get("cells") or () if (key := _key(record))}
+    taken = by_cell(samples)
+    cells = []
+    for key in {**taken, **recorded}:
+        of_cell = taken.get(key, [])
+        known = (manifest.get("checkpoints") or {}).get(key[1]) or {}
+        size = of_cell[0].bytes if of_cell else known.get("bytes")
+        cells.append(Cell(*key, tuple(of_cell), tuple(summarise(of_cell)), recorded.get(key, {}), size))
+    return sorted(cells, key=lambda cell: (cell.scenario, cell.bytes or 0, cell.checkpoint, cell.device, cell.cache_state))
+
+
+def nearest_to_claim(cells: Iterable[Cell]) -> str | None:
+    """Return the full-load checkpoint nearest the claim's 500 MB among those with a valid sample, or None."""
+    sizes = {cell.checkpoint: cell.bytes for cell in cells if cell.scenario == FULL_LOAD and cell.bytes and cell.measured()}
+    return min(sorted(sizes), key=lambda name: abs(sizes[name] - CLAIMED_BYTES), default=None)
+
+
+def find(cells: Iterable[Cell], checkpoint: str, cache_state: str, device: str) -> Cell | None:
+    """Return the full-load cell of a checkpoint, or None."""
+    name = "/".join((FULL_LOAD, checkpoint, cache_state, device))
+    return next((cell for cell in cells if cell.name == name), None)
+
+
+def not_told_apart(cell: Cell) -> list[ArmSummary]:
+    """Return the fastest arm to `ready` and after it every arm whose ratio to it, within blocks, has an interval that reaches 1.
+
+    Arms with too few pairs for an interval are not told apart either. Empty where nothing valid was measured.
+    """
+    arms = cell.measured()
+    if not arms:
+        return []
+    samples = {arm: [sample for sample in cell.samples if _arm_of(sample) == arm] for arm in map(_arm_of, arms)}
+    fastest = samples[_arm_of(arms[0])]
+    ratios = {arm: paired_ratios(taken, fastest, lambda sample: sample.ready_s) for arm, taken in samples.items()}
+    return [arms[0], *(arm for arm in arms[1:] if _reaches_one(ratios[_arm_of(arm)]))]
+
+
+def invalid_counts(samples: Iterable[Sample]) -> dict[str, int]:
+    """Return how many samples are invalid for each reason, most frequent first."""
+    counts = Counter(sample.reason or "unknown" for sample in samples if not sample.valid)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def shortfalls(manifest: Mapping[str, Any], cells: Sequence[Cell]) -> list[tuple[str, str, str]]:
+    """Return (kind, what, reason) of everything the run does not say, what shares kind and reason together."""
+    rows = [("skipped", str(entry.get("what")), str(entry.get("reason"))) for entry in manifest.get("skipped") or ()]
+    for environment, found in sorted((manifest.get("environments") or {}).items()):
+        for loader, reason in sorted((found.get("absent") or {}).items()):
+            rows.append(("absent", f"{loader.rpartition(':')[2]} in environment {environment}", str(reason)))
+    for cell in cells:
+        if cell.reason:
+            kind, _, reason = cell.reason.partition(": ")
+            rows.append((kind, cell.name, reason))
+        elif cell.record.get("stopped") == "budget":
+            rows.append(("cut by the budget", cell.name, "its time was spent before every ratio was known as narrowly as asked"))
+    for cell in cells:
+        rows += [("left out", f"{loader} in {cell.name}", why) for loader, why in cell.left_out.items()]
+        rows += _unmeasured(cell)
+    together: dict[tuple[str, str], list[str]] = {}
+    for kind, what, reason in rows:
+        together.setdefault((kind, reason), []).append(what)
+    return [(kind, ", ".join(what), reason) for (kind, reason), what in together.items()]
+
+
+def _key(record: Mapping[str, Any]) -> CellKey | None:
+    parts = [str(record.get(part) or "") for part in ("scenario", "checkpoint", "cache_state", "device")]
+    return (parts[0], parts[1], parts[2], parts[3]) if all(parts) else None
+
+
+def _arm_of(arm: ArmSummary | Sample) -> tuple[str, str]:
+    return arm.loader, arm.environment
+
+
+def _reaches_one(ratios: Sequence[float]) -> bool:
+    found = estimate(ratios)
+    return found is None or found.low is None or found.low <= 1.0
+
+
+def _unmeasured(cell: Cell) -> list[tuple[str, str, str]]:
+    rows = []
+    few = [f"{cell.label(arm)} {arm.valid} of {arm.taken}" for arm in cell.arms if arm.status == "insufficient"]
+    if few:
+        rows.append(("insufficient", cell.name, f"valid samples too few for an interval: {', '.join(few)}"))
+    none = [f"{cell.label(arm)} (0 of {arm.taken}: {_reasons(arm)})" for arm in cell.arms if arm.status == "missing"]
+    none += [f"{loader} (no sample taken)" for loader in cell.not_sampled if cell.samples]
+    if none:
+        rows.append(("missing", cell.name, f"no valid sample: {', '.join(none)}"))
+    return rows
+
+
+def _reasons(arm: ArmSummary) -> str:
+    return ", ".join(f"{reason} {count}" for reason, count in sorted(arm.invalid.items()))

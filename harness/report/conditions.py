@@ -1,0 +1,107 @@
+"""The conditions of a run: machine, storage, page cache, environments, and the run's own settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from harness.report.words import size_text
+
+UNKNOWN = "unknown"
+
+
+def conditions_table(manifest: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the conditions a run's figures hold under, a row each: what, and what was found."""
+    machine, storage = _part(manifest, "machine"), _part(manifest, "storage")
+    rows = [
+        ("system", _joined(machine.get(name) for name in ("system", "kernel", "architecture"))),
+        ("processor", _joined([machine.get("cpu"), _counted(machine.get("cores"), "core"), _virtual(machine.get("hypervisor"))], ", ")),
+        ("memory", _memory(machine)),
+        ("GPU", _joined(machine.get("gpus") or ["none"], ", ")),
+        ("storage", _storage(storage)),
+        ("readahead", UNKNOWN if storage.get("read_ahead_kb") is None else f"{storage['read_ahead_kb']} KiB"),
+        ("cold", _provable(manifest, "cold")),
+        ("warm", _provable(manifest, "warm")),
+        ("host cache", _host_cache(manifest)),
+        *_environments(manifest),
+        ("run", _run(manifest)),
+    ]
+    return pd.DataFrame(rows, columns=["condition", "found"])
+
+
+def _part(manifest: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    return manifest.get(name) or {}
+
+
+def _joined(values: Iterable[Any], separator: str = " ") -> str:
+    return separator.join(str(value) for value in values if value not in (None, "")) or UNKNOWN
+
+
+def _counted(number: int | None, what: str) -> str | None:
+    return None if number is None else f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _virtual(hypervisor: bool | None) -> str | None:
+    return "under a hypervisor" if hypervisor else None
+
+
+def _memory(machine: Mapping[str, Any]) -> str:
+    limit, page = machine.get("memory_limit_bytes"), machine.get("page_bytes")
+    return _joined(
+        [
+            size_text(machine["memory_bytes"]) if machine.get("memory_bytes") else UNKNOWN,
+            f"limited to {size_text(limit)}" if limit else None,
+            f"pages of {page} bytes" if page else None,
+            f"transparent huge pages: {machine['transparent_hugepages']}" if machine.get("transparent_hugepages") else None,
+        ],
+        ", ",
+    )
+
+
+def _storage(storage: Mapping[str, Any]) -> str:
+    kind = {True: "rotational", False: "not rotational"}.get(storage.get("rotational"))  # type: ignore[arg-type]  # None is no kind
+    on = " on ".join(str(storage[name]) for name in ("file_system", "device") if storage.get(name))
+    total = f"{size_text(storage['total_bytes'])}, {size_text(storage.get('free_bytes'))} free" if storage.get("total_bytes") else None
+    return _joined([on, storage.get("model"), kind, total], ", ")
+
+
+def _provable(manifest: Mapping[str, Any], state: str) -> str:
+    found = _part(manifest, "page_cache")
+    if found.get(state) is None:
+        return UNKNOWN
+    if found[state]:
+        return f"can be set and proved, by `{found.get('method') or UNKNOWN}`"
+    return f"cannot be proved: {found.get('reason') or 'no reason recorded'}"
+
+
+def _host_cache(manifest: Mapping[str, Any]) -> str:
+    found = _part(manifest, "host_cache")
+    if found.get("likely") is None:
+        return "not looked for"
+    return _joined(["likely" if found["likely"] else "no sign of one", found.get("note")], ": ")
+
+
+def _environments(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    rows = []
+    for label, found in sorted(_part(manifest, "environments").items()):
+        versions = {"python": found.get("python"), "torch": found.get("torch")} | (found.get("versions") or {})
+        rows.append((f"environment {label}", _joined((f"{name} {version}" for name, version in versions.items() if version), ", ")))
+    return rows
+
+
+def _run(manifest: Mapping[str, Any]) -> str:
+    git, options = _part(manifest, "git"), _part(manifest, "options")
+    commit = f"commit {str(git['commit'])[:12]}{' with changes' if git.get('dirty') else ''}" if git.get("commit") else None
+    return _joined(
+        [
+            f"weighbridge {manifest['version']}" if manifest.get("version") else None,
+            commit,
+            f"profile {options['profile']}" if options.get("profile") else None,
+            f"seed {manifest['seed']}" if manifest.get("seed") is not None else None,
+            f"begun {manifest['created_at']}" if manifest.get("created_at") else None,
+            f"finished {manifest['finished_at']}" if manifest.get("finished_at") else "not finished: the figures are of what was taken",
+        ],
+        ", ",
+    )

@@ -1,0 +1,160 @@
+"""How figures look: one palette, one way to draw a scale, a line and a pair of panels."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+from harness.report.words import MEGABYTE
+from harness.verdicts.cells import CEILING
+from harness.verdicts.statistics import Estimate
+
+BLACK, ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"
+"""The palette of Okabe and Ito (2008), told apart with every common colour blindness; its yellow is too faint for a line on white."""
+PLAIN = FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:g}")
+GREY = "#7F7F7F"
+INK = "#444444"
+STATES = {"cold": "Cold: nothing of the file in the page cache", "warm": "Warm: all of the file in the page cache"}
+
+LOOK: dict[str, Any] = {
+    "svg.fonttype": "path",
+    "svg.hashsalt": "weighbridge",
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#666666",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.6,
+    "hatch.linewidth": 1.2,
+    "path.simplify": False,
+    "legend.frameon": False,
+    "figure.constrained_layout.h_pad": 0.08,
+    "figure.constrained_layout.w_pad": 0.08,
+}
+"""What differs from matplotlib's own defaults; a fixed salt makes the same drawing the same bytes."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a loader is drawn, the same in every figure."""
+
+    colour: str
+    marker: str
+    line: str = "-"
+
+
+_STYLES = {
+    "safetensors-load-file": Style(BLUE, "o"),
+    "safetensors-pread": Style(SKY, "s"),
+    "safetensors-safe-open": Style(GREEN, "D"),
+    "safetensors-load-bytes": Style(PURPLE, "^"),
+    "torch-load": Style(VERMILLION, "o"),
+    "torch-load-mmap": Style(ORANGE, "s"),
+    "torch-load-unsafe": Style(VERMILLION, "v", "--"),
+    "torch-load-legacy": Style(ORANGE, "P", "--"),
+    "pickle-load": Style(BLACK, "X"),
+    CEILING: Style(GREY, "", "--"),
+}
+
+
+def style_of(loader: str) -> Style:
+    """Return how a loader is drawn; one that has no place of its own gets the same one everywhere, from its name alone."""
+    if loader in _STYLES:
+        return _STYLES[loader]
+    number = zlib.crc32(loader.encode())
+    colours, markers = (BLUE, SKY, GREEN, PURPLE, VERMILLION, ORANGE, BLACK), "<>hdp*"
+    return Style(colours[number % len(colours)], markers[number // len(colours) % len(markers)], ":")
+
+
+def plain_log(axis: Axis) -> None:
+    """Give a logarithmic axis ticks in plain numbers, closer together the less it spans; its limits must be set."""
+    low, high = axis.get_view_interval()
+    decades = math.log10(high / low)
+    subs = (
+        (1.0,) if decades > 3.2 else (1.0, 3.0) if decades > 1.7 else (1.0, 2.0, 5.0) if decades > 0.8 else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
+    )
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_formatter(PLAIN)
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
+
+
+def dots(axes: Axes, x: Sequence[float], y: Sequence[float], colour: str, size: float = 2.4, alpha: float = 0.5) -> None:
+    """Draw samples as dots of `size` points, all in one path: hundreds of marks would make a file of hundreds of kB."""
+    # A dot is a stroke with round ends and hardly any length; of no length at all, some viewers leave it out.
+    across = [part for value in x for part in (value, value * 1.0005, math.nan)]
+    up = [part for value in y for part in (value, value, math.nan)]
+    axes.plot(across, up, color=colour, linewidth=size, solid_capstyle="round", alpha=alpha, snap=False)
+
+
+def scattered(count: int) -> list[float]:
+    """Return offsets between -0.5 and 0.5, the same each time, that keep dots of like value apart: multiples of the golden section."""
+    return [number * 0.618034 % 1 - 0.5 for number in range(count)]
+
+
+def column(axes: Axes, head: str, entries: Sequence[str]) -> None:
+    """Write a column of text to the right of horizontal rows, an entry for each row under a head."""
+    axes.annotate(head, (1.015, 1.0), xycoords="axes fraction", xytext=(0, 6), textcoords="offset points", fontsize=8, color=INK)
+    for row, entry in enumerate(entries):
+        axes.text(1.015, row, entry, transform=axes.get_yaxis_transform(), va="center", fontsize=8, color=INK)
+
+
+def rows(axes: Axes, names: Sequence[str]) -> None:
+    """Name horizontal rows from the top down."""
+    axes.set_yticks(range(len(names)), list(names))
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(False, axis="y")
+
+
+def heading(figure: Figure, text: str) -> None:
+    """Set a figure's title to the left, over its panels."""
+    figure.suptitle(text, fontsize=11, x=0.012, ha="left")
+
+
+def panels_by_size(states: Sequence[str], sizes: Sequence[float], label: str) -> tuple[Figure, list[Axes]]:
+    """Return a figure with a panel for each cache state: bytes across, in MB, and `label` up, both logarithmic."""
+    figure = Figure(figsize=(4.1 * len(states) + 2.0, 4.7), layout="constrained")
+    grid = list(figure.subplots(1, len(states), sharex=True, sharey=True, squeeze=False)[0])
+    for axes, state in zip(grid, states, strict=True):
+        axes.set_title(STATES.get(state, state).partition(":")[0])
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlim(min(sizes) / MEGABYTE / 1.6, max(sizes) / MEGABYTE * 1.6)
+        axes.set_xlabel("size of the tensors, MB (10^6 bytes, logarithmic)")
+        plain_log(axes.xaxis)
+    grid[0].set_ylabel(label)
+    return figure, grid
+
+
+def line(axes: Axes, points: Sequence[tuple[int, Estimate]], look: Style, factor: float = 1.0, hollow: bool = False) -> Line2D:
+    """Draw medians with their intervals against sizes in bytes, and return a line like it for a legend."""
+    points = sorted(points, key=lambda point: point[0])
+    x = [size / MEGABYTE for size, _ in points]
+    y = [found.median * factor for _, found in points]
+    below = [(found.median - (found.low or found.median)) * factor for _, found in points]
+    above = [((found.high or found.median) - found.median) * factor for _, found in points]
+    drawing: dict[str, Any] = {
+        "color": look.colour,
+        "marker": look.marker,
+        "linestyle": look.line,
+        "linewidth": 1.1,
+        "markersize": 5,
+        "markerfacecolor": "white" if hollow else look.colour,
+    }
+    axes.errorbar(x, y, yerr=[below, above], elinewidth=1.0, capsize=2, **drawing)
+    return Line2D([], [], **drawing)

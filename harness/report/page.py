@@ -1,0 +1,206 @@
+"""The page: what a run says, in Markdown, with the tables and figures it is made of beside it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness.measure.sample import Sample
+from harness.records.run_directory import BENCHMARK, MANIFEST, SAMPLES, RunDirectory
+from harness.report.answer import plain_answer
+from harness.report.cells import FULL_LOAD, Cell, cells_of
+from harness.report.conditions import conditions_table
+from harness.report.figures import draw_full_load
+from harness.report.tables import (
+    cell_frame,
+    cell_table,
+    csv,
+    first_calls_frame,
+    first_calls_table,
+    invalid_frame,
+    invalid_table,
+    markdown,
+    shortfall_frame,
+)
+from harness.report.words import invalid_line, significant, size_text, slug
+from harness.verdicts.cells import REFERENCE
+
+_READING = f"""
+*returned* is when the call gave back its tensors, *ready* when every page of every tensor had been touched. Each figure is a median
+with the interval that holds the true one with 95 % confidence. A ratio is to `{REFERENCE}`, taken block by block: above 1 is slower.
+The ceiling copies every byte into memory that is already there; a loader that maps a warm file copies nothing and may exceed 100 % of it.
+MB is 10^6 bytes and GB 10^9. `insufficient`: too few valid samples for an interval; `missing`: no valid sample at all.
+""".strip()
+_FIRST_CALLS = (
+    "What each loader's first call took in a process that had not used it yet, on a tiny checkpoint. The first `weights_only` load of a "
+    "process pays for imports: that is a cost of the process and no load, so no figure above holds it."
+)
+_METHOD = """
+- Each sample is one load in a fresh process, forked from a server that has imported its libraries, after a rehearsal on a tiny checkpoint.
+- The cache state is set and then proved before each load, and the bytes read from storage must agree with it.
+- The content of every tensor is checked after the clocks have stopped; a sample that fails a check is counted, and enters no figure.
+- A cell's arms take turns in blocks, in random order from a recorded seed, until its ratios are known narrowly enough or its time is spent.
+- A figure is a median with its exact order-statistic interval: no distribution is assumed, nothing is pooled, no outlier is dropped.
+""".strip()
+_HOW_TO_ADD = """
+There is no reference run yet. To add one, put a run's directory (its `manifest.json` and `samples.jsonl`) into `results/reference/`
+and make the reports again.
+""".strip()
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a run's part of a page lies: the page's folder, the run's own folder inside `tables/` and `figures/`, its heading's level."""
+
+    folder: Path
+    part: str
+    level: int
+
+    def heading(self, text: str, below: int = 1) -> str:
+        return f"{'#' * (self.level + below)} {text}"
+
+    def table(self, name: str, frame: pd.DataFrame) -> str:
+        """Write a frame as CSV and return a link to it."""
+        path = Path("tables", self.part, f"{slug(name)}.csv")
+        (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.folder / path).write_text(csv(frame), encoding="utf-8", newline="\n")
+        return f"[{path.name}]({path.as_posix()})"
+
+
+def write_run_report(run: RunDirectory) -> Path:
+    """Write `report.md`, `tables/*.csv` and `figures/*.svg` into a run's directory and return the path of the first.
+
+    Nothing but the manifest and the samples is read, and the same two give the same bytes.
+    """
+    _remove_stale(run.path / "tables", run.path / "figures")
+    machine, answer, *rest = _sections(_Place(run.path, "", 1), run, Path())
+    return _written(run.path / "report.md", [f"# Run {run.name}", *answer, *machine, *(block for section in rest for block in section)])
+
+
+def write_reports(runs: Sequence[RunDirectory], folder: Path) -> Path:
+    """Write `README.md` into `folder`, with a section for each run and its tables and figures beside it, and return its path.
+
+    Only `README.md`, `figures/*/*.svg` and `tables/*/*.csv` are ever written or removed there.
+    """
+    _remove_stale(*(path for kind in ("tables", "figures") for path in sorted((folder / kind).glob("*"))))
+    runs = sorted(runs, key=lambda run: run.name)
+    blocks = ["# Reports", "What the reference runs say, made from their manifests and samples and from nothing else."]
+    blocks.append("\n".join(f"- [{run.name}](#run-{run.name.lower()})" for run in runs) if runs else _HOW_TO_ADD)
+    for run in runs:
+        blocks.append(f"## Run {run.name}")
+        blocks += [block for section in _sections(_Place(folder, run.name, 2), run, _beside(run.path, folder)) for block in section]
+    return _written(folder / "README.md", blocks)
+
+
+def _sections(place: _Place, run: RunDirectory, link: Path | None) -> list[list[str]]:
+    """Return a run's sections, each as blocks of Markdown, the machine's first; `link` leads to its directory, if there is a way."""
+    manifest, samples = run.manifest(), run.samples()
+    cells = cells_of(manifest, samples)
+    return [
+        [place.heading("The machine"), markdown(conditions_table(manifest))],
+        [place.heading("The answer"), plain_answer(cells)],
+        _full_load(place, [cell for cell in cells if cell.scenario == FULL_LOAD]),
+        _first_calls(place, manifest),
+        _figures(place, cells),
+        _not_measured(place, manifest, samples, cells),
+        [place.heading("How it was measured"), _METHOD],
+        [place.heading("Files"), "\n".join(_files(run, link))],
+    ]
+
+
+def _full_load(place: _Place, cells: Sequence[Cell]) -> list[str]:
+    blocks = [place.heading("Loading everything"), _READING]
+    for checkpoint, group in groupby(cells, key=lambda cell: cell.checkpoint):
+        found = list(group)
+        tensors = next((f", {cell.samples[0].tensors:,} tensors" for cell in found if cell.samples), "")
+        blocks.append(place.heading(f"{checkpoint}, {size_text(found[0].bytes)}{tensors}", 2))
+        for cell in found:
+            blocks.append(f"**{cell.cache_state.capitalize()}, on {cell.device}**{_course(cell)}")
+            if cell.samples or cell.left_out:
+                blocks += [markdown(cell_table(cell)), f"In plain figures: {place.table(cell.name, cell_frame(cell))}"]
+    return blocks if cells else [*blocks[:1], "No cell of this scenario was begun."]
+
+
+def _course(cell: Cell) -> str:
+    """Return how the measuring of a cell went, as the rest of its line."""
+    parts = [cell.reason] if cell.reason else []
+    if cell.samples:
+        parts.append(f"{len({sample.block for sample in cell.samples})} blocks, {len(cell.samples)} samples")
+    if cell.record.get("stopped"):
+        parts.append(f"stopped by {cell.record['stopped']}")
+    arm = cell.arm(REFERENCE)
+    if arm and arm.walk_s:
+        parts.append(f"the walk inside *ready* costs {significant(arm.walk_s * 1e3)} ms by itself (of `{REFERENCE}`)")
+    touch = cell.record.get("memory_touch") or {}
+    if touch.get("first") and touch.get("second"):
+        parts.append(
+            f"memory touched at {significant(touch['first'] / 1e9)} GB/s at first, at {significant(touch['second'] / 1e9)} GB/s again"
+        )
+    return f": {'; '.join(parts)}." if parts else "."
+
+
+def _first_calls(place: _Place, manifest: Mapping[str, Any]) -> list[str]:
+    frame = first_calls_frame(manifest)
+    blocks = [place.heading("First calls")]
+    if frame.empty:
+        return [*blocks, "No first call was recorded."]
+    return [*blocks, _FIRST_CALLS, markdown(first_calls_table(frame)), f"In plain figures: {place.table('first-calls', frame)}"]
+
+
+def _figures(place: _Place, cells: Sequence[Cell]) -> list[str]:
+    blocks = [place.heading("Figures")]
+    path = Path("figures", place.part)
+    for drawn in draw_full_load(cells, place.folder / path):
+        blocks += [f"![{drawn.alt}]({(path / drawn.file).as_posix()})", f"How to read it: {drawn.reading}"]
+    return blocks if len(blocks) > 1 else [*blocks, "There is no valid sample to draw."]
+
+
+def _not_measured(place: _Place, manifest: Mapping[str, Any], samples: Sequence[Sample], cells: Sequence[Cell]) -> list[str]:
+    blocks = [place.heading("What was not measured")]
+    shortfalls = shortfall_frame(manifest, cells)
+    blocks.append("Nothing was skipped, refused, left out or cut short." if shortfalls.empty else markdown(shortfalls))
+    blocks.append(f"{invalid_line(samples).capitalize()}.")
+    invalid = invalid_frame(samples)
+    if not invalid.empty:
+        blocks += [markdown(invalid_table(invalid)), f"In plain figures: {place.table('invalid-samples', invalid)}"]
+    others = sorted({cell.scenario for cell in cells} - {FULL_LOAD})
+    return [*blocks, f"No table is made yet of: {', '.join(others)}. Its samples are in the run's directory."] if others else blocks
+
+
+def _files(run: RunDirectory, link: Path | None) -> Iterable[str]:
+    what = {
+        MANIFEST: "the machine, the versions, the settings, and how each cell ended",
+        SAMPLES: "every sample, valid or not, a line each",
+        BENCHMARK: "the same samples as pytest-benchmark keeps them",
+    }
+    for file, words in what.items():
+        if (run.path / file).exists():
+            yield f"- [`{file}`]({(link / file).as_posix()}): {words}" if link else f"- `{file}` of run {run.name}: {words}"
+
+
+def _beside(run: Path, folder: Path) -> Path | None:
+    """Return the way from `folder` to a run that lies beside the folder or below, else None: no other path tells a reader anything."""
+    run, folder = run.resolve(), folder.resolve()
+    return Path(os.path.relpath(run, folder)) if run.is_relative_to(folder.parent) else None
+
+
+def _remove_stale(*folders: Path) -> None:
+    """Remove the tables and figures of an earlier page, and their folders where nothing else is in them."""
+    for folder in folders:
+        for path in sorted(folder.glob("*.csv")) + sorted(folder.glob("*.svg")):
+            path.unlink()
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _written(path: Path, blocks: Sequence[str]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text("\n\n".join(blocks) + "\n", encoding="utf-8", newline="\n")
+    return temporary.replace(path)

@@ -1,0 +1,160 @@
+"""Tables: frames of plain figures for CSV, and the same rows as a person reads them in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from harness.measure.sample import REASONS, Sample
+from harness.report.cells import Cell, invalid_counts, shortfalls
+from harness.report.words import megabytes, ratio_text, significant, spread, time_unit
+from harness.verdicts.cells import CEILING, ArmSummary
+from harness.verdicts.statistics import Estimate
+
+_ESTIMATES = {"returned": "returned_s", "ready": "ready_s", "ratio_returned": "ratio_returned", "ratio_ready": "ratio_ready"}
+_PLAIN = (
+    "walk_s",
+    "cpu_s",
+    "anonymous_bytes",
+    "mapped_bytes",
+    "peak_rss_bytes",
+    "storage_read_bytes",
+    "minor_faults",
+    "major_faults",
+)
+
+
+def cell_frame(cell: Cell) -> pd.DataFrame:
+    """Return one row for each arm of a cell, fastest to `ready` first: times in s, sizes in bytes, rates in bytes/s, shares 0 to 1.
+
+    Loaders that were left out or never sampled follow, so that every loader asked for has its row.
+    """
+    rows = [_figures(arm) for arm in cell.arms]
+    rows += [{"loader": loader, "status": "missing", "taken": 0, "valid": 0} for loader in cell.not_sampled]
+    rows += [{"loader": loader, "status": "left out", "taken": 0, "valid": 0} for loader in cell.left_out]
+    columns = ["loader", "environment", "status", "valid", "taken"]
+    for name in (*_ESTIMATES.values(), "share_of_ceiling"):
+        columns += [name, _bound(name, "low"), _bound(name, "high")]
+    return pd.DataFrame(rows, columns=[*columns, "bytes_per_s", *_PLAIN])
+
+
+def cell_table(cell: Cell) -> pd.DataFrame:
+    """Return the rows of `cell_frame` as a person reads them: units in the heads, and a word wherever there is no figure."""
+    measured = [arm for arm in cell.arms if arm.ready]
+    returned = time_unit(arm.returned.median for arm in measured if arm.returned)
+    ready = time_unit(arm.ready.median for arm in measured if arm.ready)
+    heads = (
+        "loader",
+        f"returned, {returned[1]}",
+        f"ready, {ready[1]}",
+        "ratio returned",
+        "ratio ready",
+        "GB/s",
+        "share of ceiling, %",
+        "anonymous, MB",
+        "mapped, MB",
+        "storage read, MB",
+        "valid / taken",
+        "status",
+    )
+    rows = [_words(cell, arm, returned[0], ready[0]) for arm in cell.arms]
+    rows += [[loader, *["missing"] * 9, "0 / 0", "missing"] for loader in cell.not_sampled]
+    rows += [[loader, *["left out"] * 9, "0 / 0", "left out"] for loader in cell.left_out]
+    return pd.DataFrame(rows, columns=list(heads))
+
+
+def first_calls_frame(manifest: Mapping[str, Any]) -> pd.DataFrame:
+    """Return what each loader's first call in a process took, in s, slowest first, in each environment."""
+    calls = [
+        (key.rpartition(":")[2], environment, float(seconds))
+        for environment, found in (manifest.get("environments") or {}).items()
+        for key, seconds in (found.get("first_calls") or {}).items()
+        if seconds is not None
+    ]
+    return pd.DataFrame(sorted(calls, key=lambda call: (call[1], -call[2], call[0])), columns=["loader", "environment", "first_call_s"])
+
+
+def first_calls_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `first_calls_frame` with the time in ms as text."""
+    table = frame[["loader", "environment"]].copy()
+    table["first call in a process, ms"] = [significant(value * 1e3) for value in frame["first_call_s"]]
+    return table
+
+
+def invalid_frame(samples: Sequence[Sample]) -> pd.DataFrame:
+    """Return one row for each reason samples are invalid for: how many, their share of all samples (0 to 1), and what the reason means."""
+    rows = [
+        (reason, count, count / len(samples), REASONS.get(reason, "not explained")) for reason, count in invalid_counts(samples).items()
+    ]
+    return pd.DataFrame(rows, columns=["reason", "samples", "share", "meaning"])
+
+
+def invalid_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `invalid_frame` with the share in per cent as text."""
+    return frame.assign(share=[f"{100 * share:.1f} %" for share in frame["share"]])
+
+
+def shortfall_frame(manifest: Mapping[str, Any], cells: Sequence[Cell]) -> pd.DataFrame:
+    """Return one row for everything the run does not say, with its reason."""
+    return pd.DataFrame(shortfalls(manifest, cells), columns=["kind", "what", "reason"])
+
+
+def csv(frame: pd.DataFrame) -> str:
+    """Return a frame as CSV with `null` for what is absent, as in `samples.jsonl`."""
+    return str(frame.to_csv(index=False, na_rep="null", lineterminator="\n"))
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """Return a frame of text as a Markdown table; every column but the first is set to the right where all of it are figures."""
+    heads = [str(column) for column in frame.columns]
+    rows = [[_escaped(str(value)) for value in row] for row in frame.itertuples(index=False)]
+    numeric = [
+        bool(rows) and all(row[column].lstrip("-")[:1].isdigit() or row[column] in _ABSENT for row in rows) for column in range(len(heads))
+    ]
+    rule = ["---:" if right and column else "---" for column, right in enumerate(numeric)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in ([_escaped(head) for head in heads], rule, *rows))
+
+
+_ABSENT = ("missing", "left out", "no reference", "no pairs", "no ceiling", "ceiling", "unknown")
+
+
+def _figures(arm: ArmSummary) -> dict[str, Any]:
+    row: dict[str, Any] = {name: getattr(arm, name) for name in ("loader", "environment", "status", "valid", "taken", *_PLAIN)}
+    for field, name in (*_ESTIMATES.items(), ("share_of_ceiling", "share_of_ceiling")):
+        found: Estimate | None = getattr(arm, field)
+        if found:
+            row |= {name: found.median, _bound(name, "low"): found.low, _bound(name, "high"): found.high}
+    return row | {"bytes_per_s": arm.rate}
+
+
+def _bound(name: str, which: str) -> str:
+    stem, unit = (name[:-2], "_s") if name.endswith("_s") else (name, "")
+    return f"{stem}_{which}{unit}"
+
+
+def _words(cell: Cell, arm: ArmSummary, returned: float, ready: float) -> list[str]:
+    missing = "missing"
+    if arm.ready is None:
+        return [cell.label(arm), *[missing] * 9, f"{arm.valid} / {arm.taken}", arm.status]
+    share = (
+        "ceiling" if arm.loader == CEILING else spread(arm.share_of_ceiling, "no ceiling" if cell.arm(CEILING) is None else "no pairs", 100)
+    )
+    return [
+        cell.label(arm),
+        spread(arm.returned, missing, returned),
+        spread(arm.ready, missing, ready),
+        ratio_text(cell, arm, arm.ratio_returned),
+        ratio_text(cell, arm, arm.ratio_ready),
+        significant((arm.rate or 0.0) / 1e9),
+        share,
+        *(megabytes(size) for size in (arm.anonymous_bytes, arm.mapped_bytes, arm.storage_read_bytes)),
+        f"{arm.valid} / {arm.taken}",
+        arm.status,
+    ]
+
+
+def _escaped(text: str) -> str:
+    """Return text that stays in its table cell: a reason may hold anything a library's error message does."""
+    return " ".join(text.replace("|", "\\|").split())

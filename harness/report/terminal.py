@@ -1,0 +1,101 @@
+"""Plain text for a terminal: a cell when it is done, and a run when it ends."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.measure.sample import Sample
+from harness.report.cells import Cell, cells_of, shortfalls
+from harness.report.words import invalid_line, ratio_text, significant, size_text, time_text, time_unit
+from harness.verdicts.cells import CEILING, REFERENCE, ArmSummary
+from harness.verdicts.statistics import Estimate
+
+WIDTH = 110
+_LONGEST_NAME = 34
+
+
+def cell_table(samples: Sequence[Sample]) -> str:
+    """Return one cell as text of at most 110 columns: a line for each arm, fastest to `ready` first, under a line that names the cell."""
+    if not samples:
+        return "no samples"
+    cell = cells_of({}, samples)[0]
+    factor, unit = time_unit(time for arm in cell.arms if arm.ready for time in (_median(arm.returned), _median(arm.ready)))
+    blocks = len({sample.block for sample in cell.samples})
+    lines = _wrapped(f"{cell.name}: {size_text(cell.bytes)}, {cell.samples[0].tensors} tensors, {blocks} blocks; ratios to {REFERENCE}")
+    if any(not sample.valid for sample in cell.samples):
+        lines += _wrapped(invalid_line(cell.samples))
+    heads = ["loader", f"returned {unit}", f"ready {unit}", "ratio ready [interval]", "GB/s", "% of ceiling", "valid/taken"]
+    return "\n".join([*lines, *_columns([heads, *(_row(cell, arm, factor) for arm in cell.arms)])])
+
+
+def run_summary(manifest: Mapping[str, Any], samples: Sequence[Sample]) -> str:
+    """Return what a run found as text: a line for each cell, then the invalid samples, then whatever was not measured and why."""
+    cells = cells_of(manifest, samples)
+    lines = [f"fastest loader to ready in each cell, and torch-load over {REFERENCE} by both clocks"]
+    heads = ["cell", "fastest to ready", "ratio returned", "ratio ready", "blocks", "stopped"]
+    lines += _columns([heads, *map(_outcome, cells)]) if cells else ["no cell was begun"]
+    lines += _wrapped(invalid_line(samples))
+    for kind, what, reason in shortfalls(manifest, cells):
+        lines += _wrapped(f"{kind}: {what}: {reason}")
+    return "\n".join(lines)
+
+
+def _row(cell: Cell, arm: ArmSummary, factor: float) -> list[str]:
+    name, count = _shortened(cell.label(arm)), f"{arm.valid}/{arm.taken}"
+    if not arm.ready or not arm.returned:
+        return [name, *[arm.status] * 5, count]
+    share = "no ceiling"
+    if cell.arm(CEILING):
+        share = (
+            "ceiling" if arm.loader == CEILING else significant(100 * arm.share_of_ceiling.median) if arm.share_of_ceiling else "no pairs"
+        )
+    return [
+        name,
+        significant(arm.returned.median * factor),
+        significant(arm.ready.median * factor),
+        ratio_text(cell, arm, arm.ratio_ready, dash="-"),
+        significant((arm.rate or 0.0) / 1e9),
+        share,
+        count,
+    ]
+
+
+def _outcome(cell: Cell) -> list[str]:
+    name = f"{cell.checkpoint} {cell.cache_state} {cell.device}"
+    fastest = next(iter(cell.measured()), None)
+    if fastest is None or fastest.ready is None:
+        return [name, *[(cell.reason or "missing").partition(":")[0]] * 3, str(cell.record.get("blocks") or 0), "-"]
+    pickle = cell.arm("torch-load")
+    ratios = (
+        [ratio_text(cell, pickle, found, dash="-") for found in (pickle.ratio_returned, pickle.ratio_ready)] if pickle else ["missing"] * 2
+    )
+    blocks = len({sample.block for sample in cell.samples})
+    return [
+        name,
+        f"{_shortened(cell.label(fastest))} {time_text(fastest.ready.median)}",
+        *ratios,
+        str(blocks),
+        cell.record.get("stopped") or "-",
+    ]
+
+
+def _median(found: Estimate | None) -> float | None:
+    return found.median if found else None
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}..."
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows as lines, the first column to the left and the others to the right, two spaces between them."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]) for row in rows
+    ]

@@ -1,0 +1,83 @@
+"""Words and figures as every table, figure and sentence of a report writes them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+
+from harness.measure.sample import Sample
+from harness.report.cells import Cell, invalid_counts
+from harness.verdicts.cells import REFERENCE, ArmSummary
+from harness.verdicts.statistics import Estimate
+
+DASH = "\u2013"
+MEGABYTE = 1e6
+
+
+def significant(value: float) -> str:
+    """Return a number with three significant figures and no exponent."""
+    rounded = float(f"{value:.2e}")
+    if rounded == 0 or not math.isfinite(rounded):
+        return f"{rounded:.0f}"
+    return f"{rounded:.{max(0, 2 - math.floor(math.log10(abs(rounded))))}f}"
+
+
+def size_text(size: float | None) -> str:
+    """Return a size in bytes as decimal MB (10^6) or GB (10^9)."""
+    if size is None:
+        return "unknown size"
+    return f"{significant(size / 1e9)} GB" if size >= 1e9 else f"{significant(size / MEGABYTE)} MB"
+
+
+def megabytes(size: float | None) -> str:
+    """Return a size in bytes as decimal MB without the unit; what is less than 0.01 MB either way is 0."""
+    if size is None:
+        return "unknown"
+    return "0" if abs(size) < 0.01 * MEGABYTE else significant(size / MEGABYTE)
+
+
+def slug(name: str) -> str:
+    """Return a name as part of a file's name: a person's checkpoint may be called anything."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name)
+
+
+def time_unit(times_s: Iterable[float | None]) -> tuple[float, str]:
+    """Return the factor from seconds, and the name, of the one unit that suits all of these times."""
+    known = [time for time in times_s if time is not None]
+    return (1.0, "s") if known and min(known) >= 1.0 else (1e3, "ms")
+
+
+def time_text(time_s: float) -> str:
+    """Return a time in s as text with the unit that suits it."""
+    factor, unit = time_unit([time_s])
+    return f"{significant(time_s * factor)} {unit}"
+
+
+def spread(found: Estimate | None, otherwise: str, factor: float = 1.0, dash: str = DASH) -> str:
+    """Return a median with its interval, `insufficient` in the interval's place, or `otherwise` where there is no median."""
+    if found is None:
+        return otherwise
+    interval = (
+        "insufficient"
+        if found.low is None or found.high is None
+        else f"{significant(found.low * factor)}{dash}{significant(found.high * factor)}"
+    )
+    return f"{significant(found.median * factor)} [{interval}]"
+
+
+def ratio_text(cell: Cell, arm: ArmSummary, found: Estimate | None, dash: str = DASH) -> str:
+    """Return a ratio to the reference loader with its interval, or why there is none."""
+    if arm.loader == REFERENCE and found:
+        return "1 (reference)"
+    return spread(found, "no reference" if cell.arm(REFERENCE) is None else "no pairs", dash=dash)
+
+
+def invalid_line(samples: Sequence[Sample]) -> str:
+    """Return how many of the samples are invalid, their share, and for which reasons, on one line."""
+    counts = invalid_counts(samples)
+    number = sum(counts.values())
+    if not number:
+        return f"invalid samples: 0 of {len(samples)}"
+    reasons = ", ".join(f"{reason} {count}" for reason, count in counts.items())
+    return f"invalid samples: {number} of {len(samples)} ({100 * number / len(samples):.1f} %): {reasons}"

@@ -1,0 +1,1 @@
+"""One file of promises per room of the house."""

@@ -1,0 +1,66 @@
+"""What more than one test file needs: a sample with plausible figures, and Python in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from harness.measure.sample import SCHEMA, Sample
+
+ROOT = Path(__file__).parents[1]
+
+
+def make_sample(**overrides: Any) -> Sample:
+    """Return a valid warm sample of 1,000 bytes, `overrides` put in place of its figures."""
+    figures: dict[str, Any] = {
+        "schema": SCHEMA,
+        "run": "20250101T000000Z-test",
+        "scenario": "everything",
+        "checkpoint": "lora-1000",
+        "format": "safetensors",
+        "bytes": 1000,
+        "tensors": 10,
+        "loader": "safetensors-load-file",
+        "environment": "reference",
+        "device": "cpu",
+        "cache_state": "warm",
+        "block": 0,
+        "position": 0,
+        "started_at": "2025-01-01T00:00:00.000+00:00",
+        "prepare_s": 0.25,
+        "sample_s": 0.75,
+        "resident_before": 1.0,
+        "resident_after": 1.0,
+        "valid": True,
+        "reason": None,
+        "detail": None,
+        "first_call_s": 0.001,
+        "returned_s": 0.5,
+        "ready_s": 1.0,
+        "walk_s": 0.01,
+        "storage_read_bytes": 0,
+        "content_ok": True,
+    }
+    return Sample(**(figures | overrides))
+
+
+@contextmanager
+def python(script: str, *arguments: object, pass_fds: Sequence[int] = ()) -> Iterator[subprocess.Popen[str]]:
+    """Run a script in a process of its own, which is gone when this is left; it can import the harness and talks through its pipes."""
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=pass_fds)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def hear(process: subprocess.Popen[str]) -> str:
+    """Return the next line a process says, without its end; empty when it is gone."""
+    assert process.stdout is not None
+    return process.stdout.readline().rstrip("\n")

@@ -1,0 +1,118 @@
+"""Loaders that do what no loader should, once their rehearsal is over: each must end as an invalid sample with its own reason."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from harness.loaders import Loader
+
+if TYPE_CHECKING:
+    import torch
+
+    Tensors = dict[str, torch.Tensor]
+
+loads_in_this_process = 0
+
+
+def _load(file: str) -> Tensors:
+    from safetensors.torch import load_file
+
+    tensors: Tensors = load_file(file)
+    return tensors
+
+
+def _then(name: str, misbehave: Callable[[Tensors], Tensors]) -> Loader:
+    """Return a loader that behaves on the rehearsal and misbehaves on the checkpoint."""
+
+    def load(files: Sequence[str], _device: str, _prepared: Any) -> Tensors:
+        tensors = _load(files[0])
+        return tensors if "rehearsal" in files[0] else misbehave(tensors)
+
+    return Loader(name, "safetensors", load)
+
+
+def _busy(name: str, seconds: float) -> Loader:
+    """Return a loader that is known to take this long: it brings its tensors up beforehand and then only waits."""
+
+    def prepare(files: Sequence[str], _device: str) -> Tensors:
+        return {name: tensor.clone() for name, tensor in _load(files[0]).items()}
+
+    def load(files: Sequence[str], _device: str, prepared: Tensors) -> Tensors:
+        end = time.perf_counter_ns() + (0 if "rehearsal" in files[0] else int(seconds * 1e9))
+        while time.perf_counter_ns() < end:
+            pass
+        return prepared
+
+    return Loader(name, "safetensors", load, prepare=prepare)
+
+
+def _exit(_: Tensors) -> Tensors:
+    os._exit(3)
+
+
+def _die(_: Tensors) -> Tensors:
+    os.kill(os.getpid(), signal.SIGSEGV)
+    time.sleep(60)
+    raise AssertionError("a process outlived its SIGSEGV")
+
+
+def _hang(_: Tensors) -> Tensors:
+    while True:
+        time.sleep(60)
+
+
+def _raise(_: Tensors) -> Tensors:
+    raise RuntimeError("no such tensor in this file")
+
+
+def _change_one_byte(tensors: Tensors) -> Tensors:
+    import torch
+
+    changed = {name: tensor.clone() for name, tensor in tensors.items()}
+    changed[max(changed)].view(torch.uint8).view(-1)[-1] ^= 1
+    return changed
+
+
+def _rename(tensors: Tensors) -> Tensors:
+    return {f"{name}.": tensor for name, tensor in tensors.items()}
+
+
+def _kill_the_server(tensors: Tensors) -> Tensors:
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+    return tensors
+
+
+def _count(tensors: Tensors) -> Tensors:
+    """Misbehave in every process but a fresh one: a second load in the same process would raise."""
+    global loads_in_this_process
+    loads_in_this_process += 1
+    if loads_in_this_process > 1:
+        raise RuntimeError("this process has loaded before")
+    return tensors
+
+
+def _chatter(tensors: Tensors) -> Tensors:
+    print('{"failure": "raised"}', flush=True)
+    return tensors
+
+
+LOADERS = (
+    _busy("busy-10-ms", 0.010),
+    _busy("busy-100-ms", 0.100),
+    _busy("busy-1000-ms", 1.000),
+    _then("behaves", lambda tensors: tensors),
+    _then("exits", _exit),
+    _then("dies", _die),
+    _then("hangs", _hang),
+    _then("raises", _raise),
+    _then("wrong-byte", _change_one_byte),
+    _then("wrong-name", _rename),
+    _then("kills-server", _kill_the_server),
+    _then("wants-a-fresh-process", _count),
+    _then("chatters", _chatter),
+)

@@ -1,0 +1,215 @@
+"""Loaders: each brings up the checkpoint's exact content, and a new one joins by lying in the folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors
+import torch
+
+import harness.loaders
+from harness.checkpoints.digest import tensor_digests
+from harness.checkpoints.formats import FORMATS, Tensors
+from harness.checkpoints.layouts import ITEM_BYTES, Layout, TensorSpec
+from harness.checkpoints.sources import layout_source
+from harness.checkpoints.store import Checkpoint, Store
+from harness.loaders import Loader, all_loaders, merged
+from tests.helpers import hear, python
+
+DOCUMENTED = (
+    "ceiling-read",
+    "pickle-load",
+    "safetensors-load-file",
+    "safetensors-pread",
+    "safetensors-safe-open",
+    "safetensors-load-bytes",
+    "torch-load",
+    "torch-load-unsafe",
+    "torch-load-mmap",
+    "torch-load-legacy",
+)
+
+SPECS = (
+    *(TensorSpec(f"layer.{dtype}", dtype, (3, 5)) for dtype in ITEM_BYTES),
+    TensorSpec("large", "bfloat16", (1 << 20, 3)),  # blocks enough for every thread of the ceiling
+    TensorSpec("scalar", "float32", ()),
+    TensorSpec("empty", "int64", (0, 3)),
+)
+WHOLE = Layout("whole", SPECS)
+TWO_SHARDS = Layout("two-shards", SPECS, shard_bytes=(6 << 20) + 100)
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Checkpoint]:
+    """The same tensors whole and in two shards, in every format."""
+    store = Store(tmp_path_factory.mktemp("store"))
+    return {layout.name: store.checkpoint(layout_source(layout, 0), FORMATS) for layout in (WHOLE, TWO_SHARDS)}
+
+
+def _content(layout: Layout) -> dict[str, str]:
+    source = layout_source(layout, 0)
+    return tensor_digests({name: tensor for shard in range(len(source.shard_bytes)) for name, tensor in source.make(shard).items()})
+
+
+def _load(loader: Loader, checkpoint: Checkpoint) -> Tensors:
+    files = [str(file) for file in checkpoint.artifacts[loader.container].files]
+    prepared = loader.prepare(files, "cpu") if loader.prepare else None
+    loaded = loader.load(files, "cpu", prepared)
+    return loader.reveal(loaded, files) if loader.reveal else loaded
+
+
+def _loader(name: str) -> Loader:
+    return all_loaders()[name][1]
+
+
+def test_every_documented_loader_is_there_and_runs_here() -> None:
+    """Others may join; none of these may leave or be renamed, since runs are compared by these names."""
+    assert set(DOCUMENTED) <= set(all_loaders())
+    assert {name: _loader(name).absence() for name in DOCUMENTED} == dict.fromkeys(DOCUMENTED)
+
+
+def test_loaders_are_listed_under_their_own_names() -> None:
+    for name, (module, loader) in all_loaders().items():
+        assert loader.name == name
+        assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name)
+        assert harness.loaders.loaders(module)[name] == loader
+        assert loader.container in FORMATS
+
+
+def test_the_ceiling_alone_is_let_prepare_and_is_called_one() -> None:
+    assert [name for name, (_, loader) in all_loaders().items() if loader.ceiling] == ["ceiling-read"]
+    assert [name for name, (_, loader) in all_loaders().items() if loader.prepare] == ["ceiling-read"]
+
+
+@pytest.mark.parametrize("name", all_loaders())
+def test_a_loader_brings_up_the_checkpoint_s_exact_content(name: str, checkpoints: dict[str, Checkpoint]) -> None:
+    assert tensor_digests(_load(_loader(name), checkpoints["whole"])) == _content(WHOLE)
+
+
+@pytest.mark.parametrize("name", [name for name, (_, loader) in all_loaders().items() if FORMATS[loader.container].index])
+def test_a_loader_brings_up_both_shards(name: str, checkpoints: dict[str, Checkpoint]) -> None:
+    checkpoint = checkpoints["two-shards"]
+    assert len(checkpoint.artifacts[_loader(name).container].files) == 2
+    assert tensor_digests(_load(_loader(name), checkpoint)) == _content(TWO_SHARDS)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="this system does not list a process's mappings")
+@pytest.mark.parametrize(("name", "maps"), [("torch-load-mmap", True), ("torch-load", False), ("safetensors-pread", False)])
+def test_a_loader_maps_the_file_only_where_its_name_says_so(name: str, maps: bool, checkpoints: dict[str, Checkpoint]) -> None:
+    checkpoint = checkpoints["whole"]
+    (file,) = checkpoint.artifacts[_loader(name).container].files
+    tensors = _load(_loader(name), checkpoint)
+    assert (str(file) in Path("/proc/self/maps").read_text()) == maps
+    assert tensors
+
+
+def test_the_ceiling_says_so_when_the_file_ends_early(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(bytes(5 << 20))
+    ceiling = _loader("ceiling-read")
+    assert ceiling.prepare is not None
+    prepared = ceiling.prepare([str(path)], "cpu")
+    os.truncate(path, 3 << 20)
+    with pytest.raises(EOFError, match="the file ends at byte"):
+        ceiling.load([str(path)], "cpu", prepared)
+
+
+def test_the_ceiling_s_memory_is_there_before_it_is_timed(tmp_path: Path) -> None:
+    """What it reads goes into the memory that was prepared, none of it made during the read."""
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(os.urandom(3 << 20))
+    ceiling = _loader("ceiling-read")
+    assert ceiling.prepare is not None
+    prepared = ceiling.prepare([str(path)], "cpu")
+    address = prepared[0][str(path)].data_ptr()
+    (read,) = ceiling.load([str(path)], "cpu", prepared).values()
+    assert read.data_ptr() == address
+    assert bytes(read.numpy()) == path.read_bytes()
+
+
+def test_a_module_laid_into_the_folder_joins_without_any_other_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "joined_in_a_test.py").write_text(
+        "from harness.loaders import Loader\n"
+        "LOADERS = (Loader('joined', 'safetensors', lambda files, device, prepared: {}), Loader('joined-too', 'pickle', lambda *_: {}))\n"
+    )
+    before = list(all_loaders())
+    monkeypatch.setattr(harness.loaders, "__path__", [*harness.loaders.__path__, str(tmp_path)])
+    try:
+        found = all_loaders()
+        assert sorted(found) == sorted([*before, "joined", "joined-too"])
+        assert found["joined"][0] == "harness.loaders.joined_in_a_test"
+        assert found["joined"][1].load([], "cpu", None) == {}
+    finally:
+        sys.modules.pop("harness.loaders.joined_in_a_test", None)
+
+
+def _nothing(*_: object) -> Tensors:
+    return {}
+
+
+def test_an_absent_library_is_named() -> None:
+    loader = Loader("x", "safetensors", _nothing, requires=("torch", "no_such_library"), supported=lambda: pytest.fail("asked without it"))
+    assert loader.absence() == "no_such_library is not installed"
+
+
+def test_a_release_that_cannot_is_told_with_its_reason() -> None:
+    assert Loader("x", "safetensors", _nothing, supported=lambda: "too old").absence() == "too old"
+    assert Loader("x", "safetensors", _nothing).absence() is None
+
+
+def test_a_safetensors_release_without_pread_is_told_by_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_file(filename: str, device: str = "cpu") -> Tensors:
+        return {}
+
+    monkeypatch.setattr("safetensors.torch.load_file", load_file)
+    monkeypatch.setattr(safetensors, "__version__", "0.7.0")
+    assert _loader("safetensors-pread").absence() == "safetensors 0.7.0 has no backend='pread' (0.8 and later have)"
+    assert _loader("safetensors-load-file").absence() is None
+
+
+def test_naming_every_loader_imports_no_library() -> None:
+    """So each can be named, and its absence explained, where its library is missing."""
+    script = """
+import sys
+from harness.loaders import all_loaders
+print(len(all_loaders()), sorted({"torch", "safetensors", "numpy"} & set(sys.modules)))
+"""
+    with python(script) as asked:
+        assert hear(asked) == f"{len(all_loaders())} []"
+
+
+def test_shards_are_merged_in_their_order() -> None:
+    shards: dict[str, Tensors] = {"1": {"a": torch.zeros(1), "b": torch.ones(1)}, "2": {"c": torch.ones(1)}}
+    assert merged(shards.__getitem__, ["1"]) is shards["1"], "one file needs no copy of the dictionary"
+    assert list(merged(shards.__getitem__, ["2", "1"])) == ["c", "a", "b"]
+
+
+class Hostile:
+    """Makes a folder when it is unpickled by a reader that runs what it finds."""
+
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> tuple[Callable[..., None], tuple[str]]:
+        return os.mkdir, (str(self.canary),)
+
+
+@pytest.mark.parametrize("name", ["torch-load", "torch-load-mmap", "torch-load-legacy"])
+def test_torch_load_refuses_what_runs_when_unpickled(name: str, tmp_path: Path) -> None:
+    path, canary = tmp_path / "hostile.bin", tmp_path / "canary"
+    torch.save({"w": torch.ones(2), "evil": Hostile(canary)}, path, _use_new_zipfile_serialization=name != "torch-load-legacy")
+    with pytest.raises(Exception, match=r"[Ww]eights.?only"):
+        _loader(name).load([str(path)], "cpu", None)
+    assert not canary.exists()
+
+
+def test_torch_load_unsafe_is_what_its_name_says(tmp_path: Path) -> None:
+    path, canary = tmp_path / "hostile.bin", tmp_path / "canary"
+    torch.save({"w": torch.ones(2), "evil": Hostile(canary)}, path)
+    assert list(_loader("torch-load-unsafe").load([str(path)], "cpu", None)) == ["w", "evil"]
+    assert canary.exists()
