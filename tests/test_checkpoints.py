@@ -100,7 +100,9 @@ def test_shards_hold_every_tensor_in_order_and_none_is_too_large(layout: Layout)
     limit = layout.shard_bytes or 0
     sizes = [sum(tensor.bytes for tensor in shard) for shard in shards]
     assert max(sizes) <= limit
-    assert all(size + following[0].bytes > limit for size, following in zip(sizes, shards[1:], strict=False)), "a shard was closed too early"
+    assert all(size + following[0].bytes > limit for size, following in zip(sizes, shards[1:], strict=False)), (
+        "a shard was closed too early"
+    )
 
 
 def test_a_tensor_larger_than_a_shard_gets_one_of_its_own() -> None:
@@ -222,7 +224,9 @@ def test_one_changed_bit_anywhere_changes_a_large_checksum(place: int, bit: int)
     assert checksum(octets) != before
 
 
-@pytest.mark.parametrize(("here", "there", "words"), [(0, 1, 1), (5, (1 << 15) + 5, 1), (0, 1 << 15, 1 << 15), ((1 << 15) - 1, LARGE - 1, 1)])
+@pytest.mark.parametrize(
+    ("here", "there", "words"), [(0, 1, 1), (5, (1 << 15) + 5, 1), (0, 1 << 15, 1 << 15), ((1 << 15) - 1, LARGE - 1, 1)]
+)
 def test_moved_words_change_a_large_checksum(here: int, there: int, words: int) -> None:
     """Two words of a row, one place in two rows, two whole rows, a word of a row and one of the rest."""
     tensor = torch.arange(LARGE)
@@ -602,7 +606,9 @@ class Hostile:
 def test_a_hostile_pickle_is_refused_by_the_name_of_what_it_asks_for_and_nothing_runs(tmp_path: Path, zipped: bool) -> None:
     path, canary = tmp_path / "hostile.bin", tmp_path / "canary"
     torch.save({"w": torch.ones(2), "evil": Hostile(canary)}, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(WeighbridgeError, match=rf"hostile.bin: torch.load .* it asks for {os.mkdir.__module__}.mkdir, which is not allowed"):
+    with pytest.raises(
+        WeighbridgeError, match=rf"hostile.bin: torch.load .* it asks for {os.mkdir.__module__}.mkdir, which is not allowed"
+    ):
         person_source(path, "mine")
     assert not canary.exists()
     torch.load(path, weights_only=False)
@@ -637,24 +643,39 @@ def _index(weight_map: Any) -> Callable[[Path], Path]:
 
 
 REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "a suffix that is no weights file's": (_text("mine.txt", "x"), "a weights file ends in .safetensors, .bin, .pt, .pth, .ckpt; this one ends in .txt"),
+    "a suffix that is no weights file's": (
+        _text("mine.txt", "x"),
+        "a weights file ends in .safetensors, .bin, .pt, .pth, .ckpt; this one ends in .txt",
+    ),
     "no suffix": (_text("mine", "x"), "this one ends in nothing"),
     "a path where nothing is": (lambda folder: folder / "gone.bin", "there is no such file or folder"),
-    "a folder without weights": (lambda folder: folder, "the folder holds no model.safetensors, no pytorch_model.bin and no index of either"),
+    "a folder without weights": (
+        lambda folder: folder,
+        "the folder holds no model.safetensors, no pytorch_model.bin and no index of either",
+    ),
     "an empty torch file": (_text("mine.bin", ""), "weights_only=True refuses it: EOFError"),
     "a torch file of something else": (_text("mine.bin", "hello there"), "weights_only=True refuses it: "),
     "a safetensors file of something else": (_text("mine.safetensors", "hello there"), "safetensors cannot read it: "),
     "one tensor and no names": (_saved(torch.ones(2)), "holds Tensor with other things than tensors; a checkpoint maps names to tensors"),
     "names of other things than tensors": (_saved({"w": torch.ones(2), "step": 3}), "holds dict with other things than tensors"),
-    "a training checkpoint": (_saved({"state_dict": {"w": torch.ones(2)}, "epoch": 3}), "its weights lie under 'state_dict'; save that dictionary alone"),
+    "a training checkpoint": (
+        _saved({"state_dict": {"w": torch.ones(2)}, "epoch": 3}),
+        "its weights lie under 'state_dict'; save that dictionary alone",
+    ),
     "tensors without content": (_saved({"w": torch.ones(0)}), "holds no tensors, or none with content"),
     "no tensors": (lambda folder: _write(folder / "mine.safetensors", "safetensors", {}), "holds no tensors, or none with content"),
     "an index that is no JSON": (_text("model.safetensors.index.json", "{", ""), "not an index with a weight_map"),
     "an index without a map": (_text("model.safetensors.index.json", "[]", ""), "not an index with a weight_map"),
     "an index of no file": (_index({}), "its weight_map names no file"),
     "an index of a number": (_index({"wte": 3}), "the index names '3', which is no file of its folder"),
-    "an index of a file that is not there": (_index({"wte": "gone.safetensors"}), "the index names 'gone.safetensors', which is no file of its folder"),
-    "an index of a file outside": (_index({"wte": "../outside.safetensors"}), "the index names '../outside.safetensors', which is no file of its folder"),
+    "an index of a file that is not there": (
+        _index({"wte": "gone.safetensors"}),
+        "the index names 'gone.safetensors', which is no file of its folder",
+    ),
+    "an index of a file outside": (
+        _index({"wte": "../outside.safetensors"}),
+        "the index names '../outside.safetensors', which is no file of its folder",
+    ),
 }
 
 

@@ -52,7 +52,11 @@ def test_a_block_is_every_arm_once() -> None:
 
 def test_an_order_is_the_same_on_every_machine() -> None:
     """Written out, so that a change of the shuffle shows: a resumed run would be in another order than it began."""
-    assert [order_of_block(0, "everything/gpt2/cold/cpu", block, "abcd") for block in range(3)] == [list("bcda"), list("cbad"), list("cadb")]
+    assert [order_of_block(0, "everything/gpt2/cold/cpu", block, "abcd") for block in range(3)] == [
+        list("bcda"),
+        list("cbad"),
+        list("cadb"),
+    ]
 
 
 def test_an_order_does_not_depend_on_how_the_arms_were_listed() -> None:

@@ -249,7 +249,10 @@ def lock_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_second_run_is_refused_and_told_who_holds_the_machine(lock_folder: Path) -> None:
     with python(HOLDER, lock_folder, "results/the-first") as holder:
         assert hear(holder) == "held"
-        with pytest.raises(WeighbridgeError, match=rf"process {holder.pid}, directory results/the-first;"), only_run(Path("results/the-second")):
+        with (
+            pytest.raises(WeighbridgeError, match=rf"process {holder.pid}, directory results/the-first;"),
+            only_run(Path("results/the-second")),
+        ):
             pytest.fail("two runs held the machine at once")
 
 

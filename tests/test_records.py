@@ -133,7 +133,9 @@ def test_a_manifest_that_cannot_be_written_leaves_the_one_before(run: RunDirecto
 @pytest.mark.parametrize("schema", [SCHEMA + 1, None, str(SCHEMA)])
 def test_a_run_of_another_schema_is_refused(run: RunDirectory, schema: Any) -> None:
     run.write_manifest({"schema": schema})
-    with pytest.raises(WeighbridgeError, match=rf"schema {schema}, and this release reads schema {SCHEMA}; read it with the release that wrote it"):
+    with pytest.raises(
+        WeighbridgeError, match=rf"schema {schema}, and this release reads schema {SCHEMA}; read it with the release that wrote it"
+    ):
         run.manifest()
 
 
@@ -174,7 +176,14 @@ def test_a_run_is_completed_where_it_began(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("part", "name"),
-    [("machine", "kernel"), ("machine", "cpu"), ("machine", "cores"), ("machine", "memory_bytes"), ("storage", "device"), ("packages", "torch")],
+    [
+        ("machine", "kernel"),
+        ("machine", "cpu"),
+        ("machine", "cores"),
+        ("machine", "memory_bytes"),
+        ("storage", "device"),
+        ("packages", "torch"),
+    ],
 )
 def test_a_run_is_not_completed_under_other_conditions(tmp_path: Path, part: str, name: str) -> None:
     recorded, fresh = _manifest(tmp_path), _manifest(tmp_path)
@@ -216,7 +225,9 @@ def test_a_run_directory_is_never_made_over_another(run: RunDirectory) -> None:
 
 def test_results_that_cannot_be_written_to_are_a_plain_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(WeighbridgeError, match=r"--results .*/file/results: cannot be written to \(Not a directory\); name a folder you may write to"):
+    with pytest.raises(
+        WeighbridgeError, match=r"--results .*/file/results: cannot be written to \(Not a directory\); name a folder you may write to"
+    ):
         RunDirectory.planned(tmp_path / "file" / "results", "quick").make()
 
 
