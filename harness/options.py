@@ -12,7 +12,7 @@ from harness.checkpoints.layouts import LAYOUTS
 from harness.errors import WeighbridgeError, unknown_name
 from harness.loaders import all_loaders
 
-_PLAIN_NAMES = {"model", "pytorch_model", "diffusion_pytorch_model", "adapter_model", "consolidated"}
+_PLAIN_NAMES = {"model", "weights", "checkpoint", "pytorch_model", "diffusion_pytorch_model", "adapter_model", "consolidated"}
 _Number = TypeVar("_Number", int, float)
 
 CACHE_STATES = ("cold", "warm")
@@ -120,12 +120,14 @@ def parse(given: dict[str, Any], recorded: dict[str, Any] | None = None) -> Opti
 
 
 def model_name(path: Path, taken: Container[str] = ()) -> str:
-    """Return a name for a person's checkpoint: its file's, or its folder's where every model's file is called that; never one of `taken`."""
+    """Return a name for a person's checkpoint: its file's or folder's, or the next folder's up where that is what everyone's is called.
+
+    Never one of `taken`.
+    """
     resolved = path.resolve()
-    stem = resolved.name if path.is_dir() else resolved.stem
-    if not path.is_dir() and stem in _PLAIN_NAMES:
-        stem = resolved.parent.name
-    name = re.sub(r"[^a-z0-9._]+", "-", stem.lower()).strip("-.") or "model"
+    candidates = [resolved.name if path.is_dir() else resolved.stem, *(parent.name for parent in resolved.parents)]
+    chosen = next((name for name in candidates if name and name not in _PLAIN_NAMES), "model")
+    name = re.sub(r"[^a-z0-9._]+", "-", chosen.lower()).strip("-.") or "model"
     return f"my-{name}" if name in taken else name
 
 

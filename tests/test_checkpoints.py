@@ -721,7 +721,7 @@ SHARED_MEMORY: dict[str, tuple[Tensors, Tensors]] = {
 
 @pytest.mark.parametrize("how", SHARED_MEMORY)
 def test_tensors_that_share_memory_are_made_anew_in_every_format(tmp_path: Path, how: str) -> None:
-    """The person's file is smaller than its tensors, so a read of it would account for too little; one name is kept of two that are the same."""
+    """A file that shares is smaller than its tensors, so reading it accounts for too little; of two names for the same, one is kept."""
     given, expected = SHARED_MEMORY[how]
     torch.save(given, tmp_path / "mine.bin")
     source = person_source(tmp_path / "mine.bin", "mine")

@@ -47,7 +47,8 @@ def test_the_interval_runs_between_the_ranks_of_the_sign_test(count: int, rank: 
 @pytest.mark.parametrize("count", range(6, 60))
 def test_no_narrower_interval_would_keep_the_confidence(count: int) -> None:
     def confidence(rank: int) -> float:
-        return 1 - 2 * sum(math.comb(count, below) for below in range(rank)) / 2**count
+        below: float = sum(math.comb(count, smaller) for smaller in range(rank)) / math.ldexp(1, count)
+        return 1 - 2 * below
 
     rank = interval_rank(count)
     assert rank is not None
@@ -67,7 +68,7 @@ def test_the_interval_holds_the_true_median_as_often_as_it_promises(count: int, 
     draws: dict[str, Callable[[], float]] = {
         "lognormal": lambda: chance.lognormvariate(0, 1),
         "uniform": chance.random,
-        "two lumps": lambda: chance.choice([0.9, 1.1]) + chance.gauss(0, 0.01),
+        "two lumps": lambda: (0.9 if chance.random() < 0.5 else 1.1) + chance.gauss(0, 0.01),
     }
     trials = 8000
     held = 0
@@ -154,9 +155,8 @@ def test_samples_are_parted_into_cells_in_the_order_taken() -> None:
 
 
 def test_a_summary_is_of_its_arm_s_valid_samples_alone() -> None:
-    samples = _arm("torch-load", [3.0, None, 1.0, 2.0, None]) + [
-        make_sample(loader="torch-load", block=9, ready_s=1000.0, returned_s=1000.0, anonymous_bytes=10**9, valid=False, reason="not-cold")
-    ]
+    lukewarm = {"ready_s": 1000.0, "returned_s": 1000.0, "anonymous_bytes": 10**9, "valid": False, "reason": "not-cold"}
+    samples = [*_arm("torch-load", [3.0, None, 1.0, 2.0, None]), make_sample(loader="torch-load", block=9, **lukewarm)]
     (arm,) = summarise(samples)
     assert (arm.loader, arm.taken, arm.valid, dict(arm.invalid)) == ("torch-load", 6, 3, {"hung": 2, "not-cold": 1})
     assert arm.ready == Estimate(2.0, None, None, 3)
@@ -261,20 +261,22 @@ def test_without_the_reference_each_arm_s_own_time_has_to_be_known() -> None:
 # A cache below this machine
 
 
-def _cold(ready: Sequence[float | None], **overrides: object) -> list[Sample]:
-    return _arm("torch-load", ready, cache_state="cold", **overrides)
+def _cold(ready: Sequence[float | None], first_block: int = 0, fmt: str = "safetensors") -> list[Sample]:
+    return _arm("torch-load", ready, first_block=first_block, cache_state="cold", format=fmt)
 
 
 def test_a_first_cold_read_that_took_longer_tells_of_a_cache_below() -> None:
     found = host_cache(_cold([2.6, 2.0, 2.0, 2.0]))
-    assert (found.likely, found.ratio) == (True, pytest.approx(1.3))
+    assert found.likely is True
+    assert found.ratio == pytest.approx(1.3)
     assert "1.30 times" in found.note
     assert "cold in this machine only" in found.note
 
 
 def test_a_first_cold_read_like_the_others_tells_of_none() -> None:
     found = host_cache(_cold([2.4, 2.0, 2.0]))
-    assert (found.likely, found.ratio) == (False, pytest.approx(1.2))
+    assert found.likely is False
+    assert found.ratio == pytest.approx(1.2)
     assert "no sign of a cache below" in found.note
 
 
@@ -282,7 +284,7 @@ def test_only_reads_of_one_file_by_one_loader_are_compared() -> None:
     """Another loader is slower for its own reasons, another format is another file."""
     first = _cold([2.0])
     other_loader = _arm("torch-load-unsafe", [1.0, 1.0], cache_state="cold", first_block=1)
-    other_format = _cold([1.0, 1.0], format="torch-zip", first_block=1)
+    other_format = _cold([1.0, 1.0], first_block=1, fmt="torch-zip")
     assert host_cache(first + other_loader).ratio is None
     assert host_cache(first + other_format).ratio == pytest.approx(1.0)
 

@@ -60,6 +60,8 @@ def _claim(warm: Cell | None, size: int, device: str) -> str:
 def _fastest(cell: Cell) -> str:
     first, *others = not_told_apart(cell)
     words = f"{cell.cache_state} **{cell.label(first)}** ({spread(first.ready, '', 1e3)} ms, {significant((first.rate or 0.0) / 1e9)} GB/s)"
-    if others:
+    if first.status == "insufficient":
+        words += ", too few samples to tell it from the others"
+    elif others:
         words += f", not told apart from {', '.join(cell.label(arm) for arm in others)}"
     return words

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from harness.report.words import MEGABYTE
 from harness.verdicts.cells import CEILING
@@ -20,7 +20,7 @@ from harness.verdicts.statistics import Estimate
 
 BLACK, ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"
 """The palette of Okabe and Ito (2008), told apart with every common colour blindness; its yellow is too faint for a line on white."""
-PLAIN = FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:g}")
+PLAIN = FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 100 else f"{value:g}")
 GREY = "#7F7F7F"
 INK = "#444444"
 STATES = {"cold": "Cold: nothing of the file in the page cache", "warm": "Warm: all of the file in the page cache"}
@@ -84,10 +84,8 @@ def plain_log(axis: Axis) -> None:
     """Give a logarithmic axis ticks in plain numbers, closer together the less it spans; its limits must be set."""
     low, high = axis.get_view_interval()
     decades = math.log10(high / low)
-    subs = (
-        (1.0,) if decades > 3.2 else (1.0, 3.0) if decades > 1.7 else (1.0, 2.0, 5.0) if decades > 0.8 else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
-    )
-    axis.set_major_locator(LogLocator(subs=subs))
+    subs = (1.0,) if decades > 3.2 else (1.0, 3.0) if decades > 1.7 else (1.0, 2.0, 5.0)
+    axis.set_major_locator(LogLocator(subs=subs) if decades > 0.8 else MaxNLocator(5, steps=[1, 2, 5, 10]))
     axis.set_major_formatter(PLAIN)
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
@@ -96,7 +94,7 @@ def plain_log(axis: Axis) -> None:
 def dots(axes: Axes, x: Sequence[float], y: Sequence[float], colour: str, size: float = 2.4, alpha: float = 0.5) -> None:
     """Draw samples as dots of `size` points, all in one path: hundreds of marks would make a file of hundreds of kB."""
     # A dot is a stroke with round ends and hardly any length; of no length at all, some viewers leave it out.
-    across = [part for value in x for part in (value, value * 1.0005, math.nan)]
+    across = [part for value in x for part in (value, value * 1.0001, math.nan)]
     up = [part for value in y for part in (value, value, math.nan)]
     axes.plot(across, up, color=colour, linewidth=size, solid_capstyle="round", alpha=alpha, snap=False)
 

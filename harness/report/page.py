@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -78,9 +78,12 @@ def write_run_report(run: RunDirectory) -> Path:
 
     Nothing but the manifest and the samples is read, and the same two give the same bytes.
     """
+    manifest, samples = run.manifest(), run.samples()
     _remove_stale(run.path / "tables", run.path / "figures")
-    machine, answer, *rest = _sections(_Place(run.path, "", 1), run, Path())
-    return _written(run.path / "report.md", [f"# Run {run.name}", *answer, *machine, *(block for section in rest for block in section)])
+    place = _Place(run.path, "", 1)
+    machine, answer, *rest = _sections(place, manifest, samples)
+    sections = [[f"# Run {run.name}"], answer, machine, *rest, _files(place, run, Path())]
+    return _written(run.path / "report.md", [block for section in sections for block in section])
 
 
 def write_reports(runs: Sequence[RunDirectory], folder: Path) -> Path:
@@ -88,19 +91,19 @@ def write_reports(runs: Sequence[RunDirectory], folder: Path) -> Path:
 
     Only `README.md`, `figures/*/*.svg` and `tables/*/*.csv` are ever written or removed there.
     """
+    evidence = [(run, run.manifest(), run.samples()) for run in sorted(runs, key=lambda run: run.name)]
     _remove_stale(*(path for kind in ("tables", "figures") for path in sorted((folder / kind).glob("*"))))
-    runs = sorted(runs, key=lambda run: run.name)
     blocks = ["# Reports", "What the reference runs say, made from their manifests and samples and from nothing else."]
-    blocks.append("\n".join(f"- [{run.name}](#run-{run.name.lower()})" for run in runs) if runs else _HOW_TO_ADD)
-    for run in runs:
-        blocks.append(f"## Run {run.name}")
-        blocks += [block for section in _sections(_Place(folder, run.name, 2), run, _beside(run.path, folder)) for block in section]
+    blocks.append("\n".join(f"- [{run.name}](#run-{run.name.lower()})" for run, *_ in evidence) if evidence else _HOW_TO_ADD)
+    for run, manifest, samples in evidence:
+        place = _Place(folder, run.name, 2)
+        sections = [[f"## Run {run.name}"], *_sections(place, manifest, samples), _files(place, run, _beside(run.path, folder))]
+        blocks += [block for section in sections for block in section]
     return _written(folder / "README.md", blocks)
 
 
-def _sections(place: _Place, run: RunDirectory, link: Path | None) -> list[list[str]]:
-    """Return a run's sections, each as blocks of Markdown, the machine's first; `link` leads to its directory, if there is a way."""
-    manifest, samples = run.manifest(), run.samples()
+def _sections(place: _Place, manifest: Mapping[str, Any], samples: Sequence[Sample]) -> list[list[str]]:
+    """Return a run's sections, each as blocks of Markdown, the machine's first."""
     cells = cells_of(manifest, samples)
     return [
         [place.heading("The machine"), markdown(conditions_table(manifest))],
@@ -110,7 +113,6 @@ def _sections(place: _Place, run: RunDirectory, link: Path | None) -> list[list[
         _figures(place, cells),
         _not_measured(place, manifest, samples, cells),
         [place.heading("How it was measured"), _METHOD],
-        [place.heading("Files"), "\n".join(_files(run, link))],
     ]
 
 
@@ -173,15 +175,19 @@ def _not_measured(place: _Place, manifest: Mapping[str, Any], samples: Sequence[
     return [*blocks, f"No table is made yet of: {', '.join(others)}. Its samples are in the run's directory."] if others else blocks
 
 
-def _files(run: RunDirectory, link: Path | None) -> Iterable[str]:
+def _files(place: _Place, run: RunDirectory, link: Path | None) -> list[str]:
+    """Return the section that names a run's files; `link` leads to its directory, if there is a way."""
     what = {
         MANIFEST: "the machine, the versions, the settings, and how each cell ended",
         SAMPLES: "every sample, valid or not, a line each",
-        BENCHMARK: "the same samples as pytest-benchmark keeps them",
+        BENCHMARK: "the valid samples as pytest-benchmark keeps them",
     }
-    for file, words in what.items():
-        if (run.path / file).exists():
-            yield f"- [`{file}`]({(link / file).as_posix()}): {words}" if link else f"- `{file}` of run {run.name}: {words}"
+    lines = [
+        f"- [`{file}`]({(link / file).as_posix()}): {words}" if link else f"- `{file}` of run {run.name}: {words}"
+        for file, words in what.items()
+        if (run.path / file).exists()
+    ]
+    return [place.heading("Files"), "\n".join(lines)]
 
 
 def _beside(run: Path, folder: Path) -> Path | None:

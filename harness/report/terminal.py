@@ -13,7 +13,7 @@ from harness.verdicts.cells import CEILING, REFERENCE, ArmSummary
 from harness.verdicts.statistics import Estimate
 
 WIDTH = 110
-_LONGEST_NAME = 34
+_SHORTEST_NAME = 24
 
 
 def cell_table(samples: Sequence[Sample]) -> str:
@@ -43,7 +43,7 @@ def run_summary(manifest: Mapping[str, Any], samples: Sequence[Sample]) -> str:
 
 
 def _row(cell: Cell, arm: ArmSummary, factor: float) -> list[str]:
-    name, count = _shortened(cell.label(arm)), f"{arm.valid}/{arm.taken}"
+    name, count = cell.label(arm), f"{arm.valid}/{arm.taken}"
     if not arm.ready or not arm.returned:
         return [name, *[arm.status] * 5, count]
     share = "no ceiling"
@@ -74,7 +74,7 @@ def _outcome(cell: Cell) -> list[str]:
     blocks = len({sample.block for sample in cell.samples})
     return [
         name,
-        f"{_shortened(cell.label(fastest))} {time_text(fastest.ready.median)}",
+        f"{cell.label(fastest)} {time_text(fastest.ready.median)}",
         *ratios,
         str(blocks),
         cell.record.get("stopped") or "-",
@@ -85,17 +85,19 @@ def _median(found: Estimate | None) -> float | None:
     return found.median if found else None
 
 
-def _shortened(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}..."
-
-
 def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return rows as lines, the first column to the left and the others to the right, two spaces between them."""
+    """Return rows as lines, the first column to the left and shortened where it must be, the others to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    first = min(widths[0], max(WIDTH - sum(2 + width for width in widths[1:]), _SHORTEST_NAME))
     return [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]) for row in rows
+        "  ".join([_shortened(row[0], first), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
     ]
+
+
+def _shortened(name: str, length: int) -> str:
+    return name.ljust(length) if len(name) <= length else f"{name[: length - 3]}..."
