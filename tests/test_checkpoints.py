@@ -109,6 +109,7 @@ def test_a_tensor_larger_than_a_shard_gets_one_of_its_own() -> None:
     small, large = TensorSpec("small", "int8", (10,)), TensorSpec("large", "int8", (1000,))
     last = replace(small, name="last")
     assert Layout("l", (small, large, last), shard_bytes=100).shards() == [(small,), (large,), (last,)]
+    assert Layout("l", (small, last), shard_bytes=20).shards() == [(small, last)], "what fits exactly fits"
     assert Layout("l", (large, small), shard_bytes=100).shards() == [(large,), (small,)]
 
 
@@ -116,7 +117,7 @@ def test_a_tensor_larger_than_a_shard_gets_one_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("dtype", _MASKS)
-@pytest.mark.parametrize("shape", [(33, 7), (5,), (), (0, 3)], ids=str)
+@pytest.mark.parametrize("shape", [(200_000,), (33, 7), (5,), (), (0, 3)], ids=str)
 def test_content_is_finite_non_zero_and_of_the_shape_asked_for(dtype: str, shape: tuple[int, ...]) -> None:
     tensor = make_tensor("layout", 0, TensorSpec("t", dtype, shape), seed=0)
     assert (tensor.dtype, tuple(tensor.shape), tensor.is_contiguous()) == (getattr(torch, dtype), shape, True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -117,6 +118,18 @@ def test_the_ceiling_says_so_when_the_file_ends_early(tmp_path: Path) -> None:
     os.truncate(path, 3 << 20)
     with pytest.raises(EOFError, match="the file ends at byte"):
         ceiling.load([str(path)], "cpu", prepared)
+
+
+def test_the_ceiling_names_tensors_that_begin_anywhere(tmp_path: Path) -> None:
+    """The library aligns what it writes, the format does not ask for it."""
+    header = b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"F32","shape":[2],"data_offsets":[1,9]}}'
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + struct.pack("<Bff", 7, 1.5, -2.0))
+    ceiling = _loader("ceiling-read")
+    assert ceiling.prepare is not None
+    assert ceiling.reveal is not None
+    found = ceiling.reveal(ceiling.load([str(path)], "cpu", ceiling.prepare([str(path)], "cpu")), [str(path)])
+    assert {name: tensor.tolist() for name, tensor in found.items()} == {"a": [7], "b": [1.5, -2.0]}
 
 
 def test_the_ceiling_s_memory_is_there_before_it_is_timed(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from harness.report.figures import draw_full_load
 from harness.report.tables import (
     cell_frame,
     cell_table,
+    costs_frame,
+    costs_table,
     csv,
     first_calls_frame,
     first_calls_table,
@@ -38,8 +40,12 @@ The ceiling copies every byte into memory that is already there; a loader that m
 MB is 10^6 bytes and GB 10^9. `insufficient`: too few valid samples for an interval; `missing`: no valid sample at all.
 """.strip()
 _FIRST_CALLS = (
-    "What each loader's first call took in a process that had not used it yet, on a tiny checkpoint. The first `weights_only` load of a "
-    "process pays for imports: that is a cost of the process and no load, so no figure above holds it."
+    "What each loader's first call took in a process that had imported its library but not used it yet, on a tiny checkpoint. What it pays "
+    "for, imports and set-up, belongs to the process and to no load, so no figure above holds it."
+)
+_COSTS = (
+    "Medians of what a sample took beyond its load: *process* is the fork, the rehearsal, the counters and the process going away with its "
+    "memory; the *content check* compares every byte; setting and proving the cache state stands apart."
 )
 _METHOD = """
 - Each sample is one load in a fresh process, forked from a server that has imported its libraries, after a rehearsal on a tiny checkpoint.
@@ -112,7 +118,7 @@ def _sections(place: _Place, manifest: Mapping[str, Any], samples: Sequence[Samp
         _first_calls(place, manifest),
         _figures(place, cells),
         _not_measured(place, manifest, samples, cells),
-        [place.heading("How it was measured"), _METHOD],
+        [place.heading("How it was measured"), _METHOD, *_costs(place, samples)],
     ]
 
 
@@ -173,6 +179,13 @@ def _not_measured(place: _Place, manifest: Mapping[str, Any], samples: Sequence[
         blocks += [markdown(invalid_table(invalid)), f"In plain figures: {place.table('invalid-samples', invalid)}"]
     others = sorted({cell.scenario for cell in cells} - {FULL_LOAD})
     return [*blocks, f"No table is made yet of: {', '.join(others)}. Its samples are in the run's directory."] if others else blocks
+
+
+def _costs(place: _Place, samples: Sequence[Sample]) -> list[str]:
+    frame = costs_frame(samples)
+    if frame.empty:
+        return []
+    return [_COSTS, markdown(costs_table(frame)), f"In plain figures: {place.table('sample-costs', frame)}"]
 
 
 def _files(place: _Place, run: RunDirectory, link: Path | None) -> list[str]:

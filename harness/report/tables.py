@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
 from typing import Any
 
 import pandas as pd
 
 from harness.measure.sample import REASONS, Sample
 from harness.report.cells import Cell, invalid_counts, shortfalls
-from harness.report.words import megabytes, ratio_text, significant, spread, time_unit
+from harness.report.words import megabytes, ratio_text, significant, size_text, spread, time_unit
 from harness.verdicts.cells import CEILING, ArmSummary
+from harness.verdicts.costs import SampleCost, sample_costs
 from harness.verdicts.statistics import Estimate
 
 _ESTIMATES = {"returned": "returned_s", "ready": "ready_s", "ratio_returned": "ratio_returned", "ratio_ready": "ratio_ready"}
@@ -94,6 +96,26 @@ def invalid_frame(samples: Sequence[Sample]) -> pd.DataFrame:
 def invalid_table(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of `invalid_frame` with the share in per cent as text."""
     return frame.assign(share=[f"{100 * share:.1f} %" for share in frame["share"]])
+
+
+def costs_frame(samples: Sequence[Sample]) -> pd.DataFrame:
+    """Return one row per checkpoint: what its samples cost beyond their loads, medians in s."""
+    return pd.DataFrame([asdict(cost) for cost in sample_costs(samples)], columns=[field.name for field in fields(SampleCost)])
+
+
+def costs_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `costs_frame` as text, in ms."""
+    rows = [
+        [
+            row.checkpoint,
+            size_text(row.bytes),
+            str(row.samples),
+            *("-" if pd.isna(value) else significant(value * 1e3) for value in row[3:]),
+        ]
+        for row in frame.itertuples(index=False)
+    ]
+    heads = ["process, ms", "content check, ms", "both, ms", "setting cold, ms", "setting warm, ms"]
+    return pd.DataFrame(rows, columns=["checkpoint", "size", "samples", *heads])
 
 
 def shortfall_frame(manifest: Mapping[str, Any], cells: Sequence[Cell]) -> pd.DataFrame:
