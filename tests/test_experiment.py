@@ -168,6 +168,11 @@ def test_a_cell_stops_as_soon_as_its_figure_is_precise() -> None:
     assert seen == [block * len(ARMS) for block in range(9)], "it is asked between blocks, of all samples so far"
 
 
+def test_samples_taken_before_a_kill_count_towards_precision_after_it() -> None:
+    whole, _ = _run(_limits(blocks=8))
+    assert _run(_limits(), taken=whole, precise=lambda samples: len(samples) >= len(whole)) == ([], "precision")
+
+
 def test_a_figure_precise_by_chance_does_not_stop_a_cell_before_an_interval_can_be_had() -> None:
     samples, reason = _run(_limits(), precise=lambda samples: True)
     assert (len(samples), reason) == (MINIMUM_BLOCKS * len(ARMS), "precision")

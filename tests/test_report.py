@@ -112,7 +112,7 @@ def test_a_run_gives_a_page_with_every_figure_and_every_cells_table(tmp_path: Pa
     cells = {f"tables/full-load-{checkpoint}-{state}-cpu.csv" for checkpoint in CHECKPOINTS for state in ("cold", "warm")}
     figures = {f"figures/{name}.svg" for name in ("returned-ready-gpt2", "time-by-size", "ratio-by-size", "memory-gpt2")}
     assert page == run.path / "report.md"
-    assert files == {"report.md", MANIFEST, SAMPLES} | cells | figures
+    assert files == {"report.md", MANIFEST, SAMPLES} | cells | figures | {"tables/sample-costs.csv"}
     text = page.read_text(encoding="utf-8")
     assert all(f"]({path})" in text for path in files - {"report.md"}), "the page links to all that is made for it"
     assert text.count("How to read it:") == len(figures)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
 from harness.measure.sample import Sample
 from harness.verdicts.cells import CEILING, PRECISION, REFERENCE, by_cell, cell_of, paired_ratios, precise, summarise
+from harness.verdicts.costs import sample_costs
 from harness.verdicts.host_cache import host_cache
 from harness.verdicts.statistics import Estimate, estimate, interval_rank
 from tests.helpers import make_sample
@@ -246,7 +248,11 @@ def test_a_drift_shared_by_a_block_does_not_make_a_cell_imprecise() -> None:
 def test_a_cell_with_too_few_pairs_or_none_is_not_precise() -> None:
     assert not precise(_arm(REFERENCE, [1.0] * 5) + _arm("a", [1.0] * 5))
     assert not precise(_arm(REFERENCE, [1.0] * 6) + _arm("a", [1.0] * 5 + [None]))
-    assert not precise(_arm(REFERENCE, [1.0] * 6) + _arm("a", [None] * 6))
+
+
+def test_an_arm_that_never_gives_a_valid_sample_keeps_no_cell_going() -> None:
+    assert precise(_arm(REFERENCE, [1.0] * 6) + _arm("a", [None] * 6))
+    assert not precise(_arm(REFERENCE, [1.0, 2.0] * 3) + _arm("a", [None] * 6))
 
 
 def test_how_steady_the_ceiling_is_does_not_keep_a_cell_going() -> None:
@@ -294,3 +300,29 @@ def test_warm_and_invalid_samples_tell_nothing_of_a_cache_below() -> None:
     lukewarm = [make_sample(loader="torch-load", cache_state="cold", ready_s=9.0, valid=False, reason="not-cold")]
     assert host_cache(lukewarm + _cold([2.0, 2.0, 2.0], first_block=1)).ratio == pytest.approx(1.0)
     assert host_cache([]).note == "too few cold reads to tell"
+
+
+# What the harness costs
+
+
+def _cost(block: int, sample_s: float, check_s: float | None = 0.25, **overrides: Any) -> Sample:
+    return make_sample(block=block, sample_s=sample_s, ready_s=1.0, check_s=check_s, **overrides)
+
+
+def test_a_sample_costs_what_is_neither_the_load_nor_its_preparation() -> None:
+    (cost,) = sample_costs([_cost(0, 1.5), _cost(1, 1.625), _cost(2, 5.0)])
+    assert (cost.checkpoint, cost.bytes, cost.samples) == ("lora-1000", 1000, 3)
+    assert (cost.beyond_load_s, cost.check_s, cost.process_s) == (0.625, 0.25, 0.375)
+    assert (cost.prepare_cold_s, cost.prepare_warm_s) == (None, 0.25)
+
+
+def test_costs_are_told_for_each_checkpoint_smallest_first_and_of_valid_samples_alone() -> None:
+    samples = [
+        _cost(0, 2.0, checkpoint="large", bytes=2000, cache_state="cold", prepare_s=7.0),
+        _cost(0, 3.0, checkpoint="small"),
+        _cost(1, 900.0, checkpoint="small", valid=False, reason="hung"),
+        _cost(0, 900.0, checkpoint="broken", valid=False, reason="raised"),
+    ]
+    costs = sample_costs(samples)
+    assert [(cost.checkpoint, cost.samples, cost.beyond_load_s) for cost in costs] == [("small", 1, 2.0), ("large", 1, 1.0)]
+    assert (costs[1].prepare_cold_s, costs[1].prepare_warm_s) == (7.0, None)

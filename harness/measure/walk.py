@@ -34,8 +34,6 @@ def _extent(tensor: torch.Tensor) -> int:
     if tensor.is_contiguous():
         size: int = tensor.nbytes
         return size
-    if tensor.numel() == 0:
-        return 0
     elements: int = 1 + sum((length - 1) * stride for length, stride in zip(tensor.shape, tensor.stride(), strict=True))
     item: int = tensor.element_size()
     return elements * item

@@ -92,13 +92,13 @@ def paired_ratios(over: Sequence[Sample], under: Sequence[Sample], value: Callab
 def precise(samples: Sequence[Sample]) -> bool:
     """Return whether every arm's ratio to the reference, by either clock, is known within `PRECISION`.
 
-    Without the reference among the arms, each arm's own `ready` has to be.
+    Where there is nothing to take a ratio to, or nothing but the reference, each arm's own `ready` has to be. An arm without a valid
+    sample has no figure to wait for.
     """
-    for arm in summarise(samples):
-        figures = [arm.ratio_ready, arm.ratio_returned] if arm.ratio_ready else [arm.ready]
-        if arm.loader not in (REFERENCE, CEILING) and any(figure is None or figure.half_width > PRECISION for figure in figures):
-            return False
-    return True
+    arms = [arm for arm in summarise(samples) if arm.valid and arm.loader != CEILING]
+    compared = [arm for arm in arms if arm.loader != REFERENCE and arm.ratio_ready]
+    figures = [figure for arm in compared for figure in (arm.ratio_ready, arm.ratio_returned)] or [arm.ready for arm in arms]
+    return bool(figures) and all(figure is not None and figure.half_width <= PRECISION for figure in figures)
 
 
 def _summary(arm: tuple[str, str], arms: Mapping[tuple[str, str], Sequence[Sample]]) -> ArmSummary:
