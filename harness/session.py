@@ -179,7 +179,7 @@ class Run:
 
     def _touch_memory(self, cell: Cell, checkpoint: Checkpoint) -> dict[str, Any] | None:
         """Have the memory that the cell's loads will be given touched once, so that no sample pays for a host that has not backed it yet."""
-        size = min(checkpoint.bytes * 3 // 2, _room()) // (1 << 20) << 20
+        size = min(checkpoint.bytes * 3, _room()) // (1 << 20) << 20
         if not size:
             return None
         self._say(f"{cell.name}: touching the memory its loads will be given")

@@ -472,18 +472,27 @@ def test_the_store_is_where_the_person_says(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_threaded_file_holds_what_was_written_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Buffers of 100 bytes: pieces smaller, larger and as large as one, and many more of them than there are buffers."""
-    monkeypatch.setattr(durable, "_BUFFER_BYTES", 100)
+    """Pieces from 100 bytes on count as large: smaller ones, larger ones and ones as large, in every order."""
+    monkeypatch.setattr(durable, "_LARGE_BYTES", 100)
     pieces = [os.urandom(size) for size in (0, 1, 99, 100, 101, 250, *range(200))]
     with ThreadedFile(tmp_path / "file") as file:
         assert [file.write(piece) for piece in pieces] == [len(piece) for piece in pieces]
     assert (tmp_path / "file").read_bytes() == b"".join(pieces)
 
 
+def test_a_threaded_file_copies_a_small_piece_before_its_maker_uses_the_buffer_again(tmp_path: Path) -> None:
+    buffer = bytearray(b"first")
+    with ThreadedFile(tmp_path / "file") as file:
+        file.write(memoryview(buffer))
+        buffer[:] = b"other"
+        file.write(memoryview(buffer))
+    assert (tmp_path / "file").read_bytes() == b"firstother"
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this machine has no /dev/full, the device that is always full")
 @pytest.mark.parametrize("size", [1, 100_000], ids=["known at the end", "known while writing"])
 def test_a_full_disk_is_told_to_the_writer(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(durable, "_BUFFER_BYTES", 100)
+    monkeypatch.setattr(durable, "_LARGE_BYTES", 100)
     with pytest.raises(OSError, match="No space left on device"), ThreadedFile(Path("/dev/full")) as file:
         file.write(bytes(size))
 

@@ -49,7 +49,7 @@ def _write_legacy(tensors: Tensors, path: Path) -> None:
 
 
 def _write_pickle(tensors: Tensors, path: Path) -> None:
-    with path.open("wb") as file:
+    with ThreadedFile(path) as file:
         pickle.dump(tensors, file, protocol=pickle.HIGHEST_PROTOCOL)
 
 

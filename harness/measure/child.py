@@ -19,7 +19,7 @@ from harness.measure.walk import touch
 if TYPE_CHECKING:
     from harness.loaders import Loader, Tensors
 
-NANO = 1e-9
+NANO_PER_S = 1e9
 
 
 def take(loader: Loader, files: Sequence[str], rehearsal: Sequence[str], device: str, expected: Mapping[str, Checksum]) -> dict[str, Any]:
@@ -44,11 +44,11 @@ def take(loader: Loader, files: Sequence[str], rehearsal: Sequence[str], device:
     return {
         "context_s": context_s,
         "first_call_s": first_call_s,
-        "returned_s": (returned - start) * NANO,
-        "ready_s": (ready - start) * NANO,
+        "returned_s": (returned - start) / NANO_PER_S,
+        "ready_s": (ready - start) / NANO_PER_S,
         "walk_s": walk_s,
-        "check_s": (time.perf_counter_ns() - check_start) * NANO,
-        "cpu_s": after.cpu_s - before.cpu_s,
+        "check_s": (time.perf_counter_ns() - check_start) / NANO_PER_S,
+        "cpu_s": round(after.cpu_s - before.cpu_s, 6),
         "storage_read_bytes": _grown(before.storage_read_bytes, after.storage_read_bytes),
         "minor_faults": after.minor_faults - before.minor_faults,
         "major_faults": after.major_faults - before.major_faults,
@@ -94,7 +94,7 @@ def touch_memory(size: int) -> dict[str, float]:
             page = mmap.PAGESIZE
             for offset in range(0, size, page << 8):
                 fresh[offset : offset + (page << 8) : page] = bytes(len(range(offset, min(size, offset + (page << 8)), page)))
-            rates.append(size / ((time.perf_counter_ns() - start) * NANO))
+            rates.append(size / ((time.perf_counter_ns() - start) / NANO_PER_S))
     return {"first": rates[0], "second": rates[1]}
 
 
@@ -103,7 +103,7 @@ def _rehearse(loader: Loader, files: Sequence[str], device: str) -> float:
     prepared = loader.prepare(files, device) if loader.prepare else None
     start = time.perf_counter_ns()
     loaded = loader.load(files, device, prepared)
-    seconds = (time.perf_counter_ns() - start) * NANO
+    seconds = (time.perf_counter_ns() - start) / NANO_PER_S
     _make_ready(loaded, device)
     _content(loader, loaded, files)
     counters(), memory()
@@ -119,7 +119,7 @@ def _make_context(device: str) -> float | None:
     start = time.perf_counter_ns()
     torch.empty(1, device=device)
     torch.cuda.synchronize(device)
-    return (time.perf_counter_ns() - start) * NANO
+    return (time.perf_counter_ns() - start) / NANO_PER_S
 
 
 def _make_ready(loaded: Tensors, device: str) -> None:
@@ -135,7 +135,7 @@ def _repeat_walk(loaded: Tensors, device: str) -> float:
     """Return the walk's own cost in s: what it takes once there is nothing left to bring up."""
     start = time.perf_counter_ns()
     _make_ready(loaded, device)
-    return (time.perf_counter_ns() - start) * NANO
+    return (time.perf_counter_ns() - start) / NANO_PER_S
 
 
 def _content(loader: Loader, loaded: Tensors, files: Sequence[str]) -> dict[str, Checksum]:

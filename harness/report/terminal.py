@@ -63,7 +63,7 @@ def _row(cell: Cell, arm: ArmSummary, factor: float) -> list[str]:
 
 
 def _outcome(cell: Cell) -> list[str]:
-    name = f"{cell.checkpoint} {cell.cache_state} {cell.device}"
+    name = f"{cell.checkpoint} {cell.cache_state}{'' if cell.device == 'cpu' else f' {cell.device}'}"
     fastest = next(iter(cell.measured()), None)
     if fastest is None or fastest.ready is None:
         return [name, *[(cell.reason or "missing").partition(":")[0]] * 3, str(cell.record.get("blocks") or 0), "-"]

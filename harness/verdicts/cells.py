@@ -13,7 +13,7 @@ from harness.verdicts.statistics import Estimate, estimate
 REFERENCE = "safetensors-load-file"
 """The loader every ratio is taken to."""
 CEILING = "ceiling-read"
-PRECISION = 0.02
+PRECISION = 0.05
 """A cell is known well enough when every ratio's interval lies within this half width, relative to its median."""
 
 CellKey = tuple[str, str, str, str]
