@@ -11,20 +11,18 @@ from typing import Any
 from harness.checkpoints.place import default_store
 from harness.checkpoints.store import Checkpoint, Store
 from harness.loaders import all_loaders
-from harness.machine.description import NO_GPU, available_memory, gpus
+from harness.machine.description import NO_GPU, gpus
 from harness.machine.lock import only_run
 from harness.machine.page_cache import capability
 from harness.measure.experiment import Limits, order_of_block, run_blocks, spent
 from harness.measure.sample import Sample
-from harness.measure.taking import Cell, Place, take_sample
+from harness.measure.taking import Cell, Place, room, take_sample
 from harness.options import PROFILES, Options
 from harness.records.manifest import new_manifest, now, refuse_other_conditions
 from harness.records.run_directory import RunDirectory
 from harness.supply import Supply
 from harness.verdicts.cells import CEILING, by_cell, precise, summarise
 from harness.verdicts.host_cache import host_cache
-
-_MEMORY_RESERVE = 1 << 30
 
 Plan = Mapping[Cell, tuple[str, ...]]
 """The cells of a run, in the order they are to be taken, each with the loaders that are its arms."""
@@ -105,7 +103,7 @@ class Run:
         if earlier and earlier["status"] == "done":
             return Weighed(cell, tuple(taken), earlier["reason"], earlier["left_out"])
         entry: dict[str, Any] = {"name": cell.name, **asdict(cell), "arms": list(self._plan[cell]), "left_out": {}, "status": "going"}
-        entry |= dict.fromkeys(("reason", "stopped", "budget_s", "spent_s", "memory_touch")) | {"blocks": 0}
+        entry |= dict.fromkeys(("reason", "stopped", "budget_s", "spent_s")) | {"blocks": 0}
         self.manifest["cells"] = [old for old in self.manifest["cells"] if old is not earlier] + [entry]
         checkpoint = self._refusal(cell) or self._supply.checkpoint(cell.checkpoint)
         if isinstance(checkpoint, Checkpoint):
@@ -129,7 +127,7 @@ class Run:
         arms = [name for name in self._plan[cell] if name not in left_out]
         limits = self._limits(cell)
         budget = None if limits.budget_s == float("inf") else round(limits.budget_s, 1)
-        entry |= {"left_out": left_out, "budget_s": budget, "memory_touch": None if taken else self._touch_memory(cell, checkpoint)}
+        entry |= {"left_out": left_out, "budget_s": budget}
         self._save()
         samples = list(taken)
 
@@ -163,7 +161,7 @@ class Run:
     def _left_out(self, cell: Cell, checkpoint: Checkpoint) -> dict[str, str]:
         """Return the arms that cannot take part in a cell, each with its reason."""
         left_out: dict[str, str] = {}
-        room = _room()
+        available = room()
         for name in self._plan[cell]:
             loader = all_loaders()[name][1]
             artifact = checkpoint.artifacts.get(loader.container)
@@ -173,17 +171,9 @@ class Run:
                 left_out[name] = f"{loader.container} has no sharded form"
             else:
                 needed = int(checkpoint.bytes * loader.memory) + (artifact.file_bytes if cell.cache_state == "warm" else 0)
-                if needed > room:
-                    left_out[name] = f"needs {needed / 1e9:.1f} GB of memory, {room / 1e9:.1f} GB can be had"
+                if needed > available:
+                    left_out[name] = f"needs {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB can be had"
         return left_out
-
-    def _touch_memory(self, cell: Cell, checkpoint: Checkpoint) -> dict[str, Any] | None:
-        """Have the memory that the cell's loads will be given touched once, so that no sample pays for a host that has not backed it yet."""
-        size = min(checkpoint.bytes * 3, _room()) // (1 << 20) << 20
-        if not size:
-            return None
-        self._say(f"{cell.name}: touching the memory its loads will be given")
-        return self._supply.server.touch_memory(size, 300.0)
 
     def _limits(self, cell: Cell) -> Limits:
         """Return a cell's limits: its own, or its share of what is left, in proportion to what a block of it is likely to cost."""
@@ -212,9 +202,3 @@ class Run:
 
     def _save(self) -> None:
         self.directory.write_manifest(self.manifest)
-
-
-def _room() -> int:
-    """Return the memory a load may take, in bytes: what can be had, less a reserve for everything else."""
-    available = available_memory()
-    return 1 << 62 if available is None else max(available - _MEMORY_RESERVE, 0)

@@ -18,6 +18,8 @@ from harness.checkpoints.layouts import Layout, TensorSpec
 from harness.checkpoints.sources import layout_source
 from harness.checkpoints.store import Checkpoint, Store
 from harness.machine import page_cache
+from harness.machine.counters import memory
+from harness.measure.child import touch_memory
 from harness.measure.client import Server
 from harness.measure.sample import Sample
 from harness.measure.taking import Arm, Cell, Place, take_sample
@@ -128,6 +130,24 @@ def test_every_sample_is_the_first_load_of_its_process(checkpoint: Checkpoint, a
     assert [one.reason for one in taken] == [None, None, None]
 
 
+def test_the_memory_a_load_will_be_given_is_touched_before_and_counted_apart(checkpoint: Checkpoint, arms: dict[str, Arm]) -> None:
+    taken = sample(checkpoint, arms["behaves"])
+    assert taken.memory_touch_bytes == LAYOUT.bytes
+    assert taken.memory_touch_s is not None
+    assert 0 < taken.memory_touch_s < taken.sample_s
+
+
+def test_touched_memory_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    size, before = 64 << 20, memory().anonymous
+    assert touch_memory(size) > 0
+    monkeypatch.setattr("harness.measure.child._MADV_POPULATE_WRITE", -1)  # as on a kernel that does not know it
+    assert touch_memory(size) > 0
+    after = memory().anonymous
+    assert before is not None
+    assert after is not None
+    assert after - before < size // 2
+
+
 def test_what_a_loader_prints_does_not_pass_for_an_answer(checkpoint: Checkpoint, arms: dict[str, Arm]) -> None:
     assert sample(checkpoint, arms["chatters"]).valid
 
@@ -171,10 +191,11 @@ def test_server_and_sample_die_with_an_orchestrator_that_is_killed(store: Store,
     file = checkpoint.artifacts["safetensors"].files[0]
     program = f"""
 from pathlib import Path
-from harness.measure.client import Server
+from harness.measure.client import Load, Server
 with Server({{"tests.misbehaving:hangs": [{str(rehearsal)!r}]}}, []) as server:
     print(server.pid, flush=True)
-    server.sample("tests.misbehaving:hangs", [Path({str(file)!r})], [Path({str(rehearsal)!r})], Path({str(checkpoint.checksums_file)!r}), "cpu", 600.0)
+    files, rehearsal = (Path({str(file)!r}),), (Path({str(rehearsal)!r}),)
+    server.sample(Load("tests.misbehaving:hangs", files, rehearsal, Path({str(checkpoint.checksums_file)!r}), "cpu", 0), 600.0)
 """
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as orchestrator:
         assert orchestrator.stdout

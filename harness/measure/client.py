@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,6 +21,20 @@ _GRACE_S = 30.0
 _PREPARE_TIMEOUT_S = 300.0
 
 Answer = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a child is asked to load, and what it is held to."""
+
+    loader: str
+    """The loader's key, `module:name`."""
+    files: tuple[Path, ...]
+    rehearsal: tuple[Path, ...]
+    checksums: Path
+    device: str
+    touch_bytes: int
+    """How much memory to touch and give back before the load."""
 
 
 class Server:
@@ -44,18 +59,11 @@ class Server:
         """Process id of the server, None when none is running."""
         return self._process.pid if self._process else None
 
-    def sample(
-        self, loader: str, files: Iterable[Path], rehearsal: Iterable[Path], checksums: Path, device: str, timeout_s: float
-    ) -> Answer:
+    def sample(self, load: Load, timeout_s: float) -> Answer:
         """Return what the child measured, or {"failure": …, "detail": …}; never raises for anything the load does."""
-        request = {"do": "sample", "loader": loader, "checksums": str(checksums), "device": device, "timeout_s": timeout_s}
-        return self._ask(
-            request | {"files": [str(file) for file in files], "rehearsal": [str(file) for file in rehearsal]}, timeout_s + _GRACE_S
-        )
-
-    def touch_memory(self, size: int, timeout_s: float) -> Answer:
-        """Have a child write to `size` bytes of fresh memory twice; return the rates in bytes/s, or a failure."""
-        return self._ask({"do": "touch_memory", "bytes": size, "timeout_s": timeout_s}, timeout_s + _GRACE_S)
+        request = {"do": "sample", "timeout_s": timeout_s, "loader": load.loader, "checksums": str(load.checksums), "device": load.device}
+        request |= {"files": [str(file) for file in load.files], "rehearsal": [str(file) for file in load.rehearsal]}
+        return self._ask(request | {"touch_bytes": load.touch_bytes}, timeout_s + _GRACE_S)
 
     def _ask(self, request: Answer, timeout_s: float) -> Answer:
         if self._process is None or self._process.poll() is not None:

@@ -35,7 +35,7 @@ def main() -> None:
     die_with_parent(int(sys.argv[1]))
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what a library prints must not pass for an answer
-    handlers: dict[str, Callable[[Answer], Answer]] = {"prepare": _prepare, "sample": _sample, "touch_memory": _touch_memory}
+    handlers: dict[str, Callable[[Answer], Answer]] = {"prepare": _prepare, "sample": _sample}
     for line in sys.stdin:
         request = json.loads(line)
         _reply(answers, handlers[request.pop("do")](request))
@@ -134,11 +134,7 @@ def _prepare(request: Answer) -> Answer:
 def _sample(request: Answer) -> Answer:
     loader, expected = _loader(request["loader"]), _checksums(request["checksums"])
     files, rehearsal, device = request["files"], request["rehearsal"], request["device"]
-    return fork(lambda: child.take(loader, files, rehearsal, device, expected), request["timeout_s"])
-
-
-def _touch_memory(request: Answer) -> Answer:
-    return fork(lambda: child.touch_memory(request["bytes"]), request["timeout_s"])
+    return fork(lambda: child.take(loader, files, rehearsal, device, expected, request["touch_bytes"]), request["timeout_s"])
 
 
 @cache

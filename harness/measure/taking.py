@@ -12,11 +12,13 @@ from typing import Any
 from harness.checkpoints.store import Artifact, Checkpoint
 from harness.loaders import Loader
 from harness.machine import page_cache
-from harness.measure.client import Server
+from harness.machine.description import available_memory
+from harness.measure.client import Load, Server
 from harness.measure.sample import SCHEMA, Judgement, Sample, judge
 
 _SLOWEST_BYTES_PER_S = 20e6
 _TIMEOUT_AT_LEAST_S = 60.0
+_MEMORY_RESERVE = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -59,14 +61,14 @@ def take_sample(cell: Cell, checkpoint: Checkpoint, arm: Arm, place: Place, time
     """Return one sample of one arm, valid or not; raises only where the harness itself is at fault."""
     artifact = checkpoint.artifacts[arm.loader.container]
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    touch_bytes = min(int(checkpoint.bytes * arm.loader.memory), room())
     start = time.perf_counter()
     before, problem = _prepare(cell.cache_state, artifact)
     prepared = time.perf_counter()
     answer: dict[str, Any] = {"failure": "unprepared", "detail": problem}
     if before is not None:
-        answer = arm.server.sample(
-            arm.key, artifact.files, arm.rehearsal, checkpoint.checksums_file, cell.device, timeout_s or sample_timeout(checkpoint.bytes)
-        )
+        load = Load(arm.key, artifact.files, arm.rehearsal, checkpoint.checksums_file, cell.device, touch_bytes)
+        answer = arm.server.sample(load, timeout_s or sample_timeout(checkpoint.bytes))
     done = time.perf_counter()
     judgement = judge(cell.cache_state, before if before is not None else -1.0, checkpoint.bytes, answer)
     measured = {name: value for name, value in answer.items() if name not in ("failure", "detail")}
@@ -87,6 +89,7 @@ def take_sample(cell: Cell, checkpoint: Checkpoint, arm: Arm, place: Place, time
         started_at=started_at,
         prepare_s=round(prepared - start, 9),
         sample_s=round(done - prepared, 9),
+        memory_touch_bytes=touch_bytes,
         resident_before=before,
         resident_after=_residency_now(artifact),
         valid=judgement.valid,
@@ -94,6 +97,12 @@ def take_sample(cell: Cell, checkpoint: Checkpoint, arm: Arm, place: Place, time
         detail=_without_paths(judgement, artifact),
         **measured,
     )
+
+
+def room() -> int:
+    """Return the memory a load may take, in bytes: what can be had, less a reserve for everything else."""
+    available = available_memory()
+    return 1 << 62 if available is None else max(available - _MEMORY_RESERVE, 0)
 
 
 def sample_timeout(size: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -45,7 +46,8 @@ _FIRST_CALLS = (
 )
 _COSTS = (
     "Medians of what a sample took beyond its load: *process* is the fork, the rehearsal, the counters and the process going away with its "
-    "memory; the *content check* compares every byte; setting and proving the cache state stands apart."
+    "memory; the *content check* compares every byte. Apart from them stand setting and proving the cache state, and touching the memory that "
+    "the load is given, so that none waits for a host to back it."
 )
 _METHOD = """
 - Each sample is one load in a fresh process, forked from a server that has imported its libraries, after a rehearsal on a tiny checkpoint.
@@ -145,11 +147,12 @@ def _course(cell: Cell) -> str:
     arm = cell.arm(REFERENCE)
     if arm and arm.walk_s:
         parts.append(f"the walk inside *ready* costs {significant(arm.walk_s * 1e3)} ms by itself (of `{REFERENCE}`)")
-    touch = cell.record.get("memory_touch") or {}
-    if touch.get("first") and touch.get("second"):
-        parts.append(
-            f"memory touched at {significant(touch['first'] / 1e9)} GB/s at first, at {significant(touch['second'] / 1e9)} GB/s again"
-        )
+    rates = [
+        sample.memory_touch_bytes / sample.memory_touch_s for sample in cell.samples if sample.memory_touch_bytes and sample.memory_touch_s
+    ]
+    if rates:
+        slowest, usual = (significant(rate / 1e9) for rate in (min(rates), statistics.median(rates)))
+        parts.append(f"memory touched before each load at {usual} GB/s, at {slowest} at the slowest")
     return f": {'; '.join(parts)}." if parts else "."
 
 

@@ -114,7 +114,7 @@ def costs_table(frame: pd.DataFrame) -> pd.DataFrame:
         ]
         for row in frame.itertuples(index=False)
     ]
-    heads = ["process, ms", "content check, ms", "both, ms", "setting cold, ms", "setting warm, ms"]
+    heads = ["process, ms", "content check, ms", "both, ms", "setting cold, ms", "setting warm, ms", "touching memory, ms"]
     return pd.DataFrame(rows, columns=["checkpoint", "size", "samples", *heads])
 
 

@@ -21,9 +21,11 @@ class SampleCost:
     check_s: float
     """Comparing every byte of the content."""
     beyond_load_s: float
-    """Both together: everything but the load and the setting of the cache state."""
+    """Both together: everything but the load and the setting of the state it finds."""
     prepare_cold_s: float | None
     prepare_warm_s: float | None
+    memory_touch_s: float
+    """Touching the memory that the load is given."""
 
 
 def sample_costs(samples: Iterable[Sample]) -> list[SampleCost]:
@@ -36,7 +38,8 @@ def sample_costs(samples: Iterable[Sample]) -> list[SampleCost]:
 
 
 def _cost(checkpoint: str, size: int, samples: Sequence[Sample]) -> SampleCost:
-    beyond = [sample.sample_s - (sample.ready_s or 0.0) for sample in samples]
+    touches = [sample.memory_touch_s or 0.0 for sample in samples]
+    beyond = [sample.sample_s - (sample.ready_s or 0.0) - touch for sample, touch in zip(samples, touches, strict=True)]
     checks = [sample.check_s or 0.0 for sample in samples]
 
     def prepared(cache_state: str) -> float | None:
@@ -52,4 +55,5 @@ def _cost(checkpoint: str, size: int, samples: Sequence[Sample]) -> SampleCost:
         beyond_load_s=statistics.median(beyond),
         prepare_cold_s=prepared("cold"),
         prepare_warm_s=prepared("warm"),
+        memory_touch_s=statistics.median(touches),
     )
