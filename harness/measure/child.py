@@ -92,13 +92,14 @@ def touch_memory(size: int) -> float:
     A virtual machine's host takes back what the machine has freed and backs it again at the first touch, at a fraction of the speed of
     memory. A load is to be given memory whose state is known, as its file's is: pages that were in use a moment ago.
     """
+    if size == 0:
+        return 0.0
     start = time.perf_counter_ns()
-    if size:
-        with mmap.mmap(-1, size) as fresh:
-            try:
-                fresh.madvise(_MADV_POPULATE_WRITE)
-            except (OSError, AttributeError):  # before Linux 5.14, and elsewhere
-                fresh[:: mmap.PAGESIZE] = bytes(-(-size // mmap.PAGESIZE))
+    with mmap.mmap(-1, size) as fresh:
+        try:
+            fresh.madvise(_MADV_POPULATE_WRITE)
+        except (OSError, AttributeError):  # before Linux 5.14, and elsewhere
+            fresh[:: mmap.PAGESIZE] = bytes(-(-size // mmap.PAGESIZE))
     return (time.perf_counter_ns() - start) / NANO_PER_S
 
 

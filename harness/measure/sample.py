@@ -48,7 +48,7 @@ class Sample:
     first_call_s: float | None = None
     """The same call on a tiny checkpoint, just before, in the same process, its imports done."""
     memory_touch_bytes: int | None = None
-    """Memory that was touched and given back just before the load, so that no load waits for a host to back it."""
+    """Memory that was touched and given back just before a warm load, so that it does not wait for a host to back it."""
     memory_touch_s: float | None = None
     returned_s: float | None = None
     ready_s: float | None = None

@@ -61,7 +61,8 @@ def take_sample(cell: Cell, checkpoint: Checkpoint, arm: Arm, place: Place, time
     """Return one sample of one arm, valid or not; raises only where the harness itself is at fault."""
     artifact = checkpoint.artifacts[arm.loader.container]
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-    touch_bytes = min(int(checkpoint.bytes * arm.loader.memory), room())
+    # Warm loads become repeatable by it. Cold ones do not: what they fill beside their own memory is the page cache, in larger pieces.
+    touch_bytes = min(int(checkpoint.bytes * arm.loader.memory), room()) if cell.cache_state == "warm" else 0
     start = time.perf_counter()
     before, problem = _prepare(cell.cache_state, artifact)
     prepared = time.perf_counter()

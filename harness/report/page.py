@@ -47,7 +47,7 @@ _FIRST_CALLS = (
 _COSTS = (
     "Medians of what a sample took beyond its load: *process* is the fork, the rehearsal, the counters and the process going away with its "
     "memory; the *content check* compares every byte. Apart from them stand setting and proving the cache state, and touching the memory that "
-    "the load is given, so that none waits for a host to back it."
+    "a warm load is given, so that it does not wait for a host to back it."
 )
 _METHOD = """
 - Each sample is one load in a fresh process, forked from a server that has imported its libraries, after a rehearsal on a tiny checkpoint.

@@ -25,7 +25,7 @@ class SampleCost:
     prepare_cold_s: float | None
     prepare_warm_s: float | None
     memory_touch_s: float
-    """Touching the memory that the load is given."""
+    """Touching the memory that a warm load is given."""
 
 
 def sample_costs(samples: Iterable[Sample]) -> list[SampleCost]:
@@ -55,5 +55,5 @@ def _cost(checkpoint: str, size: int, samples: Sequence[Sample]) -> SampleCost:
         beyond_load_s=statistics.median(beyond),
         prepare_cold_s=prepared("cold"),
         prepare_warm_s=prepared("warm"),
-        memory_touch_s=statistics.median(touches),
+        memory_touch_s=statistics.median([touch for touch in touches if touch] or [0.0]),
     )
