@@ -29,7 +29,7 @@ Checksum = list[object]
 
 def checksums(tensors: Mapping[str, torch.Tensor]) -> dict[str, Checksum]:
     """Return the checksum of each tensor by name; what lies on a device is summed there, or copied where it is small."""
-    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    size = sum(tensor.nbytes for tensor in tensors.values())
     if size < _THREADS_FROM_BYTES:
         return {name: checksum(tensor) for name, tensor in tensors.items()}
     with ThreadPoolExecutor(min(len(tensors), os.cpu_count() or 1)) as pool:
@@ -39,15 +39,20 @@ def checksums(tensors: Mapping[str, torch.Tensor]) -> dict[str, Checksum]:
 def checksum(tensor: torch.Tensor) -> Checksum:
     """Return the checksum of one tensor: its dtype, its shape and a number that depends on every byte and its place."""
     flat = tensor if tensor.is_contiguous() else tensor.contiguous()
-    size = flat.numel() * flat.element_size()
+    size = flat.nbytes
     number = _sum_of_words(flat, size) if size >= _LARGE_BYTES else _crc(flat, size)
-    return [str(tensor.dtype), list(tensor.shape), number]
+    return [_dtype_name(tensor.dtype), list(tensor.shape), number]
+
+
+@cache
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype)
 
 
 def _crc(flat: torch.Tensor, size: int) -> int:
     if size == 0:
         return 0
-    held = flat if flat.device.type == "cpu" else flat.cpu()
+    held = flat.cpu() if flat.is_cuda else flat
     return zlib.crc32((ctypes.c_char * size).from_address(held.data_ptr()))
 
 

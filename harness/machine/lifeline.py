@@ -8,6 +8,7 @@ import signal
 import sys
 
 _PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
 
 
 def die_with_parent(parent: int) -> None:
@@ -16,6 +17,6 @@ def die_with_parent(parent: int) -> None:
     Elsewhere nothing is set: there a closed pipe ends the server instead.
     """
     if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it died before the line was tied
         os._exit(1)
