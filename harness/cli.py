@@ -11,6 +11,8 @@ from pathlib import Path
 from harness import __version__
 from harness.errors import USAGE_EXIT, WeighbridgeError
 
+_REFERENCE = Path("results/reference")
+
 
 @dataclass(frozen=True)
 class _Command:
@@ -31,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _COMMANDS[asked.command].run(asked)
     except WeighbridgeError as error:
         print(f"weighbridge: {error}", file=sys.stderr)
+        return USAGE_EXIT
+    except ModuleNotFoundError as error:
+        print(f"weighbridge: {error.name} is not installed here; requirements.txt holds what {asked.command} needs", file=sys.stderr)
         return USAGE_EXIT
 
 
@@ -69,7 +74,9 @@ def _report(asked: argparse.Namespace) -> int:
         for path in asked.runs:
             print(write_run_report(RunDirectory(path)))
         return 0
-    found = asked.runs or [manifest.parent for manifest in sorted(Path("results/reference").glob(f"*/{MANIFEST}"))]
+    if not asked.runs and not _REFERENCE.is_dir():
+        raise WeighbridgeError(f"no {_REFERENCE} here; name the runs to report on, or go to the project's folder")
+    found = asked.runs or [manifest.parent for manifest in sorted(_REFERENCE.glob(f"*/{MANIFEST}"))]
     print(write_reports([RunDirectory(path) for path in found], asked.into or Path("reports")))
     return 0
 

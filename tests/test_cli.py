@@ -1,0 +1,93 @@
+"""The command."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.cli import main
+from harness.loaders import all_loaders
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_doctor_says_whether_a_file_can_be_made_cold_and_names_every_loader(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--store", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    facts = {line.split()[0] for line in said.splitlines() if line[0] != " "}
+    assert {"cold", "warm", "kernel", "processor", "memory", "GPU", "store", "storage", "packages", "loaders"} <= facts
+    assert [name for name in all_loaders() if name not in said] == []
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no tmpfs at /dev/shm")
+def test_the_doctor_says_why_tmpfs_cannot_be_made_cold(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--store", "/dev/shm"]) == 0
+    assert capsys.readouterr().out.startswith("cold        no: after fsync and eviction 1.000 of a file stays resident")
+
+
+def test_the_doctor_needs_nothing_but_the_standard_library(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from harness.cli import main; sys.exit(main())",
+    ]
+    ended = subprocess.run([*command, "doctor", "--store", str(tmp_path)], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "no: torch is not installed" in ended.stdout
+
+
+def test_a_missing_package_is_named_without_a_traceback() -> None:
+    command = [
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from harness.cli import main; sys.exit(main())",
+    ]
+    ended = subprocess.run([*command, "report"], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    assert "is not installed here; requirements.txt holds what report needs" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["report", "no/such/run"], "no/such/run: no run directory; one holds a manifest.json"),
+        (["report"], "no results/reference here; name the runs to report on"),
+        (["doctor", "--store", "/proc/weighbridge"], "--store /proc/weighbridge: cannot be written to"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line_with_exit_code_2(
+    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_the_committed_page_is_what_the_committed_runs_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same input gives the same bytes: what is in reports/ can be traced to results/reference/."""
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/reference").symlink_to(ROOT / "results/reference")
+    monkeypatch.chdir(ROOT)
+    assert main(["report", *map(str, sorted((ROOT / "results/reference").glob("*"))), "--into", str(tmp_path / "reports")]) == 0
+    made = {
+        path.relative_to(tmp_path / "reports"): path.read_bytes()
+        for path in (tmp_path / "reports").rglob("*")
+        if path.suffix != ".md" and path.is_file()
+    }
+    committed = {
+        path.relative_to(ROOT / "reports"): path.read_bytes()
+        for path in (ROOT / "reports").rglob("*")
+        if path.suffix != ".md" and path.is_file()
+    }
+    assert sorted(made) == sorted(committed)
+    assert [path for path, content in made.items() if committed[path] != content] == []

@@ -1,0 +1,127 @@
+"""A run: what it takes on, what it leaves out by name, and how its time is shared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness import session
+from harness.checkpoints import store
+from harness.errors import WeighbridgeError
+from harness.measure.sample import Sample
+from harness.measure.taking import Cell
+from harness.options import Options, model_name, parse
+from harness.session import Plan, Run
+
+COLD, WARM = (Cell("full-load", "lora-1000", state, "cpu") for state in ("cold", "warm"))
+ARMS = ("safetensors-load-file", "ceiling-read")
+
+
+@pytest.fixture(autouse=True)
+def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.machine.lock.lock_path", lambda: tmp_path / "lock")
+
+
+def options(tmp_path: Path, **given: str) -> Options:
+    return parse({"store": str(tmp_path / "store"), "results": str(tmp_path / "results"), **given})
+
+
+def run(tmp_path: Path, plan: Plan, **given: str) -> Run:
+    return Run(options(tmp_path, **given), plan, ["pytest"], lambda _: None, lambda _: None)
+
+
+def test_a_loader_whose_memory_does_not_fit_is_left_out_with_the_figure_that_was_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = {WARM: (*ARMS, "pickle-load")}
+    monkeypatch.setattr(session, "room", lambda: 12_000_000)  # 4.1 MB of tensors and 4.1 MB of file fit, three times the tensors do not
+    with run(tmp_path, plan, rounds="6") as running:
+        weighed = running.weigh(WARM)
+    assert {sample.loader for sample in weighed.samples} == set(ARMS)
+    assert list(weighed.left_out) == ["pickle-load"]
+    assert "GB of memory" in weighed.left_out["pickle-load"]
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused_with_the_figure_and_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    big = Cell("full-load", "llama-3.2-1b", "warm", "cpu")
+    monkeypatch.setattr(store, "available_memory", lambda: 1_000_000_000)
+    with run(tmp_path, {big: ARMS, WARM: ARMS}, rounds="6") as running:
+        refused, measured = running.weigh(big), running.weigh(WARM)
+    assert refused.samples == ()
+    assert refused.reason == "llama-3.2-1b: making it needs 5.4 GB of memory, 1.0 GB can be had"
+    assert len(measured.samples) == 12
+    assert [cell["status"] for cell in running.manifest["cells"]] == ["refused", "done"]
+
+
+def test_cells_share_the_time_of_the_profile_and_leave_what_they_do_not_need_to_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "precise", lambda _: True)  # the first cell is done after 6 blocks, long before its share is spent
+    with run(tmp_path, {COLD: ARMS, WARM: ARMS}, profile="smoke") as running:
+        running.weigh(COLD)
+        running.weigh(WARM)
+    cold, warm = running.manifest["cells"]
+    assert (cold["stopped"], cold["blocks"]) == ("precision", 6)
+    assert cold["budget_s"] == pytest.approx(30, abs=4)
+    assert warm["budget_s"] > 45
+
+
+def test_a_budget_is_for_each_cell_and_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "precise", lambda _: False)
+    with run(tmp_path, {WARM: ARMS}, budget="1.0") as running:
+        running.weigh(WARM)
+    (cell,) = running.manifest["cells"]
+    assert (cell["stopped"], cell["budget_s"]) == ("budget", 1.0)
+    assert cell["spent_s"] <= 1.0 + 0.5
+
+
+def test_a_cell_is_measured_once_and_told_once(tmp_path: Path) -> None:
+    told: list[int] = []
+
+    def tell(samples: object) -> None:
+        assert isinstance(samples, tuple)
+        told.append(len(samples))
+
+    with Run(options(tmp_path, rounds="2"), {WARM: ARMS}, ["pytest"], lambda _: None, tell) as running:
+        assert running.weigh(WARM) is running.weigh(WARM)
+    assert told == [4]
+
+
+def test_a_run_that_is_resumed_under_another_torch_is_refused(tmp_path: Path) -> None:
+    with run(tmp_path, {WARM: ARMS}, rounds="2") as running:
+        running.weigh(WARM)
+    running.manifest["packages"]["torch"] = "1.0"
+    running.directory.write_manifest(running.manifest)
+    with pytest.raises(WeighbridgeError, match=r"it began with torch 1.0, here it is"):
+        resume(tmp_path, running).__enter__()
+
+
+def test_a_finished_run_that_is_resumed_takes_nothing_more(tmp_path: Path) -> None:
+    with run(tmp_path, {WARM: ARMS}, rounds="2") as running:
+        first = running.weigh(WARM).samples
+    with resume(tmp_path, running) as again:
+        second: tuple[Sample, ...] = again.weigh(WARM).samples
+    assert second == first
+
+
+def resume(tmp_path: Path, before: Run) -> Run:
+    given = {"store": str(tmp_path / "store"), "results": str(tmp_path / "results"), "resume": before.directory.name}
+    return Run(parse(given, before.manifest["options"]), {WARM: ARMS}, ["pytest"], lambda _: None, lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("My Adapter/model.safetensors", "my-adapter"),
+        ("my-model/weights/pytorch_model.bin", "my-model"),
+        ("Fine Tuned.v2.ckpt", "fine-tuned.v2"),
+        ("gpt2/model.safetensors", "my-gpt2"),
+    ],
+)
+def test_a_persons_checkpoint_is_called_what_they_call_it(tmp_path: Path, path: str, name: str) -> None:
+    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / path).touch()
+    assert model_name(tmp_path / path, ["gpt2"]) == name
