@@ -24,6 +24,8 @@ from harness.supply import Supply
 from harness.verdicts.cells import CEILING, by_cell, precise, summarise
 from harness.verdicts.host_cache import host_cache
 
+_CUT = {"status": "cut", "reason": "the time of the run was spent before it began"}
+
 Plan = Mapping[Cell, tuple[str, ...]]
 """The cells of a run, in the order they are to be taken, each with the loaders that are its arms."""
 
@@ -105,8 +107,11 @@ class Run:
         entry: dict[str, Any] = {"name": cell.name, **asdict(cell), "arms": list(self._plan[cell]), "left_out": {}, "status": "going"}
         entry |= dict.fromkeys(("reason", "stopped", "budget_s", "spent_s")) | {"blocks": 0}
         self.manifest["cells"] = [old for old in self.manifest["cells"] if old is not earlier] + [entry]
-        checkpoint = self._refusal(cell) or self._supply.checkpoint(cell.checkpoint)
-        if isinstance(checkpoint, Checkpoint):
+        if refusal := self._refusal(cell):
+            entry |= {"status": "refused", "reason": refusal}
+        elif self._out_of_time():
+            entry |= _CUT
+        elif isinstance(checkpoint := self._supply.checkpoint(cell.checkpoint), Checkpoint):
             taken = self._take(cell, checkpoint, taken, entry)
         else:
             entry |= {"status": "refused", "reason": checkpoint}
@@ -144,7 +149,7 @@ class Run:
                 samples.append(item)
             else:
                 entry["stopped"] = item
-        entry |= {"status": "done"} if samples else {"status": "cut", "reason": "the time of the run was spent before it began"}
+        entry |= {"status": "done"} if samples else _CUT
         entry["blocks"] = len({sample.block for sample in samples})
         entry["spent_s"] = round(spent(samples), 3)
         return samples
@@ -169,6 +174,8 @@ class Run:
                 left_out[name] = absent
             elif artifact is None:
                 left_out[name] = f"{loader.container} has no sharded form"
+            elif loader.trusting and artifact.given and name not in (self._options.loaders or ()):
+                left_out[name] = "it would run whatever this file says; name it in --loaders if you trust the file"
             else:
                 needed = int(checkpoint.bytes * loader.memory) + (artifact.file_bytes if cell.cache_state == "warm" else 0)
                 if needed > available:
@@ -189,6 +196,10 @@ class Run:
         """Return roughly what a block costs in s, from bytes and arms alone; only the cells' proportions matter."""
         per_gb = 1.2 if cell.cache_state == "cold" else 0.8
         return len(self._plan[cell]) * (0.1 + self._supply.size(cell.checkpoint) / 1e9 * per_gb)
+
+    def _out_of_time(self) -> bool:
+        """Return whether a run whose cells share one time has spent it: then not even a checkpoint is made."""
+        return self._options.rounds is None and self._options.budget is None and self._left() == 0
 
     def _left(self) -> float:
         return max(self._profile.total_s - (time.monotonic() - self._start), 0.0)

@@ -99,7 +99,8 @@ def test_no_arm_has_a_place_of_its_own() -> None:
         (6, 100.0, _limits(budget_s=1.0), True, "precision"),
         (2, 10.0, _limits(hard_s=15.0), False, None),
         (2, 10.1, _limits(hard_s=15.0), False, "budget"),
-        (0, 0.0, _limits(hard_s=0.0), False, None),
+        (0, 0.0, _limits(hard_s=0.0), False, "budget"),
+        (0, 0.0, _limits(hard_s=0.1), False, None),
     ],
 )
 def test_a_cell_stops_for_its_reason_and_not_before(blocks: int, spent_s: float, limits: Limits, precise: bool, reason: str | None) -> None:

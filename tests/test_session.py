@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from harness import session
 from harness.checkpoints import store
@@ -69,6 +70,19 @@ def test_cells_share_the_time_of_the_profile_and_leave_what_they_do_not_need_to_
     assert warm["budget_s"] > 45
 
 
+def test_a_cell_that_the_time_does_not_reach_is_cut_by_name_and_nothing_is_made_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    big = Cell("full-load", "gpt2", "warm", "cpu")
+    with run(tmp_path, {WARM: ARMS, big: ARMS}) as running:
+        running.weigh(WARM)
+        monkeypatch.setattr(Run, "_left", lambda _: 0.0)
+        cut = running.weigh(big)
+    assert (cut.samples, cut.reason) == ((), "the time of the run was spent before it began")
+    assert running.manifest["cells"][-1]["status"] == "cut"
+    assert [path.name for path in (tmp_path / "store").glob("gpt2*")] == []
+
+
 def test_a_budget_is_for_each_cell_and_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "precise", lambda _: False)
     with run(tmp_path, {WARM: ARMS}, budget="1.0") as running:
@@ -105,6 +119,21 @@ def test_a_finished_run_that_is_resumed_takes_nothing_more(tmp_path: Path) -> No
     with resume(tmp_path, running) as again:
         second: tuple[Sample, ...] = again.weigh(WARM).samples
     assert second == first
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_persons_pickle_is_unpickled_without_weights_only_only_if_they_say_so(tmp_path: Path, named: bool) -> None:
+    own = tmp_path / "adapter.bin"
+    torch.save({"weight": torch.rand(64, 64) + 0.5}, own)
+    cell = Cell("full-load", "adapter", "warm", "cpu")
+    arms = ("torch-load", "torch-load-unsafe", "pickle-load")
+    given = {"rounds": "2"} | ({"loaders": ",".join(arms)} if named else {})
+    asked = parse({"store": str(tmp_path / "store"), "results": str(tmp_path / "results"), "model": [str(own)], **given})
+    with Run(asked, {cell: arms}, ["pytest"], lambda _: None, lambda _: None) as running:
+        weighed = running.weigh(cell)
+    assert list(weighed.left_out) == ([] if named else ["torch-load-unsafe"])
+    assert {sample.loader for sample in weighed.samples} == set(arms) - set(weighed.left_out)
+    assert all(sample.valid for sample in weighed.samples)
 
 
 def resume(tmp_path: Path, before: Run) -> Run:

@@ -38,6 +38,8 @@ class Artifact:
     format: str
     files: tuple[Path, ...]
     file_bytes: int
+    given: bool
+    """Whether the files are the person's own, which nothing may write to and nothing may trust."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,10 @@ class Store:
             )
         artifacts = {}
         for form in wanted:
+            own = given is not None and given.container == form.name
+            files = given.files if given and own else _receipt(folder, form, sharded) or ()
             name = form.sharded_name if sharded else form.name
-            files = given.files if given and given.container == form.name else _receipt(folder, form, sharded) or ()
-            artifacts[form.name] = Artifact(name, files, sum(file.stat().st_size for file in files))
+            artifacts[form.name] = Artifact(name, files, sum(file.stat().st_size for file in files), own)
         return Checkpoint(source.name, source.bytes, len(digests), sharded, digest, checksums_file, artifacts)
 
     def rehearsal(self, containers: Iterable[str]) -> Checkpoint:

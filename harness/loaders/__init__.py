@@ -39,6 +39,8 @@ class Loader:
     memory: float = 1.0
     """Memory it holds at its peak, as a multiple of the checkpoint's bytes; what does not fit is left out by name."""
     ceiling: bool = False
+    trusting: bool = False
+    """Whether it runs what the file says; a person's own file is given to it only if they name it."""
 
     def absence(self) -> str | None:
         """Return why this loader cannot run in this environment, or None."""

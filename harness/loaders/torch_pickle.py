@@ -11,18 +11,18 @@ if TYPE_CHECKING:
     from harness.loaders import Tensors
 
 
-def _torch_load(name: str, container: str, **options: Any) -> Loader:
+def _torch_load(name: str, container: str, *, trusting: bool = False, **options: Any) -> Loader:
     def load(files: Sequence[str], device: str, _: Any) -> Tensors:
         import torch
 
-        return merged(lambda file: torch.load(file, map_location=device, **options), files)
+        return merged(lambda file: torch.load(file, map_location=device, weights_only=not trusting, **options), files)
 
-    return Loader(name, container, load)
+    return Loader(name, container, load, trusting=trusting)
 
 
 LOADERS = (
-    _torch_load("torch-load", "torch-zip", weights_only=True),
-    _torch_load("torch-load-unsafe", "torch-zip", weights_only=False),
-    _torch_load("torch-load-mmap", "torch-zip", weights_only=True, mmap=True),
-    _torch_load("torch-load-legacy", "torch-legacy", weights_only=True),
+    _torch_load("torch-load", "torch-zip"),
+    _torch_load("torch-load-unsafe", "torch-zip", trusting=True),
+    _torch_load("torch-load-mmap", "torch-zip", mmap=True),
+    _torch_load("torch-load-legacy", "torch-legacy"),
 )

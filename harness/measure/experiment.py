@@ -41,7 +41,11 @@ def stop_reason(blocks: int, spent_s: float, limits: Limits, precise: bool) -> s
     if limits.until_precise and blocks >= MINIMUM_BLOCKS and precise:
         return "precision"
     next_block_s = spent_s / blocks if blocks else 0.0
-    if spent_s + next_block_s > limits.hard_s or (blocks >= MINIMUM_BLOCKS and spent_s + next_block_s > limits.budget_s):
+    if (
+        limits.hard_s <= 0
+        or spent_s + next_block_s > limits.hard_s
+        or (blocks >= MINIMUM_BLOCKS and spent_s + next_block_s > limits.budget_s)
+    ):
         return "budget"
     return None
 
