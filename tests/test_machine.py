@@ -21,6 +21,7 @@ import pytest
 from harness.errors import WeighbridgeError
 from harness.machine import counters, description, page_cache
 from harness.machine.description import available_memory, describe_machine, packages, usable_cores
+from harness.machine.heap import collapse_heap
 from harness.machine.lock import lock_path, only_run
 from harness.machine.page_cache import Capability, Residency
 from harness.machine.storage import _mount, storage
@@ -425,3 +426,22 @@ def test_the_memory_peak_starts_afresh_when_it_is_reset() -> None:
     assert before
     assert after
     assert before - after > 32 << 20
+
+
+# The heap of a process that forks
+
+
+def test_a_heap_in_huge_pages_holds_what_it_held() -> None:
+    content = os.urandom(16 << 20)
+    held = bytearray(content)
+    gathered = collapse_heap()
+    assert gathered % (2 << 20) == 0
+    assert held == content
+
+
+def test_a_system_that_does_not_list_its_mappings_leaves_the_heap_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> str:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    assert collapse_heap() == 0

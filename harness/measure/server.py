@@ -24,6 +24,7 @@ from typing import Any, TextIO
 
 from harness import loaders
 from harness.checkpoints.checksum import Checksum
+from harness.machine.heap import collapse_heap
 from harness.machine.lifeline import die_with_parent
 from harness.measure import child
 
@@ -121,10 +122,12 @@ def _prepare(request: Answer) -> Answer:
             importlib.import_module(module)
     gc.collect()
     gc.freeze()  # what is here by now is no garbage, and a collection in a child would copy every page of it
+    huge_bytes = collapse_heap()
     return {
         "absent": absent,
         "first_calls": first_calls,
         "import_s": time.perf_counter() - start,
+        "heap_in_huge_pages_bytes": huge_bytes,
         "python": sys.version.split()[0],
         "torch": torch.__version__,
         "versions": {package: _version(package) for package in request["packages"]},
