@@ -226,3 +226,25 @@ def test_torch_load_unsafe_is_what_its_name_says(tmp_path: Path) -> None:
     torch.save({"w": torch.ones(2), "evil": Hostile(canary)}, path)
     assert list(_loader("torch-load-unsafe").load([str(path)], "cpu", None)) == ["w", "evil"]
     assert canary.exists()
+
+
+def test_the_ceilings_memory_is_held_beyond_a_sample_and_made_anew_only_for_another_size(tmp_path: Path) -> None:
+    ceiling = all_loaders()["ceiling-read"][1]
+    assert ceiling.reserve
+    assert ceiling.prepare
+    small, large = tmp_path / "small", tmp_path / "large"
+    small.write_bytes(bytes(3 << 20))
+    large.write_bytes(bytes(5 << 20))
+
+    def address(path: Path) -> int:
+        assert ceiling.prepare
+        buffers, threads = ceiling.prepare([str(path)], "cpu")
+        threads.shutdown()
+        found: int = buffers[str(path)].data_ptr()
+        return found
+
+    ceiling.reserve([str(large)])
+    held = address(large)
+    assert address(small) == held, "a rehearsal uses what is held for the load"
+    ceiling.reserve([str(large)])
+    assert address(large) == held

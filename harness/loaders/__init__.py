@@ -34,6 +34,8 @@ class Loader:
     requires: tuple[str, ...] = ("torch",)
     supported: Callable[[], str | None] = lambda: None
     """Returns why the installed release cannot do this, or None; called with the required packages importable."""
+    reserve: Callable[[Sequence[str]], None] | None = None
+    """Called in the server before the fork, to hold memory that outlives a sample; it may start no thread. Only a ceiling may use it."""
     prepare: Callable[[Sequence[str], str], Any] | None = None
     reveal: Callable[[Tensors, Sequence[str]], Tensors] | None = None
     memory: float = 1.0

@@ -137,6 +137,8 @@ def _prepare(request: Answer) -> Answer:
 def _sample(request: Answer) -> Answer:
     loader, expected = _loader(request["loader"]), _checksums(request["checksums"])
     files, rehearsal, device = request["files"], request["rehearsal"], request["device"]
+    if loader.reserve:
+        loader.reserve(files)
     return fork(lambda: child.take(loader, files, rehearsal, device, expected, request["touch_bytes"]), request["timeout_s"])
 
 
