@@ -69,6 +69,10 @@ def _raise(_: Tensors) -> Tensors:
     raise RuntimeError("no such tensor in this file")
 
 
+def _raise_a_path(_: Tensors) -> Tensors:
+    raise FileNotFoundError(2, "No such file or directory", "/home/somebody/weights/secret.bin")
+
+
 def _change_one_byte(tensors: Tensors) -> Tensors:
     import torch
 
@@ -110,6 +114,7 @@ LOADERS = (
     _then("dies", _die),
     _then("hangs", _hang),
     _then("raises", _raise),
+    _then("raises-a-path", _raise_a_path),
     _then("wrong-byte", _change_one_byte),
     _then("wrong-name", _rename),
     _then("kills-server", _kill_the_server),

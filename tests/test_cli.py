@@ -12,6 +12,9 @@ from harness.cli import main
 from harness.loaders import all_loaders
 
 ROOT = Path(__file__).parents[1]
+_PROGRAM = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from harness.cli import main; sys.exit(main())"
+BARE = (sys.executable, "-I", "-S", "-c", _PROGRAM)
+"""The command in an interpreter that has the standard library and nothing else."""
 
 
 def test_the_doctor_says_whether_a_file_can_be_made_cold_and_names_every_loader(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -29,27 +32,13 @@ def test_the_doctor_says_why_tmpfs_cannot_be_made_cold(capsys: pytest.CaptureFix
 
 
 def test_the_doctor_needs_nothing_but_the_standard_library(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-I",
-        "-S",
-        "-c",
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from harness.cli import main; sys.exit(main())",
-    ]
-    ended = subprocess.run([*command, "doctor", "--store", str(tmp_path)], capture_output=True, text=True, check=False)
+    ended = subprocess.run([*BARE, "doctor", "--store", str(tmp_path)], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     assert "no: torch is not installed" in ended.stdout
 
 
 def test_a_missing_package_is_named_without_a_traceback() -> None:
-    command = [
-        sys.executable,
-        "-I",
-        "-S",
-        "-c",
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from harness.cli import main; sys.exit(main())",
-    ]
-    ended = subprocess.run([*command, "report"], capture_output=True, text=True, check=False, cwd=ROOT)
+    ended = subprocess.run([*BARE, "report"], capture_output=True, text=True, check=False, cwd=ROOT)
     assert ended.returncode == 2
     assert ended.stderr.count("\n") == 1
     assert "is not installed here; requirements.txt holds what report needs" in ended.stderr

@@ -248,3 +248,17 @@ def test_the_ceilings_memory_is_held_beyond_a_sample_and_made_anew_only_for_anot
     assert address(small) == held, "a rehearsal uses what is held for the load"
     ceiling.reserve([str(large)])
     assert address(large) == held
+
+
+def test_what_the_ceiling_read_before_does_not_pass_for_what_it_reads_now(tmp_path: Path) -> None:
+    ceiling = all_loaders()["ceiling-read"][1]
+    assert ceiling.prepare
+    file = tmp_path / "file"
+    content = bytes(range(2, 250)) * 20_000
+    file.write_bytes(content)
+    for _ in range(2):
+        buffers, threads = prepared = ceiling.prepare([str(file)], "cpu")
+        assert set(buffers[str(file)][::4096].tolist()) == {1}
+        read = ceiling.load([str(file)], "cpu", prepared)
+        threads.shutdown()
+        assert bytes(read[str(file)].numpy()) == content

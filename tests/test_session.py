@@ -66,8 +66,8 @@ def test_cells_share_the_time_of_the_profile_and_leave_what_they_do_not_need_to_
         running.weigh(WARM)
     cold, warm = running.manifest["cells"]
     assert (cold["stopped"], cold["blocks"]) == ("precision", 6)
-    assert cold["budget_s"] == pytest.approx(30, abs=4)
-    assert warm["budget_s"] > 45
+    assert cold["budget_s"] <= 31, "half of the minute there is"
+    assert warm["budget_s"] > 1.3 * cold["budget_s"]
 
 
 def test_a_cell_that_the_time_does_not_reach_is_cut_by_name_and_nothing_is_made_for_it(

@@ -59,7 +59,10 @@ def _reserve(files: Sequence[str]) -> None:
 
 
 def _prepare(files: Sequence[str], _device: str) -> tuple[dict[str, torch.Tensor], ThreadPoolExecutor]:
-    """Return a tensor over held memory for each file, every page of it there, and threads that have started."""
+    """Return a tensor over held memory for each file, every page of it there, and threads that have started.
+
+    A byte of every page is overwritten: what an earlier sample read must not pass for what this one does.
+    """
     import torch
 
     if _held is None or len(_held) < _needed(files):

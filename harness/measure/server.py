@@ -13,6 +13,7 @@ import gc
 import importlib
 import json
 import os
+import re
 import select
 import signal
 import sys
@@ -29,6 +30,8 @@ from harness.machine.lifeline import die_with_parent
 from harness.measure import child
 
 Answer = dict[str, Any]
+
+_ABSOLUTE_PATH = re.compile(r"(?<![\w.…/])/(?:[^\s/'\":,;<>()]+/)+([^\s/'\":,;<>()]*)")
 
 
 def main() -> None:
@@ -91,11 +94,16 @@ def _outcome(said: bytes | None, status: int, timeout_s: float) -> Answer:
         return {"failure": "hung", "detail": f"no result within {timeout_s:.0f} s; the process was killed"}
     if said.endswith(b"\n"):
         answer: Answer = json.loads(said)
-        return {"failure": "raised", "detail": answer["raised"]} if "raised" in answer else answer
+        return {"failure": "raised", "detail": without_paths(answer["raised"])} if "raised" in answer else answer
     code = os.waitstatus_to_exitcode(status)
     if code < 0:
         return {"failure": "killed", "detail": f"by signal {-code} ({signal.Signals(-code).name})"}
     return {"failure": "exited", "detail": f"with status {code} before it gave a result"}
+
+
+def without_paths(text: str) -> str:
+    """Return a message with every absolute path in it cut down to its last name: a run keeps nothing private."""
+    return _ABSOLUTE_PATH.sub(r"…/\1", text)
 
 
 def _prepare(request: Answer) -> Answer:

@@ -14,7 +14,7 @@ from harness.loaders import Loader
 from harness.machine import page_cache
 from harness.machine.description import available_memory
 from harness.measure.client import Load, Server
-from harness.measure.sample import SCHEMA, Judgement, Sample, judge
+from harness.measure.sample import SCHEMA, Sample, judge
 
 _SLOWEST_BYTES_PER_S = 20e6
 _TIMEOUT_AT_LEAST_S = 60.0
@@ -95,7 +95,7 @@ def take_sample(cell: Cell, checkpoint: Checkpoint, arm: Arm, place: Place, time
         resident_after=_residency_now(artifact),
         valid=judgement.valid,
         reason=judgement.reason,
-        detail=_without_paths(judgement, artifact),
+        detail=judgement.detail,
         **measured,
     )
 
@@ -125,11 +125,3 @@ def _residency_now(artifact: Artifact) -> float | None:
         return page_cache.residency(artifact.files).fraction
     except OSError:
         return None
-
-
-def _without_paths(judgement: Judgement, artifact: Artifact) -> str | None:
-    """Return the detail with the checkpoint's own folder taken out: a run keeps nothing private."""
-    detail = judgement.detail
-    for file in artifact.files:
-        detail = detail.replace(str(file.parent), "…") if detail else detail
-    return detail

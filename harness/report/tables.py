@@ -11,21 +11,11 @@ import pandas as pd
 from harness.measure.sample import REASONS, Sample
 from harness.report.cells import Cell, invalid_counts, shortfalls
 from harness.report.words import megabytes, ratio_text, significant, size_text, spread, time_unit
-from harness.verdicts.cells import CEILING, ArmSummary
+from harness.verdicts.cells import CEILING, COUNTED, ArmSummary
 from harness.verdicts.costs import SampleCost, sample_costs
 from harness.verdicts.statistics import Estimate
 
 _ESTIMATES = {"returned": "returned_s", "ready": "ready_s", "ratio_returned": "ratio_returned", "ratio_ready": "ratio_ready"}
-_PLAIN = (
-    "walk_s",
-    "cpu_s",
-    "anonymous_bytes",
-    "mapped_bytes",
-    "peak_rss_bytes",
-    "storage_read_bytes",
-    "minor_faults",
-    "major_faults",
-)
 
 
 def cell_frame(cell: Cell) -> pd.DataFrame:
@@ -39,7 +29,7 @@ def cell_frame(cell: Cell) -> pd.DataFrame:
     columns = ["loader", "environment", "status", "valid", "taken"]
     for name in (*_ESTIMATES.values(), "share_of_ceiling"):
         columns += [name, _bound(name, "low"), _bound(name, "high")]
-    return pd.DataFrame(rows, columns=[*columns, "bytes_per_s", *_PLAIN])
+    return pd.DataFrame(rows, columns=[*columns, "bytes_per_s", *COUNTED])
 
 
 def cell_table(cell: Cell) -> pd.DataFrame:
@@ -143,7 +133,7 @@ _ABSENT = ("missing", "left out", "no reference", "no pairs", "no ceiling", "cei
 
 
 def _figures(arm: ArmSummary) -> dict[str, Any]:
-    row: dict[str, Any] = {name: getattr(arm, name) for name in ("loader", "environment", "status", "valid", "taken", *_PLAIN)}
+    row: dict[str, Any] = {name: getattr(arm, name) for name in ("loader", "environment", "status", "valid", "taken", *COUNTED)}
     for field, name in (*_ESTIMATES.items(), ("share_of_ceiling", "share_of_ceiling")):
         found: Estimate | None = getattr(arm, field)
         if found:

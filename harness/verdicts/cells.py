@@ -16,6 +16,18 @@ CEILING = "ceiling-read"
 PRECISION = 0.05
 """A cell is known well enough when every ratio's interval lies within this half width, relative to its median."""
 
+COUNTED = (
+    "walk_s",
+    "cpu_s",
+    "anonymous_bytes",
+    "mapped_bytes",
+    "peak_rss_bytes",
+    "storage_read_bytes",
+    "minor_faults",
+    "major_faults",
+)
+"""Fields of a sample of which a summary holds the plain median."""
+
 CellKey = tuple[str, str, str, str]
 """(scenario, checkpoint, cache state, device)"""
 
@@ -125,17 +137,5 @@ def _summary(arm: tuple[str, str], arms: Mapping[tuple[str, str], Sequence[Sampl
         ratio_returned=estimate(paired_ratios(samples, reference, lambda sample: sample.returned_s)),
         ratio_ready=estimate(paired_ratios(samples, reference, lambda sample: sample.ready_s)),
         share_of_ceiling=estimate(paired_ratios(ceiling, samples, lambda sample: sample.ready_s)),
-        **{
-            field: median(field)
-            for field in (
-                "walk_s",
-                "cpu_s",
-                "anonymous_bytes",
-                "mapped_bytes",
-                "peak_rss_bytes",
-                "storage_read_bytes",
-                "minor_faults",
-                "major_faults",
-            )
-        },
+        **{field: median(field) for field in COUNTED},
     )
