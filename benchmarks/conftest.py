@@ -15,8 +15,8 @@ import pytest
 
 from benchmarks.replay import Arm
 from harness.errors import USAGE_EXIT, WeighbridgeError
+from harness.measure.cell import Cell
 from harness.measure.sample import Sample
-from harness.measure.taking import Cell
 from harness.options import FLAGS, Options, parse
 from harness.records.run_directory import BENCHMARK, RunDirectory
 from harness.session import Run
@@ -49,11 +49,14 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "arm" not in metafunc.fixturenames:
         return
-    plan: dict[Cell, tuple[str, ...]] = metafunc.module.plan(metafunc.config.stash[_OPTIONS])
+    try:
+        plan: dict[Cell, tuple[str, ...]] = metafunc.module.plan(metafunc.config.stash[_OPTIONS])
+    except WeighbridgeError as error:
+        pytest.exit(str(error), returncode=USAGE_EXIT)
     metafunc.parametrize(
         "arm",
         [
-            pytest.param((cell, loader), id=f"{cell.checkpoint}-{cell.cache_state}-{cell.device}-{loader}", marks=_mark(cell))
+            pytest.param((cell, loader), id=f"{cell.what}/{loader}".replace("/", "-"), marks=_mark(cell))
             for cell, arms in plan.items()
             for loader in arms
         ],

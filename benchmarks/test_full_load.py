@@ -6,7 +6,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.replay import Arm, replay
 from harness.loaders import all_loaders
-from harness.measure.taking import Cell
+from harness.measure.cell import Cell
 from harness.options import Options
 
 SCENARIO = "full-load"
@@ -21,16 +21,16 @@ FEWER_ARMS = {("default", "llama-3.2-1b"): ("torch-load", "torch-load-mmap", "sa
 
 def plan(options: Options) -> dict[Cell, tuple[str, ...]]:
     """Return the cells of this scenario with their arms, smallest checkpoint first."""
-    known = all_loaders()
     named = options.checkpoints if options.checkpoints is not None else CHECKPOINTS[options.profile]
-    cells = {}
-    for device in ("cpu", "cuda"):
-        for checkpoint in (*named, *options.model_names()):
-            for cache_state in options.cache_states:
-                asked = options.loaders or FEWER_ARMS.get((options.profile, checkpoint)) or tuple(known)
-                arms = [name for name, (_, loader) in known.items() if name in asked or loader.ceiling]
-                cells[Cell(SCENARIO, checkpoint, cache_state, device)] = tuple(arms)
-    return cells
+    cells = {
+        Cell(SCENARIO, checkpoint, cache_state, device, read_ahead_kb=kb): options.arms(
+            all_loaders(), FEWER_ARMS.get((options.profile, checkpoint))
+        )
+        for device in ("cpu", "cuda")
+        for checkpoint in (*named, *options.model_names())
+        for cache_state, kb in options.states()
+    }
+    return {cell: arms for cell, arms in cells.items() if arms}
 
 
 def test_full_load(arm: Arm, benchmark: BenchmarkFixture) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.checkpoints.layouts import LAYOUTS
+from harness.checkpoints.parts import PARTS
 from harness.errors import WeighbridgeError, unknown_name
-from harness.loaders import all_loaders
+from harness.loaders import EVERYTHING, PART, SHARE, Loader, all_loaders
 
 _PLAIN_NAMES = {"model", "weights", "checkpoint", "pytorch_model", "diffusion_pytorch_model", "adapter_model", "consolidated"}
 _Number = TypeVar("_Number", int, float)
@@ -40,6 +41,9 @@ class Options:
     cache_states: tuple[str, ...]
     rounds: int | None
     budget: float | None
+    parts: tuple[str, ...] | None
+    ranks: tuple[int, ...] | None
+    read_ahead_kb: tuple[int, ...]
     store: Path | None
     results: Path
     seed: int
@@ -55,12 +59,30 @@ class Options:
             "cache_states": list(self.cache_states),
             "rounds": self.rounds,
             "budget": self.budget,
+            "parts": list(self.parts) if self.parts is not None else None,
+            "ranks": list(self.ranks) if self.ranks is not None else None,
+            "read_ahead_kb": list(self.read_ahead_kb),
             "seed": self.seed,
         }
 
     def model_names(self) -> tuple[str, ...]:
         """Return the names of the person's own checkpoints."""
         return tuple(model_name(path, LAYOUTS) for path in self.models)
+
+    def states(self) -> list[tuple[str, int | None]]:
+        """Return the (cache state, readahead to set in KiB or None) that every scenario goes through; what is warm is not read ahead."""
+        swept: tuple[int | None, ...] = self.read_ahead_kb or (None,)
+        return [(state, kb) for state in self.cache_states for kb in (swept if state == "cold" else (None,))]
+
+    def arms(self, known: Mapping[str, tuple[str, Loader]], usual: Container[str] | None = None) -> tuple[str, ...]:
+        """Return which of the loaders known to a scenario are its arms, ceilings always among them; none where none of those asked for is known.
+
+        `usual` are those it takes where the person names none.
+        """
+        asked = self.loaders or usual or known
+        if not any(name in asked for name in known):
+            return ()
+        return tuple(name for name, (_, loader) in known.items() if name in asked or loader.ceiling)
 
 
 FLAGS: dict[str, dict[str, Any]] = {
@@ -74,6 +96,9 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--loaders": {"metavar": "A,B", "help": "only these loaders (the ceiling is always measured)"},
     "--cache-states": {"metavar": "A,B", "help": f"only these of {', '.join(CACHE_STATES)}"},
     "--rounds": {"metavar": "N", "help": "take exactly this many blocks of every cell, whatever the time"},
+    "--parts": {"metavar": "A,B", "help": f"of partial loads only these of {', '.join(PARTS)}"},
+    "--ranks": {"metavar": "N,M", "help": "of sharded loads only these numbers of processes that load together"},
+    "--read-ahead-kb": {"metavar": "N,M", "help": "set the device's readahead to each of these (KiB) for cold loads, and back afterwards"},
     "--budget": {"metavar": "SECONDS", "help": "time for each cell, instead of its share of the profile's"},
     "--store": {"metavar": "DIR", "help": "where checkpoints are kept (default: WEIGHBRIDGE_STORE, or the user's cache folder)"},
     "--results": {"metavar": "DIR", "help": "where runs are written (default: results)"},
@@ -82,7 +107,7 @@ FLAGS: dict[str, dict[str, Any]] = {
 }
 """Every option with its `argparse` keywords; all are text or lists of text here, and `parse` gives them meaning."""
 
-_SHAPING = ("profile", "checkpoints", "loaders", "cache_states", "rounds", "budget", "seed")
+_SHAPING = ("profile", "checkpoints", "loaders", "cache_states", "rounds", "budget", "parts", "ranks", "read_ahead_kb", "seed")
 
 
 def parse(given: dict[str, Any], recorded: dict[str, Any] | None = None) -> Options:
@@ -95,7 +120,7 @@ def parse(given: dict[str, Any], recorded: dict[str, Any] | None = None) -> Opti
         also = [f"--{name.replace('_', '-')}" for name in _SHAPING if given.get(name) is not None]
         if also:
             raise WeighbridgeError(f"--resume takes its options from the run it completes; leave out {', '.join(also)}")
-        given = given | {name: _as_text(recorded[name]) for name in _SHAPING}
+        given = given | {name: _as_text(recorded.get(name)) for name in _SHAPING}
     profile = given.get("profile") or "default"
     if profile not in PROFILES:
         raise unknown_name("profile", profile, PROFILES)
@@ -108,10 +133,15 @@ def parse(given: dict[str, Any], recorded: dict[str, Any] | None = None) -> Opti
         profile=profile,
         models=models,
         checkpoints=chosen if chosen is not None or not models else (),
-        loaders=_names("loader", given.get("loaders"), tuple(all_loaders())),
+        loaders=_names(
+            "loader", given.get("loaders"), tuple(dict.fromkeys(name for kind in (EVERYTHING, PART, SHARE) for name in all_loaders(kind)))
+        ),
         cache_states=_names("cache state", given.get("cache_states"), CACHE_STATES) or CACHE_STATES,
         rounds=_number("--rounds", given.get("rounds"), int, 1),
         budget=_number("--budget", given.get("budget"), float, 0.0),
+        parts=_names("part", given.get("parts"), tuple(PARTS)),
+        ranks=_numbers("--ranks", given.get("ranks"), 1),
+        read_ahead_kb=_numbers("--read-ahead-kb", given.get("read_ahead_kb"), 0) or (),
         store=Path(given["store"]) if given.get("store") else None,
         results=Path(given.get("results") or "results"),
         seed=_number("--seed", given.get("seed"), int, 0) or 0,
@@ -156,7 +186,15 @@ def _number(flag: str, text: str | None, kind: type[_Number], least: _Number) ->
     return value
 
 
+def _numbers(flag: str, text: str | None, least: int) -> tuple[int, ...] | None:
+    """Return the numbers of a comma-separated list in the order given, each once; None for no list."""
+    if not text:
+        return None
+    found = (_number(flag, part.strip(), int, least) for part in text.split(","))
+    return tuple(dict.fromkeys(number for number in found if number is not None))
+
+
 def _as_text(value: Any) -> str | None:
     if value is None:
         return None
-    return ",".join(value) if isinstance(value, list) else str(value)
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

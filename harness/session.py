@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from harness.checkpoints.place import default_store
 from harness.checkpoints.store import Checkpoint, Store
-from harness.loaders import all_loaders
 from harness.machine.description import NO_GPU, gpus
 from harness.machine.lock import only_run
 from harness.machine.page_cache import capability
+from harness.machine.read_ahead import read_ahead, restore_left_over, setting_refused
+from harness.measure.cell import Cell
 from harness.measure.experiment import Limits, order_of_block, run_blocks, spent
 from harness.measure.sample import Sample
-from harness.measure.taking import Cell, Place, room, take_sample
+from harness.measure.taking import Place, room, take_sample
 from harness.options import PROFILES, Options
 from harness.records.manifest import new_manifest, now, refuse_other_conditions
 from harness.records.run_directory import RunDirectory
-from harness.supply import Supply
+from harness.supply import CannotBeWeighedError, Plan, Supply
 from harness.verdicts.cells import CEILING, by_cell, precise, summarise
 from harness.verdicts.host_cache import host_cache
 
 _CUT = {"status": "cut", "reason": "the time of the run was spent before it began"}
-
-Plan = Mapping[Cell, tuple[str, ...]]
-"""The cells of a run, in the order they are to be taken, each with the loaders that are its arms."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +67,9 @@ class Run:
                 resumed.drop_unfinished_line()
             else:
                 self.directory.make()
-            uses: dict[str, set[str]] = {}
-            for cell, arms in self._plan.items():
-                uses.setdefault(cell.checkpoint, set()).update(arms)
-            self._supply = Supply(store, options, uses, self._say)
+            self.manifest["read_ahead_restored"] = restore_left_over() or self.manifest.get("read_ahead_restored")
+            self._folder = store.folder
+            self._supply = Supply(store, options, self._plan, self._say)
             self._stack.callback(self._supply.close)
             self._taken = by_cell(self.directory.samples())
             self._save()
@@ -86,7 +83,7 @@ class Run:
         self.manifest["finished_at"] = now() if all(cell in self._weighed for cell in self._plan) else None
         self.manifest["host_cache"] = asdict(host_cache(samples))
         self.manifest["ceilings"] = {
-            "/".join(cell): arm.rate for cell, taken in by_cell(samples).items() for arm in summarise(taken) if arm.loader == CEILING
+            cell.name: arm.rate for cell, taken in by_cell(samples).items() for arm in summarise(taken) if arm.loader == CEILING
         }
         self._save()
         self._stack.close()
@@ -100,21 +97,22 @@ class Run:
         return self._weighed[cell]
 
     def _measure(self, cell: Cell) -> Weighed:
-        taken = self._taken.get((cell.scenario, cell.checkpoint, cell.cache_state, cell.device), [])
+        taken = self._taken.get(cell, [])
         earlier = next((entry for entry in self.manifest["cells"] if entry["name"] == cell.name), None)
         if earlier and earlier["status"] == "done":
             return Weighed(cell, tuple(taken), earlier["reason"], earlier["left_out"])
-        entry: dict[str, Any] = {"name": cell.name, **asdict(cell), "arms": list(self._plan[cell]), "left_out": {}, "status": "going"}
+        entry: dict[str, Any] = {"name": cell.name, **cell.as_json(), "arms": list(self._plan[cell]), "left_out": {}, "status": "going"}
         entry |= dict.fromkeys(("reason", "stopped", "budget_s", "spent_s")) | {"blocks": 0}
         self.manifest["cells"] = [old for old in self.manifest["cells"] if old is not earlier] + [entry]
         if refusal := self._refusal(cell):
             entry |= {"status": "refused", "reason": refusal}
         elif self._out_of_time():
             entry |= _CUT
-        elif isinstance(checkpoint := self._supply.checkpoint(cell.checkpoint), Checkpoint):
-            taken = self._take(cell, checkpoint, taken, entry)
         else:
-            entry |= {"status": "refused", "reason": checkpoint}
+            try:
+                taken = self._take(cell, self._supply.checkpoint(cell.checkpoint), taken, entry)
+            except CannotBeWeighedError as error:
+                entry |= {"status": "refused", "reason": str(error)}
         self._save()
         return Weighed(cell, tuple(taken), entry["reason"], entry["left_out"])
 
@@ -122,12 +120,17 @@ class Run:
         """Return why a cell cannot be measured on this machine at all, or None."""
         if cell.device != "cpu" and not gpus():
             return NO_GPU
+        if cell.device != "cpu" and (cell.ranks or 1) > len(gpus()):
+            return f"{cell.ranks} ranks need a GPU each, there are {len(gpus())}"
+        if cell.read_ahead_kb is not None and (refusal := setting_refused(self._folder)):
+            return f"readahead refused: {refusal}"
         able = self._capability.cold if cell.cache_state == "cold" else self._capability.warm
         return None if able else f"{cell.cache_state} refused: {self._capability.reason}"
 
     def _take(self, cell: Cell, checkpoint: Checkpoint, taken: list[Sample], entry: dict[str, Any]) -> list[Sample]:
         """Take the cell's blocks, recording each sample as it comes; return all of the cell's samples and fill in its manifest entry."""
-        self._describe(checkpoint)
+        selected = self._supply.selected(cell)
+        self._describe(cell, checkpoint)
         left_out = self._left_out(cell, checkpoint)
         arms = [name for name in self._plan[cell] if name not in left_out]
         limits = self._limits(cell)
@@ -138,24 +141,25 @@ class Run:
 
         def take(name: str, block: int, position: int) -> Sample:
             self._say(self._progress(cell, block, samples, limits))
-            return take_sample(cell, checkpoint, self._supply.arm(name), Place(self.directory.name, block, position))
+            return take_sample(cell, checkpoint, self._supply.arm(cell, name), Place(self.directory.name, block, position), selected)
 
         def order(block: int) -> list[str]:
             return order_of_block(self._options.seed, cell.name, block, arms)
 
-        for item in run_blocks(arms, taken, limits, order, take, precise) if arms else ["nothing to measure"]:
-            if isinstance(item, Sample):
-                self.directory.append(item)
-                samples.append(item)
-            else:
-                entry["stopped"] = item
+        with nullcontext() if cell.read_ahead_kb is None else read_ahead(self._folder, cell.read_ahead_kb):
+            for item in run_blocks(arms, taken, limits, order, take, precise) if arms else ["nothing to measure"]:
+                if isinstance(item, Sample):
+                    self.directory.append(item)
+                    samples.append(item)
+                else:
+                    entry["stopped"] = item
         entry |= {"status": "done"} if samples else _CUT
         entry["blocks"] = len({sample.block for sample in samples})
         entry["spent_s"] = round(spent(samples), 3)
         return samples
 
-    def _describe(self, checkpoint: Checkpoint) -> None:
-        self.manifest["environments"] = self._supply.environments()
+    def _describe(self, cell: Cell, checkpoint: Checkpoint) -> None:
+        self.manifest["environments"] = self._supply.environments(cell)
         self.manifest["checkpoints"][checkpoint.name] = {
             "bytes": checkpoint.bytes,
             "tensors": checkpoint.tensors,
@@ -168,16 +172,19 @@ class Run:
         left_out: dict[str, str] = {}
         available = room()
         for name in self._plan[cell]:
-            loader = all_loaders()[name][1]
+            loader = self._supply.loader(cell, name)
             artifact = checkpoint.artifacts.get(loader.container)
-            if absent := self._supply.absence(name):
+            if absent := self._supply.absence(cell, name):
                 left_out[name] = absent
             elif artifact is None:
                 left_out[name] = f"{loader.container} has no sharded form"
             elif loader.trusting and artifact.given and name not in (self._options.loaders or ()):
                 left_out[name] = "it would run whatever this file says; name it in --loaders if you trust the file"
             else:
-                needed = int(checkpoint.bytes * loader.memory) + (artifact.file_bytes if cell.cache_state == "warm" else 0)
+                whole = loader.whole or not self._supply.selected(cell)
+                held = int(checkpoint.bytes * loader.memory) * (cell.ranks or 1) if whole else 0
+                asked = sum(selection.bytes for selection in self._supply.selected(cell))
+                needed = held + asked + (artifact.file_bytes if cell.cache_state == "warm" else 0)
                 if needed > available:
                     left_out[name] = f"needs {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB can be had"
         return left_out
@@ -195,7 +202,10 @@ class Run:
     def _block_cost(self, cell: Cell) -> float:
         """Return roughly what a block costs in s, from bytes and arms alone; only the cells' proportions matter."""
         per_gb = 1.2 if cell.cache_state == "cold" else 0.8
-        return len(self._plan[cell]) * (0.1 + self._supply.size(cell.checkpoint) / 1e9 * per_gb)
+        size_gb, ranks = self._supply.size(cell.checkpoint) / 1e9, cell.ranks or 1
+        everything = cell.part is None and cell.ranks is None
+        loads = [ranks if everything or self._supply.loader(cell, name).whole else 0.5 for name in self._plan[cell]]
+        return sum((0.1 if ranks == 1 else 0.3) + load * size_gb * per_gb for load in loads)
 
     def _out_of_time(self) -> bool:
         """Return whether a run whose cells share one time has spent it: then not even a checkpoint is made."""

@@ -1,51 +1,80 @@
-"""What a run loads: its checkpoints, made when they are first needed, and the server with the loaders that bring them up."""
+"""What a run loads: its checkpoints, made when they are first needed, and the servers with the loaders that bring them up."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
 from harness.checkpoints.layouts import LAYOUTS
+from harness.checkpoints.parts import Piece, part
+from harness.checkpoints.shares import missing, shares
 from harness.checkpoints.sources import Source, layout_source, person_source
-from harness.checkpoints.store import Checkpoint, DoesNotFitError, Store, known_digest
-from harness.loaders import all_loaders
+from harness.checkpoints.store import Checkpoint, DoesNotFitError, Selection, Store, known_digest
+from harness.errors import WeighbridgeError
+from harness.loaders import EVERYTHING, PART, SHARE, Loader, all_loaders, key_of
 from harness.machine.description import PACKAGES
+from harness.measure.cell import Cell
 from harness.measure.client import Server
+from harness.measure.ranks import Ranks, SomeRanks
 from harness.measure.taking import Arm
 from harness.options import Options, model_name
 
 ENVIRONMENT = "reference"
 
+Plan = Mapping[Cell, tuple[str, ...]]
+"""The cells of a run, in the order they are to be taken, each with the loaders that are its arms."""
+
+
+class CannotBeWeighedError(WeighbridgeError):
+    """A cell cannot be measured here; the message says why."""
+
 
 class Supply:
-    """The checkpoints and the arms of one run; `uses` has the names of the loaders that each checkpoint is for."""
+    """The checkpoints and the arms of one run."""
 
-    def __init__(self, store: Store, options: Options, uses: Mapping[str, Set[str]], say: Callable[[str], None]) -> None:
-        self._store = store
-        self._options = options
-        self._uses = uses
-        used = set().union(*uses.values())
-        self._loaders = {name: found for name, found in all_loaders().items() if name in used}
-        self._say = say
+    def __init__(self, store: Store, options: Options, plan: Plan, say: Callable[[str], None]) -> None:
+        self._store, self._options, self._plan, self._say = store, options, plan, say
+        self._known = {kind: all_loaders(kind) for kind in (EVERYTHING, PART, SHARE)}
         self._stack = ExitStack()
+        self._sources: dict[str, Source] = {}
         self._made: dict[str, Checkpoint | str] = {}
+        self._selections: dict[str, dict[str, Selection]] = {}
         self._server: Server | None = None
+        self._ranks: Ranks | None = None
 
     def close(self) -> None:
-        """End the server."""
+        """End the servers."""
         self._stack.close()
 
-    def checkpoint(self, name: str) -> Checkpoint | str:
-        """Return a checkpoint by name, made if need be, or why it does not fit on this machine."""
+    def checkpoint(self, name: str) -> Checkpoint:
+        """Return a checkpoint by name, made if need be; raises `CannotBeWeighedError` where it does not fit on this machine."""
         if name not in self._made:
-            containers = sorted({self._loaders[loader][1].container for loader in self._uses[name]})
+            uses = [(cell, arm) for cell, arms in self._plan.items() if cell.checkpoint == name for arm in arms]
+            containers = sorted({self.loader(cell, arm).container for cell, arm in uses})
+            digest = known_digest(name, self._options.seed) if name in LAYOUTS else None
             try:
-                source, known = self._source(name)
-                self._made[name] = self._store.checkpoint(source, containers, known)
+                self._made[name] = self._store.checkpoint(self._source(name), containers, digest)
             except DoesNotFitError as error:
                 self._made[name] = str(error)
-        return self._made[name]
+        made = self._made[name]
+        if isinstance(made, str):
+            raise CannotBeWeighedError(made)
+        return made
+
+    def selected(self, cell: Cell) -> tuple[Selection, ...]:
+        """Return what a cell asks for of its checkpoint, for each rank; nothing stands for everything.
+
+        Raises `CannotBeWeighedError` where the checkpoint does not have that part.
+        """
+        try:
+            wanted = self._wanted(cell)
+        except WeighbridgeError as error:
+            raise CannotBeWeighedError(str(error)) from None
+        known = self._selections.setdefault(cell.checkpoint, {})
+        if not wanted.keys() <= known.keys():
+            known |= self._store.selections(self._source(cell.checkpoint), self._all_wanted(cell.checkpoint))
+        return tuple(known[name] for name in wanted)
 
     def size(self, name: str) -> int:
         """Return a checkpoint's bytes, 0 where they are not known before it is made."""
@@ -54,36 +83,96 @@ class Supply:
             return made.bytes
         return LAYOUTS[name]().bytes if name in LAYOUTS else 0
 
-    @property
-    def server(self) -> Server:
-        """The server of the environment, started when it is first needed."""
-        if self._server is None:
-            self._say("starting the measuring server: it imports torch and makes each loader's first call")
-            rehearsal = self._store.rehearsal({loader.container for _, loader in self._loaders.values()})
-            self._rehearsals = {name: rehearsal.artifacts[loader.container].files for name, (_, loader) in self._loaders.items()}
-            keys = {self._key(name): [str(file) for file in files] for name, files in self._rehearsals.items()}
-            self._server = self._stack.enter_context(Server(keys, PACKAGES))
-        return self._server
+    def loader(self, cell: Cell, name: str) -> Loader:
+        """Return the loader that an arm of a cell is."""
+        return self._known[self._kind(cell, name)][name][1]
 
-    def environments(self) -> dict[str, Any]:
-        """Return what each environment under test said of itself, by name."""
-        return {ENVIRONMENT: self.server.environment}
+    def environments(self, cell: Cell) -> dict[str, Any]:
+        """Return what the environment under test said of itself, by name, the servers of all cells so far taken together."""
+        self._server_of(cell)
+        said = [server.environment for server in (self._server, self._ranks) if server]
+        together = {field: {key: value for one in said for key, value in one[field].items()} for field in ("absent", "first_calls")}
+        return {ENVIRONMENT: said[0] | together}
 
-    def absence(self, name: str) -> str | None:
+    def absence(self, cell: Cell, name: str) -> str | None:
         """Return why a loader cannot run in the environment, or None."""
-        reason: str | None = self.server.environment["absent"].get(self._key(name))
+        self._server_of(cell)
+        server = self._server if cell.ranks is None else self._ranks
+        assert server
+        reason: str | None = server.environment["absent"].get(self._key(cell, name))
         return reason
 
-    def arm(self, name: str) -> Arm:
-        """Return the arm of a loader."""
-        return Arm(self._key(name), self._loaders[name][1], ENVIRONMENT, self.server, self._rehearsals[name])
+    def arm(self, cell: Cell, name: str) -> Arm:
+        """Return an arm of a cell."""
+        loader = self.loader(cell, name)
+        rehearsal = self._rehearsal({loader.container})
+        return Arm(self._key(cell, name), loader, ENVIRONMENT, self._server_of(cell), rehearsal[loader.container])
 
-    def _key(self, name: str) -> str:
-        return f"{self._loaders[name][0]}:{name}"
+    def _server_of(self, cell: Cell) -> Server | SomeRanks:
+        """Return what takes the samples of a cell, started when it is first needed."""
+        alone = cell.ranks is None
+        if alone and self._server is None:
+            self._say("starting the measuring server: it imports torch and makes each loader's first call")
+            self._server = self._stack.enter_context(Server(self._rehearsals(alone=True), PACKAGES))
+        if not alone and self._ranks is None:
+            most = max(other.ranks or 1 for other in self._plan if other.device == cell.device)
+            self._say(f"starting {most} ranks by torchrun: each imports torch and makes each loader's first call")
+            self._ranks = self._stack.enter_context(Ranks(self._rehearsals(alone=False), PACKAGES, most))
+        server = self._server if alone else self._ranks and self._ranks.of(cell.ranks or 1)
+        assert server
+        return server
 
-    def _source(self, name: str) -> tuple[Source, str | None]:
-        if name in LAYOUTS:
-            return layout_source(LAYOUTS[name](), self._options.seed), known_digest(name, self._options.seed)
-        path = next(path for path in self._options.models if model_name(path, LAYOUTS) == name)
-        self._say(f"reading {path}")
-        return person_source(path, name), None
+    def _rehearsals(self, *, alone: bool) -> dict[str, list[str]]:
+        """Return the rehearsal files of each loader that the cells of one server use, by key."""
+        used = {
+            self._key(cell, name): self.loader(cell, name)
+            for cell, arms in self._plan.items()
+            if (cell.ranks is None) == alone
+            for name in arms
+        }
+        files = self._rehearsal({loader.container for loader in used.values()})
+        return {key: [str(file) for file in files[loader.container]] for key, loader in used.items()}
+
+    def _rehearsal(self, containers: set[str]) -> dict[str, Any]:
+        return {container: artifact.files for container, artifact in self._store.rehearsal(containers).artifacts.items()}
+
+    def _kind(self, cell: Cell, name: str) -> str:
+        if cell.part is None and cell.ranks is None:
+            return EVERYTHING
+        return PART if name in self._known[PART] else SHARE
+
+    def _key(self, cell: Cell, name: str) -> str:
+        kind = self._kind(cell, name)
+        return key_of(self._known[kind][name][0], name, kind)
+
+    def _wanted(self, cell: Cell) -> dict[str, tuple[Piece, ...]]:
+        """Return the pieces that each process of a cell asks for, by a name; raises `WeighbridgeError` where there are no such pieces."""
+        tensors = [tensor for shard in self._source(cell.checkpoint).shards for tensor in shard]
+        if cell.part:
+            return {cell.part: part(cell.part, cell.checkpoint, tensors)}
+        if cell.ranks:
+            shared = shares(LAYOUTS[cell.checkpoint](), cell.ranks)
+            assert not missing(tensors, shared)
+            return {f"rank-{rank}-of-{cell.ranks}": share for rank, share in enumerate(shared)}
+        return {}
+
+    def _all_wanted(self, checkpoint: str) -> dict[str, tuple[Piece, ...]]:
+        """Return what all cells of the plan ask for of a checkpoint, so that it is made once for all of them."""
+        wanted: dict[str, tuple[Piece, ...]] = {}
+        for cell in self._plan:
+            if cell.checkpoint == checkpoint:
+                try:
+                    wanted |= self._wanted(cell)
+                except WeighbridgeError:
+                    continue  # that cell says so when its turn comes
+        return wanted
+
+    def _source(self, name: str) -> Source:
+        if name not in self._sources:
+            if name in LAYOUTS:
+                self._sources[name] = layout_source(LAYOUTS[name](), self._options.seed)
+            else:
+                path = next(path for path in self._options.models if model_name(path, LAYOUTS) == name)
+                self._say(f"reading {path}")
+                self._sources[name] = person_source(path, name)
+        return self._sources[name]

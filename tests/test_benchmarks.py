@@ -39,7 +39,7 @@ class Place:
 
     def command(self, *arguments: str) -> list[str]:
         folders = ("--store", str(self.store), "--results", str(self.results))
-        return [sys.executable, "-m", "pytest", "benchmarks", "-p", "no:cacheprovider", *folders, *arguments]
+        return [sys.executable, "-m", "pytest", "benchmarks/test_full_load.py", "-p", "no:cacheprovider", *folders, *arguments]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -191,7 +191,11 @@ def test_a_second_run_is_refused_with_the_first_ones_process_and_directory(place
     ("arguments", "kind", "there_is"),
     [
         (("--profile", "huge"), "unknown profile 'huge'", "smoke, default, full"),
-        (("--checkpoints", "lora-1000,gpt5"), "unknown checkpoint 'gpt5'", "lora-1000, all-minilm-l6-v2, gpt2, llama-3.2-1b"),
+        (
+            ("--checkpoints", "lora-1000,gpt5"),
+            "unknown checkpoint 'gpt5'",
+            "lora-1000, all-minilm-l6-v2, gpt2, bloom-slim, bloom-560m, llama-3.2-1b",
+        ),
         (("--loaders", "torch_load"), "unknown loader 'torch_load'", "torch-load-mmap"),
         (("--cache-states", "tepid"), "unknown cache state 'tepid'", "cold, warm"),
         (("--rounds", "many"), "--rounds many", "not a number"),

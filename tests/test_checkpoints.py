@@ -24,7 +24,7 @@ from harness.checkpoints.content import _MASKS, make_tensor, make_tensors
 from harness.checkpoints.digest import checkpoint_digest, tensor_digest, tensor_digests
 from harness.checkpoints.durable import ThreadedFile, write_atomically
 from harness.checkpoints.formats import FORMATS, Tensors
-from harness.checkpoints.layouts import ITEM_BYTES, LAYOUTS, REHEARSAL, Layout, TensorSpec
+from harness.checkpoints.layouts import BLOOM_176B, ITEM_BYTES, LAYOUTS, REHEARSAL, Layout, TensorSpec
 from harness.checkpoints.place import default_store
 from harness.checkpoints.sources import Source, layout_source, person_source
 from harness.checkpoints.store import KNOWN_DIGESTS_FILE, Checkpoint, DoesNotFitError, Store, known_digest
@@ -40,6 +40,7 @@ PUBLISHED = {
     "lora-1000": {"float32": 1_024_000},
     "all-minilm-l6-v2": {"float32": 22_713_216, "int64": 512},
     "gpt2": {"float32": 124_439_808},
+    "bloom-560m": {"float16": 559_214_592},
     "llama-3.2-1b": {"bfloat16": 1_235_814_400},
     "mistral-7b-v0.1": {"bfloat16": 7_241_732_096},
 }
@@ -71,7 +72,8 @@ def _recorded(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def test_every_layout_has_its_published_size() -> None:
-    assert {name: _elements(make()) for name, make in LAYOUTS.items()} == PUBLISHED
+    assert {name: _elements(make()) for name, make in LAYOUTS.items() if name != "bloom-slim"} == PUBLISHED
+    assert _elements(BLOOM_176B) == {"bfloat16": 176_247_271_424}
 
 
 def test_the_many_small_tensors_are_a_thousand_of_four_kibibytes() -> None:
@@ -423,7 +425,7 @@ def _never_made(shard: int) -> Tensors:
     pytest.fail("content was made although it does not fit")
 
 
-BIG = Source("big", "0123", (5_000_000_000, 3_000_000_000), 2, _never_made)
+BIG = Source("big", "0123", (5_000_000_000, 3_000_000_000), ((), ()), _never_made)
 
 
 def test_what_does_not_fit_on_the_disk_is_refused_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -562,7 +564,7 @@ def test_a_person_s_checkpoint_is_weighed_as_it_is_and_only_ever_read(tmp_path: 
     source = person_source(path, "mine")
     checkpoint = Store(tmp_path / "store").checkpoint(source, FORMATS)
     expected = tensor_digests(_tensors())
-    assert (source.name, source.tensors, source.bytes) == ("mine", 3, sum(tensor.nbytes for tensor in _tensors().values()))
+    assert (source.name, sum(map(len, source.shards)), source.bytes) == ("mine", 3, sum(tensor.nbytes for tensor in _tensors().values()))
     assert checkpoint.digest == checkpoint_digest(expected)
     assert set(checkpoint.artifacts[container].files) == {file for file in before if file.suffix != ".json"}, "not their own files"
     for name, artifact in checkpoint.artifacts.items():
@@ -737,7 +739,7 @@ def test_tensors_that_share_memory_are_made_anew_in_every_format(tmp_path: Path,
     source = person_source(tmp_path / "mine.bin", "mine")
     checkpoint = Store(tmp_path / "store").checkpoint(source, FORMATS)
     size = sum(tensor.nbytes for tensor in expected.values())
-    assert (source.given, source.tensors, source.bytes) == (None, len(expected), size)
+    assert (source.given, sum(map(len, source.shards)), source.bytes) == (None, len(expected), size)
     for name, artifact in checkpoint.artifacts.items():
         assert artifact.files[0].is_relative_to(tmp_path / "store")
         assert artifact.file_bytes >= size

@@ -105,7 +105,7 @@ def test_no_arm_has_a_place_of_its_own() -> None:
 )
 def test_a_cell_stops_for_its_reason_and_not_before(blocks: int, spent_s: float, limits: Limits, precise: bool, reason: str | None) -> None:
     """Too little for an interval is not stopped by the cell's share of time, but by the time there is at all; a block has to fit whole."""
-    assert stop_reason(blocks, spent_s, limits, precise) == reason
+    assert stop_reason(blocks, blocks, spent_s, limits, precise) == reason
 
 
 def test_time_spent_holds_the_setting_of_the_cache_states() -> None:

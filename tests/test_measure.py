@@ -19,10 +19,11 @@ from harness.checkpoints.sources import layout_source
 from harness.checkpoints.store import Checkpoint, Store
 from harness.machine import page_cache
 from harness.machine.counters import memory
+from harness.measure.cell import Cell
 from harness.measure.child import touch_memory
 from harness.measure.client import Server
 from harness.measure.sample import Sample
-from harness.measure.taking import Arm, Cell, Place, take_sample
+from harness.measure.taking import Arm, Place, take_sample
 from tests import misbehaving
 
 LAYOUT = Layout("small", tuple(TensorSpec(f"layer.{number}", "float32", (64, 1024)) for number in range(8)))
@@ -48,7 +49,7 @@ def arms(store: Store) -> Iterator[dict[str, Arm]]:
 
 
 def sample(checkpoint: Checkpoint, arm: Arm, cache_state: str = "warm", timeout_s: float = 30.0) -> Sample:
-    return take_sample(Cell("full-load", checkpoint.name, cache_state, "cpu"), checkpoint, arm, PLACE, timeout_s)
+    return take_sample(Cell("full-load", checkpoint.name, cache_state, "cpu"), checkpoint, arm, PLACE, timeout_s=timeout_s)
 
 
 @pytest.mark.parametrize(("loader", "seconds", "times"), [("busy-10-ms", 0.010, 9), ("busy-100-ms", 0.100, 7), ("busy-1000-ms", 1.000, 3)])
@@ -196,7 +197,7 @@ from harness.measure.client import Load, Server
 with Server({{"tests.misbehaving:hangs": [{str(rehearsal)!r}]}}, []) as server:
     print(server.pid, flush=True)
     files, rehearsal = (Path({str(file)!r}),), (Path({str(rehearsal)!r}),)
-    server.sample(Load("tests.misbehaving:hangs", files, rehearsal, Path({str(checkpoint.checksums_file)!r}), "cpu", 0), 600.0)
+    server.sample(Load("tests.misbehaving:hangs", files, rehearsal, (Path({str(checkpoint.checksums_file)!r}),), "cpu", 0), 600.0)
 """
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as orchestrator:
         assert orchestrator.stdout

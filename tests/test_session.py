@@ -10,10 +10,11 @@ import torch
 from harness import session
 from harness.checkpoints import store
 from harness.errors import WeighbridgeError
+from harness.measure.cell import Cell
 from harness.measure.sample import Sample
-from harness.measure.taking import Cell
 from harness.options import Options, model_name, parse
-from harness.session import Plan, Run
+from harness.session import Run
+from harness.supply import Plan
 
 COLD, WARM = (Cell("full-load", "lora-1000", state, "cpu") for state in ("cold", "warm"))
 ARMS = ("safetensors-load-file", "ceiling-read")

@@ -81,6 +81,7 @@ def test_every_reason_is_one_that_something_gives_and_is_explained() -> None:
         for content_ok in (True, False)
         for read in (None, 0, SIZE)
     }
+    judged.add(judge("warm", 1.0, SIZE, _answer(content_ok=True, storage_read_bytes=0) | {"not_private": "w lies in a mapped file"}).reason)
     assert judged - {None} == set(REASONS) - set(SERVER)
     assert all(REASONS.values())
 

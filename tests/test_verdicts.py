@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from harness.measure.cell import Cell
 from harness.measure.sample import Sample
-from harness.verdicts.cells import CEILING, PRECISION, REFERENCE, by_cell, cell_of, paired_ratios, precise, summarise
+from harness.verdicts.cells import CEILING, PRECISION, REFERENCE, by_cell, paired_ratios, precise, summarise
 from harness.verdicts.costs import sample_costs
 from harness.verdicts.host_cache import host_cache
 from harness.verdicts.statistics import Estimate, estimate, interval_rank
@@ -151,8 +152,8 @@ def test_samples_are_parted_into_cells_in_the_order_taken() -> None:
         make_sample(checkpoint=name, block=block, cache_state=state) for block in (0, 1) for name in "ab" for state in ("cold", "warm")
     ]
     cells = by_cell(samples)
-    assert list(cells) == [("everything", name, state, "cpu") for name in "ab" for state in ("cold", "warm")]
-    assert all(cell_of(sample) == cell for cell, held in cells.items() for sample in held)
+    assert list(cells) == [Cell("everything", name, state, "cpu") for name in "ab" for state in ("cold", "warm")]
+    assert all(Cell.of(sample) == cell for cell, held in cells.items() for sample in held)
     assert [[sample.block for sample in held] for held in cells.values()] == [[0, 1]] * 4
 
 

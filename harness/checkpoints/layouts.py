@@ -22,9 +22,14 @@ class TensorSpec:
     shape: tuple[int, ...]
 
     @property
+    def elements(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
     def bytes(self) -> int:
         """Size of the content in bytes."""
-        return ITEM_BYTES[self.dtype] * math.prod(self.shape)
+        return ITEM_BYTES[self.dtype] * self.elements
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,8 @@ class Layout:
     name: str
     tensors: tuple[TensorSpec, ...]
     shard_bytes: int | None = None
+    heads: int | None = None
+    """Attention heads, key and value heads where those are fewer: what tensor-parallel ranks share out."""
 
     @property
     def bytes(self) -> int:
@@ -139,6 +146,27 @@ def _llama(vocabulary: int, width: int, layers: int, inner: int, key_value: int,
         yield "lm_head.weight", (vocabulary, width)
 
 
+def _bloom(vocabulary: int, width: int, layers: int) -> Entries:
+    """BLOOM: fused queries, keys and values, a norm after the embeddings, and the output head tied to them, so it is not in the file."""
+    yield "word_embeddings.weight", (vocabulary, width)
+    yield "word_embeddings_layernorm.weight", (width,)
+    yield "word_embeddings_layernorm.bias", (width,)
+    for layer in range(layers):
+        block = f"h.{layer}"
+        for name, shape in (
+            ("input_layernorm", (width,)),
+            ("self_attention.query_key_value", (3 * width, width)),
+            ("self_attention.dense", (width, width)),
+            ("post_attention_layernorm", (width,)),
+            ("mlp.dense_h_to_4h", (4 * width, width)),
+            ("mlp.dense_4h_to_h", (width, 4 * width)),
+        ):
+            yield f"{block}.{name}.weight", shape
+            yield f"{block}.{name}.bias", shape[:1]
+    yield "ln_f.weight", (width,)
+    yield "ln_f.bias", (width,)
+
+
 def _uniform(dtype: str, entries: Entries) -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec(name, dtype, shape) for name, shape in entries)
 
@@ -153,12 +181,17 @@ LAYOUTS: dict[str, Callable[[], Layout]] = {
     "lora-1000": lambda: Layout("lora-1000", _uniform("float32", _lora_1000())),
     "all-minilm-l6-v2": _all_minilm,
     "gpt2": lambda: Layout("gpt2", _uniform("float32", _gpt2())),
-    "llama-3.2-1b": lambda: Layout("llama-3.2-1b", _uniform("bfloat16", _llama(128256, 2048, 16, 8192, 512, tied=True))),
+    "bloom-slim": lambda: Layout("bloom-slim", _uniform("float16", _bloom(31360, 1024, 3)), heads=16),
+    "bloom-560m": lambda: Layout("bloom-560m", _uniform("float16", _bloom(250880, 1024, 24)), heads=16),
+    "llama-3.2-1b": lambda: Layout("llama-3.2-1b", _uniform("bfloat16", _llama(128256, 2048, 16, 8192, 512, tied=True)), heads=8),
     "mistral-7b-v0.1": lambda: Layout(
-        "mistral-7b-v0.1", _uniform("bfloat16", _llama(32000, 4096, 32, 14336, 1024, tied=False)), shard_bytes=10_000_000_000
+        "mistral-7b-v0.1", _uniform("bfloat16", _llama(32000, 4096, 32, 14336, 1024, tied=False)), shard_bytes=10_000_000_000, heads=8
     ),
 }
-"""Every layout by name, smallest first."""
+"""Every layout by name. All but `bloom-slim` are published: that one is an eighth of bloom-560m's layers and vocabulary, for runs in a hurry."""
+
+BLOOM_176B = Layout("bloom-176b", _uniform("bfloat16", _bloom(250880, 14336, 70)), heads=112)
+"""The model of the document's claim about several GPUs: names and shapes to reckon with; too large to be made here."""
 
 REHEARSAL = Layout(
     "rehearsal",

@@ -16,7 +16,7 @@ import torch
 from harness.checkpoints.content import make_tensors
 from harness.checkpoints.digest import checkpoint_digest, tensor_digests
 from harness.checkpoints.formats import FORMATS, Tensors
-from harness.checkpoints.layouts import Layout
+from harness.checkpoints.layouts import Layout, TensorSpec
 from harness.errors import WeighbridgeError
 
 _CONTAINERS = {".safetensors": "safetensors", ".bin": "torch-zip", ".pt": "torch-zip", ".pth": "torch-zip", ".ckpt": "torch-zip"}
@@ -37,7 +37,7 @@ class Source:
     name: str
     identity: str
     shard_bytes: tuple[int, ...]
-    tensors: int
+    shards: tuple[tuple[TensorSpec, ...], ...]
     make: Callable[[int], Tensors]
     given: Given | None = None
 
@@ -56,7 +56,7 @@ def layout_source(layout: Layout, seed: int) -> Source:
     def make(shard: int) -> Tensors:
         return make_tensors(layout.name, seed, [(numbers[spec.name], spec) for spec in shards[shard]])
 
-    return Source(layout.name, identity, tuple(sum(spec.bytes for spec in shard) for shard in shards), len(layout.tensors), make)
+    return Source(layout.name, identity, tuple(sum(spec.bytes for spec in shard) for shard in shards), tuple(shards), make)
 
 
 def person_source(path: Path, name: str) -> Source:
@@ -67,13 +67,15 @@ def person_source(path: Path, name: str) -> Source:
     """
     container, files = _find(path)
     digests: dict[str, str] = {}
-    sizes = []
+    sizes: list[int] = []
+    shards: list[tuple[TensorSpec, ...]] = []
     shared = False
     for file in files:
         tensors = _read(file, container)
         shared |= _unshare(tensors)
         digests |= tensor_digests(tensors)
         sizes.append(sum(tensor.nbytes for tensor in tensors.values()))
+        shards.append(tuple(_spec(name, tensor) for name, tensor in tensors.items()))
     if not any(sizes):
         raise WeighbridgeError(f"--model {path}: holds no tensors, or none with content; there is nothing to weigh")
     del tensors  # a mapping of the person's file must not outlive this: mapped pages cannot be evicted
@@ -84,7 +86,11 @@ def person_source(path: Path, name: str) -> Source:
         return tensors
 
     given = None if shared else Given(container, tuple(files))
-    return Source(name, checkpoint_digest(digests)[:12], tuple(sizes), len(digests), make, given)
+    return Source(name, checkpoint_digest(digests)[:12], tuple(sizes), tuple(shards), make, given)
+
+
+def _spec(name: str, tensor: torch.Tensor) -> TensorSpec:
+    return TensorSpec(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
 
 
 def _find(path: Path) -> tuple[str, list[Path]]:

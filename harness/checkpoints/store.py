@@ -6,17 +6,20 @@ last: a format without a receipt was never finished and is made again.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.checkpoints.checksum import Checksum, checksums
 from harness.checkpoints.digest import checkpoint_digest, tensor_digests
 from harness.checkpoints.durable import write_atomically, write_text
 from harness.checkpoints.formats import FORMATS, Format, Tensors
-from harness.checkpoints.layouts import REHEARSAL
+from harness.checkpoints.layouts import REHEARSAL, TensorSpec
+from harness.checkpoints.parts import Piece
 from harness.checkpoints.sources import Source, layout_source
 from harness.errors import WeighbridgeError
 from harness.machine.description import available_memory
@@ -53,6 +56,16 @@ class Checkpoint:
     digest: str
     checksums_file: Path
     artifacts: dict[str, Artifact]
+    shards: tuple[tuple[TensorSpec, ...], ...]
+    """The tensors of each file, in file order."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Pieces of a checkpoint that are asked for: a file with the pieces and the checksum of each, and their size in bytes."""
+
+    file: Path
+    bytes: int
 
 
 class Store:
@@ -93,7 +106,19 @@ class Store:
             files = given.files if given and own else _receipt(folder, form, sharded) or ()
             name = form.sharded_name if sharded else form.name
             artifacts[form.name] = Artifact(name, files, sum(file.stat().st_size for file in files), own)
-        return Checkpoint(source.name, source.bytes, len(digests), sharded, digest, checksums_file, artifacts)
+        return Checkpoint(source.name, source.bytes, len(digests), sharded, digest, checksums_file, artifacts, source.shards)
+
+    def selections(self, source: Source, wanted: Mapping[str, Sequence[Piece]]) -> dict[str, Selection]:
+        """Return the selection of each name, its checksums made from the source's own tensors where they are not known yet."""
+        folder = self.folder / f"{source.name}-{source.identity}" / "selections"
+        folder.mkdir(parents=True, exist_ok=True)
+        files = {name: folder / f"{name}-{hashlib.sha256(repr(pieces).encode()).hexdigest()[:12]}.json" for name, pieces in wanted.items()}
+        missing = {name: wanted[name] for name, file in files.items() if not file.exists()}
+        if missing:
+            self._say(f"noting what {', '.join(missing)} of {source.name} hold")
+            for name, content in _select(source, missing).items():
+                write_text(files[name], json.dumps(content))
+        return {name: Selection(file, json.loads(file.read_text())["bytes"]) for name, file in files.items()}
 
     def rehearsal(self, containers: Iterable[str]) -> Checkpoint:
         """Return the tiny checkpoint that a sample's process loads before the one that is timed."""
@@ -136,6 +161,21 @@ class Store:
         memory, available = int(max(source.shard_bytes) * _MEMORY_FACTOR), available_memory()
         if available is not None and memory > available:
             raise DoesNotFitError(f"{source.name}: making it needs {memory / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB can be had")
+
+
+def _select(source: Source, wanted: Mapping[str, Sequence[Piece]]) -> dict[str, dict[str, Any]]:
+    """Return {pieces: by shard, bytes, checksums} of each selection; each shard is made once."""
+    selected: dict[str, dict[str, Any]] = {name: {"pieces": [], "bytes": 0, "checksums": {}} for name in wanted}
+    for number, specs in enumerate(source.shards):
+        names = {spec.name for spec in specs}
+        here = {name: [piece for piece in pieces if piece.tensor in names] for name, pieces in wanted.items()}
+        tensors = source.make(number) if any(here.values()) else {}
+        for name, pieces in here.items():
+            cut = {piece.tensor: piece.of(tensors[piece.tensor]).contiguous() for piece in pieces}
+            selected[name]["pieces"].append([astuple(piece) for piece in pieces])
+            selected[name]["bytes"] += sum(tensor.nbytes for tensor in cut.values())
+            selected[name]["checksums"] |= checksums(cut)
+    return selected
 
 
 def known_digest(name: str, seed: int) -> str | None:

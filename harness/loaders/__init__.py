@@ -1,6 +1,7 @@
 """Loaders: each module holds the ways one library brings a checkpoint into memory.
 
-A module joins by lying in this folder with a tuple `LOADERS`. It may import nothing but the standard library when it is itself
+A module joins by lying in this folder with at least one of three tuples, which differ in what their loaders are asked for: everything
+(`LOADERS`), pieces of some tensors (`PART_LOADERS`), or one rank's share, brought up by all ranks together (`SHARE_LOADERS`). It may import nothing but the standard library when it is itself
 imported, so that every loader can be named, and its absence explained, where its library is missing.
 """
 
@@ -13,33 +14,54 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from harness.checkpoints.parts import Piece
+
 if TYPE_CHECKING:
     import torch
 
     Tensors = dict[str, torch.Tensor]
+
+EVERYTHING, PART, SHARE = "LOADERS", "PART_LOADERS", "SHARE_LOADERS"
+"""The names of a module's tuples, each a kind of loader."""
+
+Wanted = tuple[str, Sequence[Piece]]
+"""A file and the pieces asked for of its tensors."""
+
+
+@dataclass(frozen=True)
+class Shares:
+    """What a rank's loader is asked for: for each rank the files with its pieces, and which rank this one is."""
+
+    wanted: Sequence[Sequence[Wanted]]
+    rank: int
 
 
 @dataclass(frozen=True)
 class Loader:
     """One way to bring a checkpoint into memory.
 
-    `load(files, device, prepared)` gets the checkpoint's files (paths as text; more than one where it is sharded) and returns its
-    tensors by name. What `prepare(files, device)` returns is made before the clock starts and handed to `load`: only a ceiling may use
-    it. `reveal(loaded, files)` names the tensors in what `load` returned, after the clocks have stopped.
+    `load(asked, device, prepared)` returns tensors by name. In `LOADERS` it is asked for the checkpoint's files (paths as text; more than
+    one where it is sharded). In `PART_LOADERS` it is asked for a list of (file, pieces), a `Wanted` for each file that holds any, and
+    returns each piece under its tensor's name, contiguous and in memory of its own. In `SHARE_LOADERS` it is asked for `Shares` in a
+    process that has joined a `torch.distributed` group, and returns its own rank's pieces. What `prepare(asked, device)` returns is made
+    before the clock starts and handed to `load`: only a ceiling may use it. `reveal(loaded, asked)` names the tensors in what `load`
+    returned, after the clocks have stopped.
     """
 
     name: str
     container: str
-    load: Callable[[Sequence[str], str, Any], Tensors]
+    load: Callable[[Any, str, Any], Tensors]
     requires: tuple[str, ...] = ("torch",)
     supported: Callable[[], str | None] = lambda: None
     """Returns why the installed release cannot do this, or None; called with the required packages importable."""
-    reserve: Callable[[Sequence[str]], None] | None = None
+    reserve: Callable[[Any], None] | None = None
     """Called in the server before the fork, to hold memory that outlives a sample; it may start no thread. Only a ceiling may use it."""
-    prepare: Callable[[Sequence[str], str], Any] | None = None
-    reveal: Callable[[Tensors, Sequence[str]], Tensors] | None = None
+    prepare: Callable[[Any, str], Any] | None = None
+    reveal: Callable[[Tensors, Any], Tensors] | None = None
     memory: float = 1.0
     """Memory it holds at its peak, as a multiple of the checkpoint's bytes; what does not fit is left out by name."""
+    whole: bool = True
+    """Whether `memory` is of the whole checkpoint; else, where only a part is asked for, of that part."""
     ceiling: bool = False
     trusting: bool = False
     """Whether it runs what the file says; a person's own file is given to it only if they name it."""
@@ -52,18 +74,35 @@ class Loader:
         return self.supported()
 
 
-def loaders(module: str) -> dict[str, Loader]:
-    """Return the loaders of one module by name."""
-    return {loader.name: loader for loader in importlib.import_module(module).LOADERS}
+def loaders(module: str, kind: str = EVERYTHING) -> dict[str, Loader]:
+    """Return the loaders of one kind that a module holds, by name."""
+    return {loader.name: loader for loader in getattr(importlib.import_module(module), kind, ())}
 
 
-def all_loaders() -> dict[str, tuple[str, Loader]]:
-    """Return every loader of this folder by name, each with the module it comes from, in the modules' order of names."""
+def all_loaders(kind: str = EVERYTHING) -> dict[str, tuple[str, Loader]]:
+    """Return every loader of one kind in this folder by name, each with the module it comes from, in the modules' order of names."""
     return {
         name: (module.name, loader)
         for module in sorted(pkgutil.iter_modules(__path__, f"{__name__}."), key=lambda module: module.name)
-        for name, loader in loaders(module.name).items()
+        for name, loader in loaders(module.name, kind).items()
     }
+
+
+def key_of(module: str, name: str, kind: str = EVERYTHING) -> str:
+    """Return the text by which a server finds a loader."""
+    return f"{module}:{name}" if kind == EVERYTHING else f"{module}:{name}:{kind}"
+
+
+def label_of(key: str) -> str:
+    """Return the words by which a table names the loader of a key."""
+    _, name, *kind = key.split(":")
+    return f"{name}{ {PART: ', of a part', SHARE: ', over ranks'}[kind[0]] if kind else '' }"
+
+
+def by_key(key: str) -> tuple[str, Loader]:
+    """Return (kind, loader) of a key."""
+    module, name, *kind = key.split(":")
+    return (kind or [EVERYTHING])[0], loaders(module, (kind or [EVERYTHING])[0])[name]
 
 
 def merged(load_one: Callable[[str], Tensors], files: Sequence[str]) -> Tensors:
@@ -74,3 +113,28 @@ def merged(load_one: Callable[[str], Tensors], files: Sequence[str]) -> Tensors:
     for file in files:
         tensors.update(load_one(file))
     return tensors
+
+
+def then_cut(load: Callable[[Sequence[str], str, Any], Tensors], *, mapped: bool) -> Callable[[Sequence[Wanted], str, Any], Tensors]:
+    """Return what brings up pieces by loading whole files and cutting them out, for libraries that know no other way.
+
+    A piece is copied, so that the rest can go; a whole tensor is too where what was loaded is `mapped`, and kept as it is elsewhere.
+    """
+
+    def cut(wanted: Sequence[Wanted], device: str, prepared: Any) -> Tensors:
+        tensors: Tensors = {}
+        for file, pieces in wanted:
+            loaded = load([file], device, prepared)
+            for piece in pieces:
+                tensor = loaded[piece.tensor]
+                tensors[piece.tensor] = own(piece.of(tensor)) if mapped or piece.axis is not None else tensor
+        return tensors
+
+    return cut
+
+
+def own(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a contiguous copy of a tensor in memory of its own."""
+    import torch
+
+    return tensor.clone(memory_format=torch.contiguous_format)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from harness.loaders import Tensors
 
 _BLOCK = 1 << 20
-_DTYPES = {
+DTYPES = {
     "F64": "float64",
     "F32": "float32",
     "F16": "float16",
@@ -37,6 +37,7 @@ _DTYPES = {
     "U8": "uint8",
     "BOOL": "bool",
 }
+"""torch's name of each dtype a safetensors header can name."""
 
 _PAGE = mmap.PAGESIZE
 _LEAST_HELD = 1 << 20  # room for a rehearsal
@@ -45,38 +46,54 @@ _held: mmap.mmap | None = None
 
 
 def _reserve(files: Sequence[str]) -> None:
-    """Hold shared memory for the files' bytes in this process, from which samples are forked, in place of what it held before.
+    """Hold memory for the files' bytes in this process, from which samples are forked."""
+    hold(_needed(files))
+
+
+def hold(size: int) -> None:
+    """Hold `size` bytes of shared memory in this process, in place of what it held before.
 
     Taken by the sample itself it would be the very pages that evicting the file has just freed, and the read would have to wait for
     others: on a virtual machine whose host takes freed memory back, every second cold read took twice as long.
     """
     global _held
-    needed = max(_needed(files), _LEAST_HELD)
+    needed = max(size, _LEAST_HELD)
     if _held is None or len(_held) != needed:
         if _held is not None:
             _held.close()
         _held = mmap.mmap(-1, needed)
 
 
-def _prepare(files: Sequence[str], _device: str) -> tuple[dict[str, torch.Tensor], ThreadPoolExecutor]:
-    """Return a tensor over held memory for each file, every page of it there, and threads that have started.
+def held(size: int) -> torch.Tensor:
+    """Return `size` bytes of held memory, every page of it there.
 
     A byte of every page is overwritten: what an earlier sample read must not pass for what this one does.
     """
     import torch
 
-    if _held is None or len(_held) < _needed(files):
-        _reserve(files)
+    if _held is None or len(_held) < size:
+        hold(size)
     assert _held is not None
-    memory = torch.frombuffer(_held, dtype=torch.uint8)
+    memory = torch.frombuffer(_held, dtype=torch.uint8)[:size]
+    memory[::_PAGE] = 1
+    return memory
+
+
+def started_threads() -> ThreadPoolExecutor:
+    """Return threads that have started, as many as `threads()`."""
+    pool = ThreadPoolExecutor(threads())
+    list(pool.map(lambda _: None, range(threads())))
+    return pool
+
+
+def _prepare(files: Sequence[str], _device: str) -> tuple[dict[str, torch.Tensor], ThreadPoolExecutor]:
+    """Return a tensor over held memory for each file, and threads that have started."""
+    memory = held(_needed(files))
     buffers, start = {}, 0
     for file in files:
         buffers[file] = memory[start : start + Path(file).stat().st_size]
         start += _room(file)
-    memory[:start:_PAGE] = 1
-    pool = ThreadPoolExecutor(_threads())
-    list(pool.map(lambda _: None, range(_threads())))
-    return buffers, pool
+    return buffers, started_threads()
 
 
 def _needed(files: Sequence[str]) -> int:
@@ -88,23 +105,25 @@ def _room(file: str) -> int:
     return -(-Path(file).stat().st_size // _PAGE) * _PAGE
 
 
-def _threads() -> int:
+def threads() -> int:
+    """Return how many threads read: as many as there are processors, from two to four."""
     return max(2, min(4, os.cpu_count() or 1))
 
 
 def _read(files: Sequence[str], _device: str, prepared: tuple[dict[str, torch.Tensor], ThreadPoolExecutor]) -> Tensors:
     buffers, pool = prepared
     for file in files:
-        buffer = _view(buffers[file])
+        buffer = view(buffers[file])
         fd = os.open(file, os.O_RDONLY)
         try:
-            list(pool.map(lambda first, fd=fd, buffer=buffer: _read_every(fd, buffer, first), range(_threads())))
+            list(pool.map(lambda first, fd=fd, buffer=buffer: _read_every(fd, buffer, first), range(threads())))
         finally:
             os.close(fd)
     return buffers
 
 
-def _view(buffer: torch.Tensor) -> memoryview:
+def view(buffer: torch.Tensor) -> memoryview:
+    """Return a tensor of bytes as memory that can be read into."""
     import ctypes
 
     return memoryview((ctypes.c_char * buffer.numel()).from_address(buffer.data_ptr())).cast("B")
@@ -112,13 +131,17 @@ def _view(buffer: torch.Tensor) -> memoryview:
 
 def _read_every(fd: int, buffer: memoryview, first: int) -> None:
     """Read every n-th block of the file, from block number `first`, where n is the number of threads."""
-    for start in range(first * _BLOCK, len(buffer), _threads() * _BLOCK):
-        block = buffer[start : start + _BLOCK]
-        while block:
-            count = os.preadv(fd, [block], start)
-            if count == 0:
-                raise EOFError(f"the file ends at byte {start}")
-            start, block = start + count, block[count:]
+    for start in range(first * _BLOCK, len(buffer), threads() * _BLOCK):
+        read_into(fd, buffer[start : start + _BLOCK], start)
+
+
+def read_into(fd: int, block: memoryview, start: int) -> None:
+    """Fill `block` from byte `start` of a file; raises `EOFError` where the file ends before."""
+    while block:
+        count = os.preadv(fd, [block], start)
+        if count == 0:
+            raise EOFError(f"the file ends at byte {start}")
+        start, block = start + count, block[count:]
 
 
 def _name_tensors(buffers: Tensors, files: Sequence[str]) -> Tensors:
@@ -133,7 +156,7 @@ def _name_tensors(buffers: Tensors, files: Sequence[str]) -> Tensors:
         for name, entry in header.items():
             if name != "__metadata__":
                 start, end = (8 + size + offset for offset in entry["data_offsets"])
-                dtype = getattr(torch, _DTYPES[entry["dtype"]])
+                dtype = getattr(torch, DTYPES[entry["dtype"]])
                 content = buffer[start:end]
                 if start % dtype.itemsize:
                     content = content.clone()  # a view as another dtype wants aligned bytes

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.loaders import Loader, merged
+from harness.loaders import Loader, Wanted, merged, own, then_cut
 
 if TYPE_CHECKING:
     from harness.loaders import Tensors
@@ -55,9 +55,35 @@ def _load_bytes(files: Sequence[str], device: str, _: Any) -> Tensors:
     return tensors if device == "cpu" else {name: tensor.to(device) for name, tensor in tensors.items()}
 
 
+def _slices(wanted: Sequence[Wanted], device: str, _: Any) -> Tensors:
+    """Ask for nothing but the pieces; what comes back lies in the mapped file, so it is copied."""
+    return {name: own(tensor) for name, tensor in _cut(wanted, device).items()}
+
+
+def _pread_slices(wanted: Sequence[Wanted], device: str, _: Any) -> Tensors:
+    return _cut(wanted, device, backend="pread")
+
+
+def _cut(wanted: Sequence[Wanted], device: str, **options: Any) -> Tensors:
+    from safetensors import safe_open
+
+    tensors = {}
+    for path, pieces in wanted:
+        with safe_open(path, framework="pt", device=device, **options) as file:
+            for piece in pieces:
+                name = piece.tensor
+                tensors[name] = file.get_tensor(name) if piece.axis is None else file.get_slice(name)[piece.index]
+    return tensors
+
+
 LOADERS = (
     Loader("safetensors-load-file", "safetensors", _load_file, _REQUIRES),
     Loader("safetensors-pread", "safetensors", _pread, _REQUIRES, _has_pread),
     Loader("safetensors-safe-open", "safetensors", _safe_open, _REQUIRES),
     Loader("safetensors-load-bytes", "safetensors", _load_bytes, _REQUIRES, memory=2.0),
+)
+PART_LOADERS = (
+    Loader("safetensors-get-slice", "safetensors", _slices, _REQUIRES, whole=False),
+    Loader("safetensors-load-file", "safetensors", then_cut(_load_file, mapped=True), _REQUIRES, whole=False),
+    Loader("safetensors-pread", "safetensors", _pread_slices, _REQUIRES, _has_pread, whole=False),
 )

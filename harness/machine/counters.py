@@ -46,6 +46,12 @@ def memory() -> Memory:
     return Memory(size("RssAnon"), size("RssFile"), size("VmHWM"))
 
 
+def proportional() -> int | None:
+    """Return this process's proportional set size in bytes (`/proc/self/smaps_rollup`): a page that n processes share counts as 1/n."""
+    size = _fields("/proc/self/smaps_rollup").get("Pss")
+    return int(size.split()[0]) * 1024 if size else None
+
+
 def reset_peak() -> bool:
     """Start the resident peak afresh (`/proc/self/clear_refs`, value 5); return whether the system let it."""
     try:

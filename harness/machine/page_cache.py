@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 import sys
 import tempfile
@@ -106,12 +107,12 @@ def warm(paths: Sequence[Path]) -> Residency:
     found = residency(paths)
     if found.cached == found.pages:
         return found
-    buffer = bytearray(_READ_BLOCK)
-    for path in paths:
-        with _opened(path) as fd:
-            offset = 0
-            while count := os.preadv(fd, [buffer], offset):
-                offset += count
+    with mmap.mmap(-1, _READ_BLOCK) as buffer:  # one that the C library allocated and freed would change how it serves those after it
+        for path in paths:
+            with _opened(path) as fd:
+                offset = 0
+                while count := os.preadv(fd, [buffer], offset):
+                    offset += count
     return residency(paths)
 
 

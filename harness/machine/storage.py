@@ -7,6 +7,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+_SYS = Path("/sys")
+
 
 @dataclass(frozen=True)
 class Storage:
@@ -23,12 +25,11 @@ class Storage:
 
 def storage(folder: Path) -> Storage:
     """Return what the kernel says of the storage under `folder` (`/proc/self/mountinfo` and sysfs, so Linux only beyond the sizes)."""
-    number = folder.stat().st_dev
-    major_minor = f"{os.major(number)}:{os.minor(number)}"
-    file_system, source = _mount(folder.resolve(), major_minor)
-    block = Path("/sys/dev/block") / major_minor
-    disk = block if (block / "queue").is_dir() else block.resolve().parent  # a partition has its queue in its disk
-    read_ahead = _line(Path("/sys/class/bdi") / major_minor / "read_ahead_kb") or _line(disk / "queue/read_ahead_kb")
+    device = device_of(folder)
+    file_system, source = _mount(folder.resolve(), device)
+    disk = _disk_of(device)
+    file = read_ahead_of(device)
+    read_ahead = _line(file) if file else None
     rotational = _line(disk / "queue/rotational")
     usage = shutil.disk_usage(folder)
     return Storage(
@@ -40,6 +41,23 @@ def storage(folder: Path) -> Storage:
         usage.total,
         usage.free,
     )
+
+
+def device_of(folder: Path) -> str:
+    """Return the device `folder` lies on as `major:minor`; raises `OSError` where there is no such folder."""
+    number = folder.stat().st_dev
+    return f"{os.major(number)}:{os.minor(number)}"
+
+
+def read_ahead_of(device: str) -> Path | None:
+    """Return the file of sysfs that holds the readahead of a device (`major:minor`), None where the kernel shows none."""
+    files = (_SYS / "class/bdi" / device / "read_ahead_kb", _disk_of(device) / "queue/read_ahead_kb")
+    return next((file for file in files if file.is_file()), None)
+
+
+def _disk_of(device: str) -> Path:
+    block = _SYS / "dev/block" / device
+    return block if (block / "queue").is_dir() else block.resolve().parent  # a partition has its queue in its disk
 
 
 def _mount(folder: Path, major_minor: str) -> tuple[str | None, str | None]:

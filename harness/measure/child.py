@@ -10,42 +10,69 @@ import json
 import mmap
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.checkpoints.checksum import Checksum, checksums
-from harness.machine.counters import counters, memory, reset_peak
+from harness.machine.counters import counters, memory, proportional, reset_peak
 from harness.measure.walk import touch
 
 if TYPE_CHECKING:
     from harness.loaders import Loader, Tensors
 
 NANO_PER_S = 1e9
+_SLACK_BYTES = 4096  # an allocator rounds up
 _MADV_POPULATE_WRITE = 23  # <asm-generic/mman-common.h>; Python's mmap does not name it
 
 
-def take(
-    loader: Loader, files: Sequence[str], rehearsal: Sequence[str], device: str, expected: Mapping[str, Checksum], touch_bytes: int
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Task:
+    """What a child is to load, and what it is held to."""
+
+    loader: Loader
+    asked: Any
+    """What the loader is given: files, files with pieces, or every rank's."""
+    rehearsal: Any
+    """The same of the tiny checkpoint."""
+    device: str
+    expected: Mapping[str, Checksum]
+    touch_bytes: int
+    private: bool = False
+    """Whether every tensor must be contiguous memory of its own."""
+    join: Callable[[], Callable[[], None]] | None = None
+    """Joins the other ranks' children and returns what waits until all have come to the same point."""
+
+
+def take(task: Task) -> dict[str, Any]:
     """Return one sample's measured fields: seconds as floats, sizes in bytes, None for what the system does not tell.
 
     Raises whatever the loader raises.
     """
+    loader, asked, device = task.loader, task.asked, task.device
+    meet = task.join() if task.join else _alone
     context_s = _make_context(device)
-    first_call_s = _rehearse(loader, rehearsal, device)
-    memory_touch_s = touch_memory(touch_bytes)
-    prepared = loader.prepare(files, device) if loader.prepare else None
+    first_call_s = _rehearse(loader, task.rehearsal, device)
+    memory_touch_s = touch_memory(task.touch_bytes)
+    prepared = loader.prepare(asked, device) if loader.prepare else None
+    pss_before = proportional() if task.join else None
     reset = reset_peak()
-    memory_before, before = memory(), counters()
+    memory_before = memory()
+    meet()
+    before = counters()
     start = time.perf_counter_ns()
-    loaded = loader.load(files, device, prepared)
+    loaded = loader.load(asked, device, prepared)
     returned = time.perf_counter_ns()
     _make_ready(loaded, device)
     ready = time.perf_counter_ns()
     after, memory_after = counters(), memory()
+    meet()
+    pss_after = proportional() if task.join else None
+    meet()  # a rank that left before the others had counted would make their shares of common pages larger
     walk_s = _repeat_walk(loaded, device)
     check_start = time.perf_counter_ns()
-    content_ok = _content(loader, loaded, files) == expected
+    content_ok = _content(loader, loaded, asked) == task.expected
     return {
         "context_s": context_s,
         "first_call_s": first_call_s,
@@ -61,7 +88,10 @@ def take(
         "peak_rss_bytes": memory_after.peak if reset else None,
         "anonymous_bytes": _grown(memory_before.anonymous, memory_after.anonymous),
         "mapped_bytes": _grown(memory_before.mapped, memory_after.mapped),
+        "pss_bytes": _grown(pss_before, pss_after),
         "content_ok": content_ok,
+        "not_private": not_private(loaded) if task.private and not loader.ceiling else None,
+        "started_ns": start,
     }
 
 
@@ -77,13 +107,45 @@ def run_and_leave(work: Any, pipe: int) -> None:
     os._exit(0)
 
 
-def first_call(loader: Loader, rehearsal: Sequence[str]) -> dict[str, Any]:
+def first_call(loader: Loader, rehearsal: Any, join: Callable[[], Callable[[], None]] | None = None) -> dict[str, Any]:
     """Return what the very first call of a loader in a process costs and which modules it imports: {first_call_s, modules}."""
     import sys
 
+    if join:
+        join()
     known = set(sys.modules)
     seconds = _rehearse(loader, rehearsal, "cpu")
     return {"first_call_s": seconds, "modules": sorted(set(sys.modules) - known)}
+
+
+def not_private(tensors: Tensors) -> str | None:
+    """Return what is wrong with the first CPU tensor that is no contiguous memory of its own, or None."""
+    files = [(start, end) for start, end, file in _mappings() if file]
+    for name, tensor in tensors.items():
+        held = tensor.untyped_storage()
+        if not tensor.is_contiguous():
+            return f"{name} is not contiguous"
+        if held.nbytes() > tensor.nbytes + _SLACK_BYTES:
+            return f"{name} holds {held.nbytes()} bytes of memory and fills {tensor.nbytes}"
+        if tensor.nbytes and not tensor.is_cuda and any(start <= tensor.data_ptr() < end for start, end in files):
+            return f"{name} lies in a mapped file"
+    return None
+
+
+def _mappings() -> Iterator[tuple[int, int, bool]]:
+    """Yield (first address, end, whether it is a file's) of every mapping of this process; nothing where the system does not tell."""
+    try:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        addresses, _, _, _, inode, *_ = line.split(maxsplit=5)
+        start, end = (int(address, 16) for address in addresses.split("-"))
+        yield start, end, inode != "0"
+
+
+def _alone() -> None:
+    """Meet nobody: most samples have one process."""
 
 
 def touch_memory(size: int) -> float:
@@ -95,7 +157,7 @@ def touch_memory(size: int) -> float:
     if size == 0:
         return 0.0
     start = time.perf_counter_ns()
-    with mmap.mmap(-1, size) as fresh:
+    with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as fresh:
         try:
             fresh.madvise(_MADV_POPULATE_WRITE)
         except (OSError, AttributeError):  # before Linux 5.14, and elsewhere
@@ -103,14 +165,14 @@ def touch_memory(size: int) -> float:
     return (time.perf_counter_ns() - start) / NANO_PER_S
 
 
-def _rehearse(loader: Loader, files: Sequence[str], device: str) -> float:
+def _rehearse(loader: Loader, asked: Any, device: str) -> float:
     """Do everything a sample does on a tiny checkpoint, so that what belongs to the process is paid; return the call's seconds."""
-    prepared = loader.prepare(files, device) if loader.prepare else None
+    prepared = loader.prepare(asked, device) if loader.prepare else None
     start = time.perf_counter_ns()
-    loaded = loader.load(files, device, prepared)
+    loaded = loader.load(asked, device, prepared)
     seconds = (time.perf_counter_ns() - start) / NANO_PER_S
     _make_ready(loaded, device)
-    _content(loader, loaded, files)
+    _content(loader, loaded, asked)
     counters(), memory()
     return seconds
 
@@ -143,8 +205,8 @@ def _repeat_walk(loaded: Tensors, device: str) -> float:
     return (time.perf_counter_ns() - start) / NANO_PER_S
 
 
-def _content(loader: Loader, loaded: Tensors, files: Sequence[str]) -> dict[str, Checksum]:
-    return checksums(loader.reveal(loaded, files) if loader.reveal else loaded)
+def _content(loader: Loader, loaded: Tensors, asked: Any) -> dict[str, Checksum]:
+    return checksums(loader.reveal(loaded, asked) if loader.reveal else loaded)
 
 
 def _grown(before: int | None, after: int | None) -> int | None:

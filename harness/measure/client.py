@@ -8,17 +8,18 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from harness.errors import WeighbridgeError
+from harness.measure.cache_state import residency, set_cache_state
 
-_ROOT = Path(__file__).parents[2]
-_GRACE_S = 30.0
-_PREPARE_TIMEOUT_S = 300.0
+ROOT = Path(__file__).parents[2]
+GRACE_S = 30.0
+PREPARE_TIMEOUT_S = 300.0
 
 Answer = dict[str, Any]
 
@@ -31,10 +32,16 @@ class Load:
     """The loader's key, `module:name`."""
     files: tuple[Path, ...]
     rehearsal: tuple[Path, ...]
-    checksums: Path
+    expected: tuple[Path, ...]
+    """The checksums of everything, or a selection for each rank."""
     device: str
     touch_bytes: int
     """How much memory to touch and give back before the load."""
+
+    def as_request(self) -> Answer:
+        """Return the load as a server is asked for it."""
+        request = {name: [str(file) for file in getattr(self, name)] for name in ("files", "rehearsal", "expected")}
+        return request | {"loader": self.loader, "device": self.device, "touch_bytes": self.touch_bytes}
 
 
 class Server:
@@ -43,7 +50,7 @@ class Server:
     def __init__(self, loaders: Mapping[str, list[str]], packages: Iterable[str], python: str = sys.executable) -> None:
         """`loaders` maps each loader's key `module:name` to the files of its rehearsal; `packages` are those whose versions are asked for."""
         self._python = python
-        self._prepare = {"do": "prepare", "loaders": dict(loaders), "packages": list(packages), "timeout_s": _PREPARE_TIMEOUT_S}
+        self._prepare = {"do": "prepare", "loaders": dict(loaders), "packages": list(packages), "timeout_s": PREPARE_TIMEOUT_S}
         self._process: subprocess.Popen[bytes] | None = None
         self.environment: Answer = {}
 
@@ -59,11 +66,18 @@ class Server:
         """Process id of the server, None when none is running."""
         return self._process.pid if self._process else None
 
+    def set_cache_state(self, cache_state: str, files: Sequence[Path]) -> tuple[float | None, str | None]:
+        """Set the cache state of files and return (resident fraction then, None), or (None, why it could not be set or read)."""
+        return set_cache_state(cache_state, files)
+
+    def residency(self, files: Sequence[Path]) -> float | None:
+        """Return the resident fraction of files, None where it cannot be read."""
+        return residency(files)
+
     def sample(self, load: Load, timeout_s: float) -> Answer:
         """Return what the child measured, or {"failure": …, "detail": …}; never raises for anything the load does."""
-        request = {"do": "sample", "timeout_s": timeout_s, "loader": load.loader, "checksums": str(load.checksums), "device": load.device}
-        request |= {"files": [str(file) for file in load.files], "rehearsal": [str(file) for file in load.rehearsal]}
-        return self._ask(request | {"touch_bytes": load.touch_bytes}, timeout_s + _GRACE_S)
+        request = {"do": "sample", "timeout_s": timeout_s}
+        return self._ask(request | load.as_request(), timeout_s + GRACE_S)
 
     def _ask(self, request: Answer, timeout_s: float) -> Answer:
         if self._process is None or self._process.poll() is not None:
@@ -79,10 +93,10 @@ class Server:
             [self._python, "-m", "harness.measure.server", str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])},
             start_new_session=True,  # Ctrl-C is for the orchestrator, which then ends the server in order
         )
-        answer = self._exchange(self._prepare, 2 * _PREPARE_TIMEOUT_S)
+        answer = self._exchange(self._prepare, 2 * PREPARE_TIMEOUT_S)
         if answer is None:
             raise WeighbridgeError(
                 f"{self._python} could not start the measuring server; its own message stands above. It needs torch: see README, Install"

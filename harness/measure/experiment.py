@@ -34,18 +34,18 @@ def order_of_block(seed: int, cell: str, block: int, arms: Sequence[str]) -> lis
     return order
 
 
-def stop_reason(blocks: int, spent_s: float, limits: Limits, precise: bool) -> str | None:
-    """Return why a cell with this many finished blocks is over ("precision", "rounds", "budget"), or None while it is not."""
+def stop_reason(blocks: int, whole: int, spent_s: float, limits: Limits, precise: bool) -> str | None:
+    """Return why a cell with this many finished blocks is over ("precision", "rounds", "budget"), or None while it is not.
+
+    `whole` of the blocks have a valid sample of every arm: those that have not are made up for, up to as many as an interval takes.
+    """
     if blocks >= limits.blocks:
         return "rounds"
     if limits.until_precise and blocks >= MINIMUM_BLOCKS and precise:
         return "precision"
     next_block_s = spent_s / blocks if blocks else 0.0
-    if (
-        limits.hard_s <= 0
-        or spent_s + next_block_s > limits.hard_s
-        or (blocks >= MINIMUM_BLOCKS and spent_s + next_block_s > limits.budget_s)
-    ):
+    enough = whole >= MINIMUM_BLOCKS or blocks >= 2 * MINIMUM_BLOCKS
+    if limits.hard_s <= 0 or spent_s + next_block_s > (min(limits.hard_s, limits.budget_s) if enough else limits.hard_s):
         return "budget"
     return None
 
@@ -53,6 +53,16 @@ def stop_reason(blocks: int, spent_s: float, limits: Limits, precise: bool) -> s
 def spent(samples: Sequence[Sample]) -> float:
     """Return the seconds that samples took, the setting of their cache states included."""
     return sum(sample.prepare_s + sample.sample_s for sample in samples)
+
+
+def whole_blocks(samples: Sequence[Sample]) -> int:
+    """Return in how many blocks every arm has a valid sample, arms that never had one aside: no block will be whole for those."""
+    hopeful = {sample.loader for sample in samples if sample.valid}
+    arms: dict[int, set[str]] = {}
+    for sample in samples:
+        if sample.valid:
+            arms.setdefault(sample.block, set()).add(sample.loader)
+    return sum(valid == hopeful for valid in arms.values())
 
 
 def run_blocks(
@@ -72,9 +82,13 @@ def run_blocks(
     done = {(sample.block, sample.loader) for sample in samples}
     for block in itertools.count():
         missing = [(position, arm) for position, arm in enumerate(order(block)) if (block, arm) not in done]
-        if len(missing) == len(arms) and (reason := stop_reason(block, spent(samples), limits, precise(samples))):
+        if len(missing) == len(arms) and (reason := _over(block, samples, limits, precise)):
             yield reason  # only between blocks: one that has been begun is finished
             return
         for position, arm in missing:
             samples.append(take(arm, block, position))
             yield samples[-1]
+
+
+def _over(block: int, samples: Sequence[Sample], limits: Limits, precise: Callable[[Sequence[Sample]], bool]) -> str | None:
+    return stop_reason(block, whole_blocks(samples), spent(samples), limits, precise(samples))

@@ -67,6 +67,18 @@ class Sample:
     mapped_bytes: int | None = None
     """Growth of mapped file pages from the start to `ready`; they are the page cache's own and can be dropped."""
     content_ok: bool | None = None
+    part: str | None = None
+    """What part of the checkpoint was asked for; None where it was everything."""
+    ranks: int | None = None
+    """How many processes loaded together, each its share; times are then the slowest rank's, memory the largest, counts the sum."""
+    read_ahead_kb: int | None = None
+    """The device's readahead while this was taken, where it was set for the purpose; what it is otherwise stands in the manifest."""
+    requested_bytes: int | None = None
+    """Size of the pieces asked for, over all ranks; None where everything was."""
+    pss_bytes: int | None = None
+    """Growth of the proportional set size, all ranks holding their share; a page that n processes share counts as 1/n."""
+    per_rank: list[dict[str, Any]] | None = None
+    """Each rank's own figures, by rank."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the sample as its line of `samples.jsonl` holds it."""
@@ -86,6 +98,7 @@ REASONS = {
     "server-died": "the server of the environment died",
     "unprepared": "the cache state could not be set or read",
     "wrong-content": "the tensors are not the checkpoint's",
+    "not-private": "a tensor is no contiguous memory of its own: it lies in a mapped file or holds more than it fills",
     "not-cold": "part of the file was in the page cache before",
     "not-warm": "part of the file was missing from the page cache before",
     "storage-unknown": "the system does not tell what was read from storage",
@@ -105,9 +118,11 @@ class Judgement:
 
 
 def judge(cache_state: str, resident_before: float, size: int, answer: dict[str, Any]) -> Judgement:
-    """Return whether a sample counts, from the cache state asked for, the residency proved before, the tensors' bytes and the child's answer."""
+    """Return whether a sample counts, from the cache state asked for, the residency proved before, the bytes asked for and the child's answer."""
     if "failure" in answer:
         return Judgement(False, answer["failure"], answer["detail"])
+    if answer.get("not_private"):
+        return Judgement(False, "not-private", answer["not_private"])
     if not answer["content_ok"]:
         return Judgement(False, "wrong-content", "a tensor's name, dtype, shape or bytes differ")
     read = answer["storage_read_bytes"]
@@ -117,7 +132,7 @@ def judge(cache_state: str, resident_before: float, size: int, answer: dict[str,
         if read is None:
             return Judgement(False, "storage-unknown", "no /proc/self/io")
         if read < STORAGE_AT_LEAST * size:
-            return Judgement(False, "storage-short", f"{read} bytes read from storage for {size} bytes of tensors")
+            return Judgement(False, "storage-short", f"{read} bytes read from storage for {size} bytes asked for")
         return Judgement(True)
     if resident_before < WARM_AT_LEAST:
         return Judgement(False, "not-warm", f"{resident_before:.4f} of the file was resident before")

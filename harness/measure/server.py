@@ -18,18 +18,23 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import Any, TextIO
 
 from harness import loaders
 from harness.checkpoints.checksum import Checksum
+from harness.checkpoints.parts import Piece
+from harness.machine import page_cache
 from harness.machine.heap import collapse_heap
 from harness.machine.lifeline import die_with_parent
 from harness.measure import child
 
 Answer = dict[str, Any]
+
+_REHEARSED = (Piece("a", 0, 1, 3), Piece("b"), Piece("c", 1, 0, 1))
 
 _ABSOLUTE_PATH = re.compile(r"(?<![\w.…/])/(?:[^\s/'\":,;<>()]+/)+([^\s/'\":,;<>()]*)")
 
@@ -39,7 +44,7 @@ def main() -> None:
     die_with_parent(int(sys.argv[1]))
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what a library prints must not pass for an answer
-    handlers: dict[str, Callable[[Answer], Answer]] = {"prepare": _prepare, "sample": _sample}
+    handlers: dict[str, Callable[[Answer], Answer]] = {"prepare": prepare, "sample": _sample}
     for line in sys.stdin:
         request = json.loads(line)
         _reply(answers, handlers[request.pop("do")](request))
@@ -106,20 +111,21 @@ def without_paths(text: str) -> str:
     return _ABSOLUTE_PATH.sub(r"…/\1", text)
 
 
-def _prepare(request: Answer) -> Answer:
+def prepare(request: Answer, join: Callable[[], Callable[[], None]] | None = None) -> Answer:
     """Import the loaders' libraries and whatever their first calls import; tell which are absent, the first calls' cost and versions."""
     start = time.perf_counter()
     import torch
 
     absent, first_calls, modules = {}, {}, set()
-    for key, rehearsal in request["loaders"].items():
-        loader = _loader(key)
+    for key, files in request["loaders"].items():
+        kind, loader = loaders.by_key(key)
         if reason := loader.absence():
             absent[key] = reason
             continue
         for package in loader.requires:
             importlib.import_module(package)
-        answer = fork(lambda loader=loader, rehearsal=rehearsal: child.first_call(loader, rehearsal), request["timeout_s"])  # type: ignore[misc]
+        rehearsal = rehearsal_of(kind, files, 0, 1)
+        answer = fork(lambda loader=loader, rehearsal=rehearsal: child.first_call(loader, rehearsal, join), request["timeout_s"])  # type: ignore[misc]
         if "failure" in answer:
             absent[key] = f"its rehearsal {answer['failure']}: {answer['detail']}"
             continue
@@ -128,6 +134,7 @@ def _prepare(request: Answer) -> Answer:
     for module in sorted(modules):
         with suppress(Exception):  # one that only exists in the middle of a call is not needed outside of it
             importlib.import_module(module)
+    _warm_libraries()
     gc.collect()
     gc.freeze()  # what is here by now is no garbage, and a collection in a child would copy every page of it
     huge_bytes = collapse_heap()
@@ -142,26 +149,56 @@ def _prepare(request: Answer) -> Answer:
     }
 
 
+def _warm_libraries() -> None:
+    """Read every file this process maps, so that no load has to fetch the code it runs from storage: that would pass for its own bytes."""
+    with suppress(OSError), open("/proc/self/maps", encoding="utf-8") as maps:
+        files = {fields[5] for line in maps if len(fields := line.split(maxsplit=5)) == 6 and fields[5].startswith("/")}
+        for file in sorted(files):
+            with suppress(OSError):  # a device, or a file that has been replaced since
+                page_cache.warm([Path(file.rstrip("\n"))])
+
+
 def _sample(request: Answer) -> Answer:
-    loader, expected = _loader(request["loader"]), _checksums(request["checksums"])
-    files, rehearsal, device = request["files"], request["rehearsal"], request["device"]
+    kind, loader = loaders.by_key(request["loader"])
+    asked, expected = asked_for(kind, request["files"], request["expected"], 0)
     if loader.reserve:
-        loader.reserve(files)
-    return fork(lambda: child.take(loader, files, rehearsal, device, expected, request["touch_bytes"]), request["timeout_s"])
+        loader.reserve(asked)
+    rehearsal = rehearsal_of(kind, request["rehearsal"], 0, 1)
+    task = child.Task(loader, asked, rehearsal, request["device"], expected, request["touch_bytes"], kind != loaders.EVERYTHING)
+    return fork(lambda: child.take(task), request["timeout_s"])
+
+
+def asked_for(kind: str, files: Sequence[str], expected: Sequence[str], rank: int) -> tuple[Any, dict[str, Checksum]]:
+    """Return what a loader of a kind is given, and the checksums of what it is to return.
+
+    `expected` names a file of checksums for everything, and of a selection for each rank otherwise.
+    """
+    if kind == loaders.EVERYTHING:
+        return files, _read(expected[0])
+    if kind == loaders.PART:
+        return _wanted(files, _read(expected[rank])), _read(expected[rank])["checksums"]
+    shares = [_wanted(files, _read(selection)) for selection in expected]
+    return loaders.Shares(shares, rank), _read(expected[rank])["checksums"]
+
+
+def rehearsal_of(kind: str, files: Sequence[str], rank: int, ranks: int) -> Any:
+    """Return what a loader of a kind is given of the tiny checkpoint: for a part, whole tensors, rows and columns."""
+    wanted = [(file, _REHEARSED) for file in files]
+    if kind == loaders.SHARE:
+        return loaders.Shares([wanted] * ranks, rank)
+    return files if kind == loaders.EVERYTHING else wanted
+
+
+def _wanted(files: Sequence[str], selection: dict[str, Any]) -> list[loaders.Wanted]:
+    pieces = ([Piece(*piece) for piece in of_file] for of_file in selection["pieces"])
+    return [(file, of_file) for file, of_file in zip(files, pieces, strict=True) if of_file]
 
 
 @cache
-def _loader(key: str) -> loaders.Loader:
-    """Return the loader of a key `module:name`."""
-    module, _, name = key.partition(":")
-    return loaders.loaders(module)[name]
-
-
-@cache
-def _checksums(path: str) -> dict[str, Checksum]:
+def _read(path: str) -> dict[str, Any]:
     with open(path, encoding="utf-8") as file:
-        expected: dict[str, Checksum] = json.load(file)
-        return expected
+        content: dict[str, Any] = json.load(file)
+        return content
 
 
 def _version(package: str) -> str | None:

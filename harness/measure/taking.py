@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from harness.checkpoints.store import Artifact, Checkpoint
+from harness.checkpoints.store import Checkpoint, Selection
 from harness.loaders import Loader
-from harness.machine import page_cache
 from harness.machine.description import available_memory
+from harness.measure.cell import Cell
 from harness.measure.client import Load, Server
+from harness.measure.ranks import SomeRanks
 from harness.measure.sample import SCHEMA, Sample, judge
 
 _SLOWEST_BYTES_PER_S = 20e6
 _TIMEOUT_AT_LEAST_S = 60.0
 _MEMORY_RESERVE = 1 << 30
+_MEASURED = {field.name for field in fields(Sample)} - {"detail"}
 
 
 @dataclass(frozen=True)
@@ -26,26 +28,11 @@ class Arm:
     """A loader in an environment: what one cell compares with others."""
 
     key: str
-    """`module:name`, by which the server finds the loader."""
+    """By which the server finds the loader."""
     loader: Loader
     environment: str
-    server: Server
+    server: Server | SomeRanks
     rehearsal: tuple[Path, ...]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Scenario x checkpoint x cache state x device."""
-
-    scenario: str
-    checkpoint: str
-    cache_state: str
-    device: str
-
-    @property
-    def name(self) -> str:
-        """One line that names the cell in tables, seeds and test ids."""
-        return f"{self.scenario}/{self.checkpoint}/{self.cache_state}/{self.device}"
 
 
 @dataclass(frozen=True)
@@ -57,34 +44,36 @@ class Place:
     position: int
 
 
-def take_sample(cell: Cell, checkpoint: Checkpoint, arm: Arm, place: Place, timeout_s: float | None = None) -> Sample:
-    """Return one sample of one arm, valid or not; raises only where the harness itself is at fault."""
+def take_sample(
+    cell: Cell, checkpoint: Checkpoint, arm: Arm, place: Place, selected: Sequence[Selection] = (), timeout_s: float | None = None
+) -> Sample:
+    """Return one sample of one arm, valid or not; raises only where the harness itself is at fault.
+
+    `selected` is what is asked for of the checkpoint, by each rank where there are several; nothing stands for everything.
+    """
     artifact = checkpoint.artifacts[arm.loader.container]
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-    # Warm loads become repeatable by it. Cold ones do not: what they fill beside their own memory is the page cache, in larger pieces.
-    touch_bytes = min(int(checkpoint.bytes * arm.loader.memory), room()) if cell.cache_state == "warm" else 0
+    ranks = cell.ranks or 1
+    touch_bytes = _memory_to_touch(checkpoint, arm.loader, selected, ranks) if cell.cache_state == "warm" else 0
     start = time.perf_counter()
-    before, problem = _prepare(cell.cache_state, artifact)
+    before, problem = arm.server.set_cache_state(cell.cache_state, artifact.files)
     prepared = time.perf_counter()
     answer: dict[str, Any] = {"failure": "unprepared", "detail": problem}
     if before is not None:
-        load = Load(arm.key, artifact.files, arm.rehearsal, checkpoint.checksums_file, cell.device, touch_bytes)
-        answer = arm.server.sample(load, timeout_s or sample_timeout(checkpoint.bytes))
+        expected = tuple(selection.file for selection in selected) or (checkpoint.checksums_file,)
+        load = Load(arm.key, artifact.files, arm.rehearsal, expected, cell.device, touch_bytes)
+        answer = arm.server.sample(load, timeout_s or sample_timeout(checkpoint.bytes * ranks))
     done = time.perf_counter()
-    judgement = judge(cell.cache_state, before if before is not None else -1.0, checkpoint.bytes, answer)
-    measured = {name: value for name, value in answer.items() if name not in ("failure", "detail")}
+    judgement = judge(cell.cache_state, before if before is not None else -1.0, _least_read(checkpoint, selected), answer)
     return Sample(
         schema=SCHEMA,
         run=place.run,
-        scenario=cell.scenario,
-        checkpoint=cell.checkpoint,
+        **cell.as_json(),
         format=artifact.format,
         bytes=checkpoint.bytes,
         tensors=checkpoint.tensors,
         loader=arm.loader.name,
         environment=arm.environment,
-        device=cell.device,
-        cache_state=cell.cache_state,
         block=place.block,
         position=place.position,
         started_at=started_at,
@@ -92,12 +81,27 @@ def take_sample(cell: Cell, checkpoint: Checkpoint, arm: Arm, place: Place, time
         sample_s=round(done - prepared, 9),
         memory_touch_bytes=touch_bytes,
         resident_before=before,
-        resident_after=_residency_now(artifact),
+        resident_after=arm.server.residency(artifact.files),
         valid=judgement.valid,
         reason=judgement.reason,
         detail=judgement.detail,
-        **measured,
+        requested_bytes=sum(selection.bytes for selection in selected) if selected else None,
+        **{name: value for name, value in answer.items() if name in _MEASURED},
     )
+
+
+def _memory_to_touch(checkpoint: Checkpoint, loader: Loader, selected: Sequence[Selection], ranks: int) -> int:
+    """Return how much memory each process touches before a warm load: what its load will hold, or its share of what there is.
+
+    Warm loads become repeatable by it. Cold ones do not: what they fill beside their own memory is the page cache, in larger pieces.
+    """
+    part = max((selection.bytes for selection in selected), default=0)
+    return min(int(loader.memory * checkpoint.bytes if loader.whole else 0) + part, room() // ranks)
+
+
+def _least_read(checkpoint: Checkpoint, selected: Sequence[Selection]) -> int:
+    """Return the fewest bytes that a cold load must fetch: what several ranks ask for is read once, and is never more than there is."""
+    return min(sum(selection.bytes for selection in selected), checkpoint.bytes) if selected else checkpoint.bytes
 
 
 def room() -> int:
@@ -109,19 +113,3 @@ def room() -> int:
 def sample_timeout(size: int) -> float:
     """Return after how many seconds a load of `size` bytes counts as hung."""
     return max(_TIMEOUT_AT_LEAST_S, size / _SLOWEST_BYTES_PER_S)
-
-
-def _prepare(cache_state: str, artifact: Artifact) -> tuple[float | None, str | None]:
-    """Return (resident fraction of the artifact once it was set, None), or (None, why it could not be)."""
-    set_state: dict[str, Callable[..., page_cache.Residency]] = {"cold": page_cache.evict, "warm": page_cache.warm}
-    try:
-        return set_state[cache_state](artifact.files).fraction, None
-    except OSError as error:
-        return None, f"{type(error).__name__}: {error.strerror}"
-
-
-def _residency_now(artifact: Artifact) -> float | None:
-    try:
-        return page_cache.residency(artifact.files).fraction
-    except OSError:
-        return None

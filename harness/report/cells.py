@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.loaders import label_of
+from harness.measure.cell import Cell as CellKey
 from harness.measure.sample import Sample
-from harness.verdicts.cells import CEILING, ArmSummary, CellKey, by_cell, paired_ratios, summarise
+from harness.verdicts.cells import CEILING, ArmSummary, by_cell, paired_ratios, summarise
 from harness.verdicts.statistics import estimate
 
 FULL_LOAD = "full-load"
@@ -20,10 +22,7 @@ CLAIMED_BYTES = 500_000_000
 class Cell:
     """One cell of a run; `record` is what the manifest says of it, empty where it says nothing."""
 
-    scenario: str
-    checkpoint: str
-    cache_state: str
-    device: str
+    key: CellKey
     samples: tuple[Sample, ...]
     arms: tuple[ArmSummary, ...]
     record: Mapping[str, Any]
@@ -32,7 +31,27 @@ class Cell:
     @property
     def name(self) -> str:
         """The cell as the manifest names it, such as `full-load/gpt2/cold/cpu`."""
-        return "/".join((self.scenario, self.checkpoint, self.cache_state, self.device))
+        return self.key.name
+
+    @property
+    def scenario(self) -> str:
+        """What was asked of the loaders."""
+        return self.key.scenario
+
+    @property
+    def checkpoint(self) -> str:
+        """What was loaded."""
+        return self.key.checkpoint
+
+    @property
+    def cache_state(self) -> str:
+        """`cold` or `warm`."""
+        return self.key.cache_state
+
+    @property
+    def device(self) -> str:
+        """Where the tensors went."""
+        return self.key.device
 
     @property
     def reason(self) -> str | None:
@@ -67,15 +86,21 @@ class Cell:
 
 def cells_of(manifest: Mapping[str, Any], samples: Sequence[Sample]) -> list[Cell]:
     """Return every cell that has a sample or stands in the manifest: by scenario, size, checkpoint and device, cold before warm."""
-    recorded = {key: record for record in manifest.get("cells") or () if (key := _key(record))}
+    recorded = {key: record for record in manifest.get("cells") or () if (key := CellKey.recorded(record))}
     taken = by_cell(samples)
     cells = []
     for key in {**taken, **recorded}:
         of_cell = taken.get(key, [])
-        known = (manifest.get("checkpoints") or {}).get(key[1]) or {}
+        known = (manifest.get("checkpoints") or {}).get(key.checkpoint) or {}
         size = of_cell[0].bytes if of_cell else known.get("bytes")
-        cells.append(Cell(*key, tuple(of_cell), tuple(summarise(of_cell)), recorded.get(key, {}), size))
-    return sorted(cells, key=lambda cell: (cell.scenario, cell.bytes or 0, cell.checkpoint, cell.device, cell.cache_state))
+        cells.append(Cell(key, tuple(of_cell), tuple(summarise(of_cell)), recorded.get(key, {}), size))
+    return sorted(cells, key=_place)
+
+
+def _place(cell: Cell) -> tuple[Any, ...]:
+    """Return what cells are put in order by; parts stay in the order they were taken."""
+    key = cell.key
+    return key.scenario, cell.bytes or 0, key.checkpoint, key.device, key.ranks or 0, key.cache_state, key.read_ahead_kb or 0
 
 
 def nearest_to_claim(cells: Iterable[Cell]) -> str | None:
@@ -115,7 +140,7 @@ def shortfalls(manifest: Mapping[str, Any], cells: Sequence[Cell]) -> list[tuple
     rows = [("skipped", str(entry.get("what")), str(entry.get("reason"))) for entry in manifest.get("skipped") or ()]
     for environment, found in sorted((manifest.get("environments") or {}).items()):
         for loader, reason in sorted((found.get("absent") or {}).items()):
-            rows.append(("absent", f"{loader.rpartition(':')[2]} in environment {environment}", str(reason)))
+            rows.append(("absent", f"{label_of(loader)} in environment {environment}", str(reason)))
     for cell in cells:
         if cell.reason:
             kind, _, reason = cell.reason.partition(": ")
@@ -129,11 +154,6 @@ def shortfalls(manifest: Mapping[str, Any], cells: Sequence[Cell]) -> list[tuple
     for kind, what, reason in rows:
         together.setdefault((kind, reason), []).append(what)
     return [(kind, ", ".join(what), reason) for (kind, reason), what in together.items()]
-
-
-def _key(record: Mapping[str, Any]) -> CellKey | None:
-    parts = [str(record.get(part) or "") for part in ("scenario", "checkpoint", "cache_state", "device")]
-    return (parts[0], parts[1], parts[2], parts[3]) if all(parts) else None
 
 
 def _arm_of(arm: ArmSummary | Sample) -> tuple[str, str]:

@@ -32,7 +32,7 @@ from harness.report.tables import (
     shortfall_frame,
 )
 from harness.report.words import invalid_line, significant, size_text, slug
-from harness.verdicts.cells import REFERENCE
+from harness.verdicts.cells import REFERENCE, reference_of
 
 _READING = f"""
 *returned* is when the call gave back its tensors, *ready* when every page of every tensor had been touched. Each figure is a median
@@ -144,9 +144,10 @@ def _course(cell: Cell) -> str:
         parts.append(f"{len({sample.block for sample in cell.samples})} blocks, {len(cell.samples)} samples")
     if cell.record.get("stopped"):
         parts.append(f"stopped by {cell.record['stopped']}")
-    arm = cell.arm(REFERENCE)
+    reference = reference_of(cell.scenario)
+    arm = cell.arm(reference)
     if arm and arm.walk_s:
-        parts.append(f"the walk inside *ready* costs {significant(arm.walk_s * 1e3)} ms by itself (of `{REFERENCE}`)")
+        parts.append(f"the walk inside *ready* costs {significant(arm.walk_s * 1e3)} ms by itself (of `{reference}`)")
     rates = [
         sample.memory_touch_bytes / sample.memory_touch_s for sample in cell.samples if sample.memory_touch_bytes and sample.memory_touch_s
     ]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.loaders import label_of
 from harness.measure.sample import REASONS, Sample
 from harness.report.cells import Cell, invalid_counts, shortfalls
 from harness.report.words import megabytes, ratio_text, significant, size_text, spread, time_unit
@@ -60,7 +61,7 @@ def cell_table(cell: Cell) -> pd.DataFrame:
 def first_calls_frame(manifest: Mapping[str, Any]) -> pd.DataFrame:
     """Return what each loader's first call in a process took, in s, slowest first, in each environment."""
     calls = [
-        (key.rpartition(":")[2], environment, float(seconds))
+        (label_of(key), environment, float(seconds))
         for environment, found in (manifest.get("environments") or {}).items()
         for key, seconds in (found.get("first_calls") or {}).items()
         if seconds is not None

@@ -9,7 +9,7 @@ from typing import Any
 from harness.measure.sample import Sample
 from harness.report.cells import Cell, cells_of, shortfalls
 from harness.report.words import invalid_line, ratio_text, significant, size_text, time_text, time_unit
-from harness.verdicts.cells import CEILING, REFERENCE, ArmSummary
+from harness.verdicts.cells import CEILING, REFERENCE, ArmSummary, reference_of
 from harness.verdicts.statistics import Estimate
 
 WIDTH = 110
@@ -23,7 +23,9 @@ def cell_table(samples: Sequence[Sample]) -> str:
     cell = cells_of({}, samples)[0]
     factor, unit = time_unit(time for arm in cell.arms if arm.ready for time in (_median(arm.returned), _median(arm.ready)))
     blocks = len({sample.block for sample in cell.samples})
-    lines = _wrapped(f"{cell.name}: {size_text(cell.bytes)}, {cell.samples[0].tensors} tensors, {blocks} blocks; ratios to {REFERENCE}")
+    lines = _wrapped(
+        f"{cell.name}: {size_text(cell.bytes)}, {cell.samples[0].tensors} tensors, {blocks} blocks; ratios to {reference_of(cell.scenario)}"
+    )
     if any(not sample.valid for sample in cell.samples):
         lines += _wrapped(invalid_line(cell.samples))
     heads = ["loader", f"returned {unit}", f"ready {unit}", "ratio ready [interval]", "GB/s", "% of ceiling", "valid/taken"]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from harness.measure.sample import Sample
 from harness.report.cells import Cell, invalid_counts
-from harness.verdicts.cells import REFERENCE, ArmSummary
+from harness.verdicts.cells import ArmSummary, reference_of
 from harness.verdicts.statistics import Estimate
 
 DASH = "\u2013"
@@ -68,9 +68,10 @@ def spread(found: Estimate | None, otherwise: str, factor: float = 1.0, dash: st
 
 def ratio_text(cell: Cell, arm: ArmSummary, found: Estimate | None, dash: str = DASH) -> str:
     """Return a ratio to the reference loader with its interval, or why there is none."""
-    if arm.loader == REFERENCE and found:
+    reference = reference_of(cell.scenario)
+    if arm.loader == reference and found:
         return "1 (reference)"
-    return spread(found, "no reference" if cell.arm(REFERENCE) is None else "no pairs", dash=dash)
+    return spread(found, "no reference" if cell.arm(reference) is None else "no pairs", dash=dash)
 
 
 def invalid_line(samples: Sequence[Sample]) -> str:

@@ -6,12 +6,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.measure.cell import Cell
 from harness.measure.experiment import MINIMUM_BLOCKS
 from harness.measure.sample import Sample
 from harness.verdicts.statistics import Estimate, estimate
 
 REFERENCE = "safetensors-load-file"
-"""The loader every ratio is taken to."""
+"""The loader that ratios of whole loads are taken to."""
+REFERENCES = {"partial-load": "safetensors-get-slice", "sharded-load": "safetensors-get-slice"}
+"""The loader that ratios are taken to in scenarios that ask for less than everything."""
 CEILING = "ceiling-read"
 PRECISION = 0.05
 """A cell is known well enough when every ratio's interval lies within this half width, relative to its median."""
@@ -23,24 +26,24 @@ COUNTED = (
     "mapped_bytes",
     "peak_rss_bytes",
     "storage_read_bytes",
+    "resident_after",
+    "pss_bytes",
     "minor_faults",
     "major_faults",
 )
 """Fields of a sample of which a summary holds the plain median."""
-
-CellKey = tuple[str, str, str, str]
-"""(scenario, checkpoint, cache state, device)"""
 
 
 @dataclass(frozen=True)
 class ArmSummary:
     """One arm of one cell; times in s, rates in bytes/s, sizes in bytes; None where nothing valid tells."""
 
-    cell: CellKey
+    cell: Cell
     loader: str
     environment: str
     bytes: int
     tensors: int
+    requested_bytes: int | None
     taken: int
     valid: int
     invalid: Mapping[str, int]
@@ -51,12 +54,16 @@ class ArmSummary:
     ratio_ready: Estimate | None
     share_of_ceiling: Estimate | None
     """The ceiling's `ready` over this arm's, within blocks: 1 is as fast as a plain read of the same bytes."""
+    amplification: Estimate | None
+    """Bytes that storage gave over bytes asked for; None of a whole load."""
     walk_s: float | None
     cpu_s: float | None
     anonymous_bytes: float | None
     mapped_bytes: float | None
     peak_rss_bytes: float | None
     storage_read_bytes: float | None
+    resident_after: float | None
+    pss_bytes: float | None
     minor_faults: float | None
     major_faults: float | None
 
@@ -69,20 +76,20 @@ class ArmSummary:
 
     @property
     def rate(self) -> float | None:
-        """Bytes per second to `ready`."""
-        return self.bytes / self.ready.median if self.ready else None
+        """Bytes asked for per second to `ready`."""
+        return (self.requested_bytes or self.bytes) / self.ready.median if self.ready else None
 
 
-def cell_of(sample: Sample) -> CellKey:
-    """Return the cell a sample belongs to."""
-    return sample.scenario, sample.checkpoint, sample.cache_state, sample.device
+def reference_of(scenario: str) -> str:
+    """Return the loader that ratios are taken to in a scenario."""
+    return REFERENCES.get(scenario, REFERENCE)
 
 
-def by_cell(samples: Iterable[Sample]) -> dict[CellKey, list[Sample]]:
+def by_cell(samples: Iterable[Sample]) -> dict[Cell, list[Sample]]:
     """Return the samples of each cell, cells and samples in the order taken."""
-    cells: dict[CellKey, list[Sample]] = {}
+    cells: dict[Cell, list[Sample]] = {}
     for sample in samples:
-        cells.setdefault(cell_of(sample), []).append(sample)
+        cells.setdefault(Cell.of(sample), []).append(sample)
     return cells
 
 
@@ -108,7 +115,7 @@ def precise(samples: Sequence[Sample]) -> bool:
     sample has no figure to wait for.
     """
     arms = [arm for arm in summarise(samples) if arm.valid and arm.loader != CEILING]
-    compared = [arm for arm in arms if arm.loader != REFERENCE and arm.ratio_ready]
+    compared = [arm for arm in arms if arm.loader != reference_of(arm.cell.scenario) and arm.ratio_ready]
     figures = [figure for arm in compared for figure in (arm.ratio_ready, arm.ratio_returned)] or [arm.ready for arm in arms]
     return bool(figures) and all(figure is not None and figure.half_width <= PRECISION for figure in figures)
 
@@ -117,18 +124,20 @@ def _summary(arm: tuple[str, str], arms: Mapping[tuple[str, str], Sequence[Sampl
     loader, environment = arm
     samples = arms[arm]
     valid = [sample for sample in samples if sample.valid]
-    reference, ceiling = arms.get((REFERENCE, environment), ()), arms.get((CEILING, environment), ())
+    cell = Cell.of(samples[0])
+    reference, ceiling = arms.get((reference_of(cell.scenario), environment), ()), arms.get((CEILING, environment), ())
 
     def median(field: str) -> float | None:
         found = estimate([value for sample in valid if (value := getattr(sample, field)) is not None])
         return found.median if found else None
 
     return ArmSummary(
-        cell=cell_of(samples[0]),
+        cell=cell,
         loader=loader,
         environment=environment,
         bytes=samples[0].bytes,
         tensors=samples[0].tensors,
+        requested_bytes=samples[0].requested_bytes,
         taken=len(samples),
         valid=len(valid),
         invalid=Counter(sample.reason or "unknown" for sample in samples if not sample.valid),
@@ -137,5 +146,8 @@ def _summary(arm: tuple[str, str], arms: Mapping[tuple[str, str], Sequence[Sampl
         ratio_returned=estimate(paired_ratios(samples, reference, lambda sample: sample.returned_s)),
         ratio_ready=estimate(paired_ratios(samples, reference, lambda sample: sample.ready_s)),
         share_of_ceiling=estimate(paired_ratios(ceiling, samples, lambda sample: sample.ready_s)),
+        amplification=estimate(
+            [read / asked for sample in valid if (asked := sample.requested_bytes) and (read := sample.storage_read_bytes) is not None]
+        ),
         **{field: median(field) for field in COUNTED},
     )

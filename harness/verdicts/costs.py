@@ -29,10 +29,10 @@ class SampleCost:
 
 
 def sample_costs(samples: Iterable[Sample]) -> list[SampleCost]:
-    """Return what the valid samples of each checkpoint cost, smallest checkpoint first."""
+    """Return what the valid samples of each checkpoint cost, smallest checkpoint first; loads of less than everything are left aside."""
     checkpoints: dict[tuple[int, str], list[Sample]] = {}
     for sample in samples:
-        if sample.valid:
+        if sample.valid and sample.requested_bytes is None:
             checkpoints.setdefault((sample.bytes, sample.checkpoint), []).append(sample)
     return [_cost(checkpoint, size, found) for (size, checkpoint), found in sorted(checkpoints.items())]
 

@@ -25,7 +25,7 @@ def host_cache(samples: Iterable[Sample]) -> HostCache:
     first: dict[tuple[str, str], Sample] = {}
     later: dict[tuple[str, str], list[float]] = {}
     for sample in samples:
-        if sample.cache_state == "cold" and sample.valid and sample.ready_s is not None:
+        if sample.cache_state == "cold" and sample.valid and sample.ready_s is not None and sample.requested_bytes is None:
             file = (sample.checkpoint, sample.format)
             if file not in first:
                 first[file] = sample

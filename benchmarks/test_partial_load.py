@@ -1,0 +1,36 @@
+"""Partial load: some of a checkpoint's tensors, or some of each, as private memory; what storage gives for the bytes asked for."""
+
+from __future__ import annotations
+
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks.replay import Arm, replay
+from harness.checkpoints.layouts import LAYOUTS
+from harness.checkpoints.parts import PARTS, part
+from harness.loaders import PART, all_loaders
+from harness.measure.cell import Cell
+from harness.options import Options
+
+SCENARIO = "partial-load"
+CHECKPOINTS = {"smoke": ("all-minilm-l6-v2",), "default": ("gpt2",), "full": ("gpt2", "llama-3.2-1b", "mistral-7b-v0.1")}
+
+
+def plan(options: Options) -> dict[Cell, tuple[str, ...]]:
+    """Return the cells of this scenario with their arms; raises `WeighbridgeError` for a part that a named layout does not have."""
+    named = options.checkpoints if options.checkpoints is not None else CHECKPOINTS[options.profile]
+    parts, arms = options.parts or tuple(PARTS), options.arms(all_loaders(PART))
+    for checkpoint in named:
+        for name in options.parts or ():
+            part(name, checkpoint, LAYOUTS[checkpoint]().tensors)
+    return {
+        Cell(SCENARIO, checkpoint, cache_state, device, part=name, read_ahead_kb=kb): arms
+        for device in ("cpu", "cuda")
+        for checkpoint in (*named, *options.model_names())
+        for name in parts
+        for cache_state, kb in options.states()
+        if arms
+    }
+
+
+def test_partial_load(arm: Arm, benchmark: BenchmarkFixture) -> None:
+    replay(arm, benchmark)

@@ -1,0 +1,44 @@
+"""Sharded load: every rank of a tensor-parallel job brings up its own share, all together; the slowest rank is the sample."""
+
+from __future__ import annotations
+
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks.replay import Arm, replay
+from harness.checkpoints.layouts import LAYOUTS
+from harness.checkpoints.shares import shares
+from harness.loaders import PART, SHARE, all_loaders
+from harness.measure.cell import Cell
+from harness.options import Options
+
+SCENARIO = "sharded-load"
+CHECKPOINTS = {"smoke": ("bloom-slim",), "default": ("bloom-560m",), "full": ("bloom-560m",)}
+RANKS = {"smoke": (2,), "default": (8,), "full": (1, 2, 4, 8)}
+ARMS = ("safetensors-get-slice", "torch-load", "torch-load-mmap", "safetensors-scatter")
+"""Each rank slices; each unpickles everything and keeps its share; each maps the pickle and copies its share; one reads and scatters."""
+
+
+def plan(options: Options) -> dict[Cell, tuple[str, ...]]:
+    """Return the cells of this scenario with their arms; raises `WeighbridgeError` for a number of ranks that a layout cannot be split into.
+
+    A layout that nobody splits is left aside, unless ranks are asked for.
+    """
+    named = options.checkpoints if options.checkpoints is not None else CHECKPOINTS[options.profile]
+    known = {name: found for name, found in (all_loaders(PART) | all_loaders(SHARE)).items() if not found[1].ceiling}
+    ranks, arms = options.ranks or RANKS[options.profile], options.arms(known, ARMS)
+    split = [checkpoint for checkpoint in named if options.ranks or LAYOUTS[checkpoint]().heads]
+    for checkpoint in split:
+        for count in ranks:
+            shares(LAYOUTS[checkpoint](), count)
+    return {
+        Cell(SCENARIO, checkpoint, cache_state, device, ranks=count, read_ahead_kb=kb): arms
+        for device in ("cpu", "cuda")
+        for checkpoint in split
+        for count in ranks
+        for cache_state, kb in options.states()
+        if arms
+    }
+
+
+def test_sharded_load(arm: Arm, benchmark: BenchmarkFixture) -> None:
+    replay(arm, benchmark)

@@ -1,0 +1,62 @@
+"""One rank reads and hands every other its share, through `torch.distributed`: what loaders do that want one reader per storage."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from harness.checkpoints.parts import Piece
+from harness.loaders import Loader, Shares, own
+
+if TYPE_CHECKING:
+    import torch
+
+    from harness.loaders import Tensors
+
+
+def _scatter(asked: Shares, device: str, _: Any) -> Tensors:
+    """Return this rank's pieces: rank 0 maps each file and sends, tensor by tensor; what every rank holds whole is broadcast."""
+    from safetensors import safe_open
+
+    tensors = {}
+    for number, (path, pieces) in enumerate(asked.wanted[asked.rank]):
+        with safe_open(path, framework="pt", device=device) as file:
+            for place, piece in enumerate(pieces):
+                source = file.get_tensor(piece.tensor) if asked.rank == 0 else None
+                cuts = [wanted[number][1][place] for wanted in asked.wanted]
+                tensors[piece.tensor] = _share(source, cuts, _empty(file, piece, device))
+    return tensors
+
+
+def _empty(file: Any, piece: Piece, device: str) -> torch.Tensor:
+    """Return memory for a piece: its shape and dtype stand in the file's header, which every rank reads."""
+    import torch
+
+    found = file.get_slice(piece.tensor)
+    shape = list(found.get_shape())
+    if piece.axis is not None:
+        shape[piece.axis] = piece.stop - piece.start
+    return torch.empty(shape, dtype=_dtype(found.get_dtype()), device=device)
+
+
+def _share(source: torch.Tensor | None, cuts: list[Piece], target: torch.Tensor) -> torch.Tensor:
+    import torch.distributed as ranks
+
+    if cuts[0].axis is None:
+        if source is not None:
+            target.copy_(source)
+        ranks.broadcast(target, 0)
+    else:
+        ranks.scatter(target, [own(cut.of(source)) for cut in cuts] if source is not None else None, 0)
+    return target
+
+
+def _dtype(name: str) -> torch.dtype:
+    import torch
+
+    from harness.loaders.ceiling import DTYPES
+
+    found: torch.dtype = getattr(torch, DTYPES[name])
+    return found
+
+
+SHARE_LOADERS = (Loader("safetensors-scatter", "safetensors", _scatter, ("torch", "safetensors"), whole=False),)
