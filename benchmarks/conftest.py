@@ -6,7 +6,7 @@ A scenario is a test module with a function `plan(options)`, which returns its c
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from harness.errors import USAGE_EXIT, WeighbridgeError
 from harness.measure.cell import Cell
 from harness.measure.sample import Sample
 from harness.options import FLAGS, Options, parse
+from harness.plan import cheapest_first
 from harness.records.run_directory import BENCHMARK, RunDirectory
 from harness.session import Run
 
@@ -65,15 +66,28 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     )
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the cells in the order they are taken in, whatever file they come from."""
+    plan = _plan_of(items)
+    place = {cell: number for number, cell in enumerate(cheapest_first(plan, config.stash[_OPTIONS]))}
+    items.sort(key=lambda item: place[found[0]] if (found := _selected(item)) else -1)
+
+
+def _plan_of(items: Iterable[pytest.Item]) -> dict[Cell, tuple[str, ...]]:
+    plan: dict[Cell, tuple[str, ...]] = {}
+    for cell, loader in filter(None, map(_selected, items)):
+        plan[cell] = (*plan.get(cell, ()), loader)
+    return plan
+
+
 def _mark(cell: Cell) -> pytest.MarkDecorator:
     return pytest.mark.cpu if cell.device == "cpu" else pytest.mark.gpu
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Open the run once it is known what was selected: the cells and arms left after `-m` and `-k` are its plan."""
-    plan: dict[Cell, tuple[str, ...]] = {}
-    for cell, loader in filter(None, map(_selected, session.items)):
-        plan[cell] = (*plan.get(cell, ()), loader)
+    plan = _plan_of(session.items)
     if not plan or session.config.option.collectonly:
         return
     config = session.config

@@ -13,12 +13,14 @@ from harness.options import Options
 
 SCENARIO = "partial-load"
 CHECKPOINTS = {"smoke": ("all-minilm-l6-v2",), "default": ("gpt2",), "full": ("gpt2", "llama-3.2-1b", "mistral-7b-v0.1")}
+PARTS_OF = {"smoke": ("one-layer", "eighth-rows", "eighth-columns")}
 
 
 def plan(options: Options) -> dict[Cell, tuple[str, ...]]:
     """Return the cells of this scenario with their arms; raises `WeighbridgeError` for a part that a named layout does not have."""
     named = options.checkpoints if options.checkpoints is not None else CHECKPOINTS[options.profile]
-    parts, arms = options.parts or tuple(PARTS), options.arms(all_loaders(PART))
+    parts = options.parts or PARTS_OF.get(options.profile) or tuple(PARTS)
+    arms = options.arms(all_loaders(PART))
     for checkpoint in named:
         for name in options.parts or ():
             part(name, checkpoint, LAYOUTS[checkpoint]().tensors)

@@ -13,7 +13,7 @@ from harness.options import Options
 
 SCENARIO = "sharded-load"
 CHECKPOINTS = {"smoke": ("bloom-slim",), "default": ("bloom-560m",), "full": ("bloom-560m",)}
-RANKS = {"smoke": (2,), "default": (8,), "full": (1, 2, 4, 8)}
+RANKS = {"smoke": (2,), "default": (4,), "full": (1, 2, 4, 8)}
 ARMS = ("safetensors-get-slice", "torch-load", "torch-load-mmap", "safetensors-scatter")
 """Each rank slices; each unpickles everything and keeps its share; each maps the pickle and copies its share; one reads and scatters."""
 

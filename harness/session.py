@@ -19,9 +19,10 @@ from harness.measure.experiment import Limits, order_of_block, run_blocks, spent
 from harness.measure.sample import Sample
 from harness.measure.taking import Place, room, take_sample
 from harness.options import PROFILES, Options
+from harness.plan import Plan, block_cost, loader_of, size_of
 from harness.records.manifest import new_manifest, now, refuse_other_conditions
 from harness.records.run_directory import RunDirectory
-from harness.supply import CannotBeWeighedError, Plan, Supply
+from harness.supply import CannotBeWeighedError, Supply
 from harness.verdicts.cells import CEILING, by_cell, precise, summarise
 from harness.verdicts.host_cache import host_cache
 
@@ -172,7 +173,7 @@ class Run:
         left_out: dict[str, str] = {}
         available = room()
         for name in self._plan[cell]:
-            loader = self._supply.loader(cell, name)
+            loader = loader_of(cell, name)[1]
             artifact = checkpoint.artifacts.get(loader.container)
             if absent := self._supply.absence(cell, name):
                 left_out[name] = absent
@@ -196,16 +197,12 @@ class Run:
         if self._options.budget is not None:
             return Limits(self._profile.blocks, self._options.budget, self._options.budget)
         left = self._left()
-        costs = {other: self._block_cost(other) for other in self._plan if other not in self._weighed and self._refusal(other) is None}
+        costs = {
+            other: block_cost(other, arms, size_of(other.checkpoint, self._options))
+            for other, arms in self._plan.items()
+            if other not in self._weighed and self._refusal(other) is None
+        }
         return Limits(self._profile.blocks, left * costs[cell] / sum(costs.values()), left)
-
-    def _block_cost(self, cell: Cell) -> float:
-        """Return roughly what a block costs in s, from bytes and arms alone; only the cells' proportions matter."""
-        per_gb = 1.2 if cell.cache_state == "cold" else 0.8
-        size_gb, ranks = self._supply.size(cell.checkpoint) / 1e9, cell.ranks or 1
-        everything = cell.part is None and cell.ranks is None
-        loads = [ranks if everything or self._supply.loader(cell, name).whole else 0.5 for name in self._plan[cell]]
-        return sum((0.1 if ranks == 1 else 0.3) + load * size_gb * per_gb for load in loads)
 
     def _out_of_time(self) -> bool:
         """Return whether a run whose cells share one time has spent it: then not even a checkpoint is made."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -12,18 +12,16 @@ from harness.checkpoints.shares import missing, shares
 from harness.checkpoints.sources import Source, layout_source, person_source
 from harness.checkpoints.store import Checkpoint, DoesNotFitError, Selection, Store, known_digest
 from harness.errors import WeighbridgeError
-from harness.loaders import EVERYTHING, PART, SHARE, Loader, all_loaders, key_of
+from harness.loaders import key_of
 from harness.machine.description import PACKAGES
 from harness.measure.cell import Cell
 from harness.measure.client import Server
 from harness.measure.ranks import Ranks, SomeRanks
 from harness.measure.taking import Arm
 from harness.options import Options, model_name
+from harness.plan import Plan, kind_of, loader_of
 
 ENVIRONMENT = "reference"
-
-Plan = Mapping[Cell, tuple[str, ...]]
-"""The cells of a run, in the order they are to be taken, each with the loaders that are its arms."""
 
 
 class CannotBeWeighedError(WeighbridgeError):
@@ -35,7 +33,6 @@ class Supply:
 
     def __init__(self, store: Store, options: Options, plan: Plan, say: Callable[[str], None]) -> None:
         self._store, self._options, self._plan, self._say = store, options, plan, say
-        self._known = {kind: all_loaders(kind) for kind in (EVERYTHING, PART, SHARE)}
         self._stack = ExitStack()
         self._sources: dict[str, Source] = {}
         self._made: dict[str, Checkpoint | str] = {}
@@ -51,7 +48,7 @@ class Supply:
         """Return a checkpoint by name, made if need be; raises `CannotBeWeighedError` where it does not fit on this machine."""
         if name not in self._made:
             uses = [(cell, arm) for cell, arms in self._plan.items() if cell.checkpoint == name for arm in arms]
-            containers = sorted({self.loader(cell, arm).container for cell, arm in uses})
+            containers = sorted({loader_of(cell, arm)[1].container for cell, arm in uses})
             digest = known_digest(name, self._options.seed) if name in LAYOUTS else None
             try:
                 self._made[name] = self._store.checkpoint(self._source(name), containers, digest)
@@ -76,17 +73,6 @@ class Supply:
             known |= self._store.selections(self._source(cell.checkpoint), self._all_wanted(cell.checkpoint))
         return tuple(known[name] for name in wanted)
 
-    def size(self, name: str) -> int:
-        """Return a checkpoint's bytes, 0 where they are not known before it is made."""
-        made = self._made.get(name)
-        if isinstance(made, Checkpoint):
-            return made.bytes
-        return LAYOUTS[name]().bytes if name in LAYOUTS else 0
-
-    def loader(self, cell: Cell, name: str) -> Loader:
-        """Return the loader that an arm of a cell is."""
-        return self._known[self._kind(cell, name)][name][1]
-
     def environments(self, cell: Cell) -> dict[str, Any]:
         """Return what the environment under test said of itself, by name, the servers of all cells so far taken together."""
         self._server_of(cell)
@@ -104,7 +90,7 @@ class Supply:
 
     def arm(self, cell: Cell, name: str) -> Arm:
         """Return an arm of a cell."""
-        loader = self.loader(cell, name)
+        loader = loader_of(cell, name)[1]
         rehearsal = self._rehearsal({loader.container})
         return Arm(self._key(cell, name), loader, ENVIRONMENT, self._server_of(cell), rehearsal[loader.container])
 
@@ -125,7 +111,7 @@ class Supply:
     def _rehearsals(self, *, alone: bool) -> dict[str, list[str]]:
         """Return the rehearsal files of each loader that the cells of one server use, by key."""
         used = {
-            self._key(cell, name): self.loader(cell, name)
+            self._key(cell, name): loader_of(cell, name)[1]
             for cell, arms in self._plan.items()
             if (cell.ranks is None) == alone
             for name in arms
@@ -136,14 +122,8 @@ class Supply:
     def _rehearsal(self, containers: set[str]) -> dict[str, Any]:
         return {container: artifact.files for container, artifact in self._store.rehearsal(containers).artifacts.items()}
 
-    def _kind(self, cell: Cell, name: str) -> str:
-        if cell.part is None and cell.ranks is None:
-            return EVERYTHING
-        return PART if name in self._known[PART] else SHARE
-
     def _key(self, cell: Cell, name: str) -> str:
-        kind = self._kind(cell, name)
-        return key_of(self._known[kind][name][0], name, kind)
+        return key_of(loader_of(cell, name)[0], name, kind_of(cell, name))
 
     def _wanted(self, cell: Cell) -> dict[str, tuple[Piece, ...]]:
         """Return the pieces that each process of a cell asks for, by a name; raises `WeighbridgeError` where there are no such pieces."""

@@ -13,8 +13,8 @@ from harness.errors import WeighbridgeError
 from harness.measure.cell import Cell
 from harness.measure.sample import Sample
 from harness.options import Options, model_name, parse
+from harness.plan import Plan
 from harness.session import Run
-from harness.supply import Plan
 
 COLD, WARM = (Cell("full-load", "lora-1000", state, "cpu") for state in ("cold", "warm"))
 ARMS = ("safetensors-load-file", "ceiling-read")

@@ -1,0 +1,57 @@
+"""The plan of a run: its cells, the loaders that are their arms, and which cells come first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from harness.checkpoints.layouts import LAYOUTS
+from harness.loaders import EVERYTHING, PART, SHARE, Loader, all_loaders
+from harness.measure.cell import Cell
+from harness.options import Options, model_name
+
+Plan = Mapping[Cell, tuple[str, ...]]
+"""The cells of a run, in the order they are to be taken, each with the loaders that are its arms."""
+
+
+def kind_of(cell: Cell, name: str) -> str:
+    """Return which kind of loader an arm of a cell is."""
+    if cell.part is None and cell.ranks is None:
+        return EVERYTHING
+    return PART if name in all_loaders(PART) else SHARE
+
+
+def loader_of(cell: Cell, name: str) -> tuple[str, Loader]:
+    """Return (module, loader) of an arm of a cell."""
+    return all_loaders(kind_of(cell, name))[name]
+
+
+def cheapest_first(plan: Plan, options: Options) -> dict[Cell, tuple[str, ...]]:
+    """Return the plan with its cells in the order of what a block of theirs is likely to cost, both cache states of one together.
+
+    So the first tables come soon, and what a run has no time for is as few cells as can be.
+    """
+    cost = {cell: block_cost(cell, arms, size_of(cell.checkpoint, options)) for cell, arms in plan.items()}
+    together: dict[tuple[object, ...], float] = {}
+    for cell, seconds in cost.items():
+        together[_group(cell)] = max(seconds, together.get(_group(cell), 0.0))
+    return {cell: plan[cell] for cell in sorted(plan, key=lambda cell: together[_group(cell)])}
+
+
+def block_cost(cell: Cell, arms: tuple[str, ...], size: int) -> float:
+    """Return roughly what a block of a cell costs in s, from bytes and arms alone; only the cells' proportions matter."""
+    per_gb, ranks = (1.2 if cell.cache_state == "cold" else 1.0), cell.ranks or 1
+    loads = [ranks if kind_of(cell, name) == EVERYTHING or loader_of(cell, name)[1].whole else 0.5 for name in arms]
+    return sum((0.05 if ranks == 1 else 0.3) + load * size / 1e9 * per_gb for load in loads)
+
+
+def size_of(checkpoint: str, options: Options) -> int:
+    """Return a checkpoint's size in bytes, of the person's own that of its files."""
+    if checkpoint in LAYOUTS:
+        return LAYOUTS[checkpoint]().bytes
+    path = next(path for path in options.models if model_name(path, LAYOUTS) == checkpoint)
+    return path.stat().st_size if path.is_file() else sum(file.stat().st_size for file in Path(path).iterdir() if file.is_file())
+
+
+def _group(cell: Cell) -> tuple[object, ...]:
+    return cell.scenario, cell.checkpoint, cell.device, cell.part, cell.ranks
