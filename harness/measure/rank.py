@@ -159,8 +159,8 @@ def _orchestrator() -> tuple[socket.socket, Callable[[], int]]:
         return _connect(path, lambda: True), lambda: 0
     folder = tempfile.mkdtemp(prefix="weighbridge-")
     path = str(Path(folder, "ranks"))
-    command = [sys.executable, "-m", "pytest", "benchmarks/test_sharded_load.py", "--ranks", os.environ["WORLD_SIZE"], *sys.argv[1:]]
-    orchestrator = subprocess.Popen(command, env=os.environ | {SOCKET: path})
+    command = [sys.executable, "-m", "pytest", "benchmarks/test_sharded_load.py", "--ranks", os.environ["WORLD_SIZE"], "-m", "cpu"]
+    orchestrator = subprocess.Popen([*command, *sys.argv[1:]], env=os.environ | {SOCKET: path})
     return _connect(path, lambda: orchestrator.poll() is None), orchestrator.wait
 
 
