@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import __version__
-from harness.errors import USAGE_EXIT, WeighbridgeError
+from harness.errors import USAGE_EXIT, WeighbridgeError, unknown_name
 
 _REFERENCE = Path("results/reference")
 
@@ -52,6 +52,35 @@ def _doctor(asked: argparse.Namespace) -> int:
     return 0
 
 
+def _make_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoints", nargs="+", metavar="CHECKPOINT", help="names of layouts, as --checkpoints takes them")
+    parser.add_argument("--ranks", type=int, metavar="N", help="note the shares of this many ranks as well")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the content (default: 0)")
+    parser.add_argument("--store", type=Path, metavar="DIR", help="where to keep them (default: where runs keep theirs)")
+
+
+def _make(asked: argparse.Namespace) -> int:
+    from harness.checkpoints.formats import FORMATS
+    from harness.checkpoints.layouts import LAYOUTS
+    from harness.checkpoints.place import default_store
+    from harness.checkpoints.shares import shares_by_name
+    from harness.checkpoints.sources import layout_source
+    from harness.checkpoints.store import Store, known_digest
+
+    for name in asked.checkpoints:
+        if name not in LAYOUTS:
+            raise unknown_name("checkpoint", name, LAYOUTS)
+    layouts = [LAYOUTS[name]() for name in asked.checkpoints]
+    wanted = [shares_by_name(layout, asked.ranks) if asked.ranks is not None else {} for layout in layouts]
+    store = Store(asked.store or default_store(), print)
+    for layout, shared in zip(layouts, wanted, strict=True):
+        source = layout_source(layout, asked.seed)
+        made = store.checkpoint(source, FORMATS, known_digest(layout.name, asked.seed))
+        store.selections(source, shared)
+        print(f"{layout.name}: {made.bytes / 1e6:,.0f} MB in {', '.join(made.artifacts)}, digest {made.digest[:12]}")
+    return 0
+
+
 def _report_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run directories (default: every one in results/reference)")
     parser.add_argument(
@@ -82,6 +111,7 @@ def _report(asked: argparse.Namespace) -> int:
 
 
 _COMMANDS = {
+    "make": _Command("make checkpoints in the store ahead of a run, on a machine that takes part in one", _make_arguments, _make),
     "doctor": _Command(
         "say what this machine can do: cold or not and why, storage, processor, GPU, memory, loaders", _doctor_arguments, _doctor
     ),

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from harness.checkpoints.place import default_store
 from harness.errors import WeighbridgeError
-from harness.loaders import all_loaders
+from harness.loaders import EVERYTHING, PART, SHARE, all_loaders
 from harness.machine.description import NO_GPU, available_memory, describe_machine, packages
 from harness.machine.page_cache import Capability, capability
+from harness.machine.read_ahead import setting_refused
 from harness.machine.storage import storage
 
 
@@ -48,7 +49,8 @@ def _machine() -> Iterator[tuple[str, str]]:
 def _storage(folder: Path) -> Iterator[tuple[str, str]]:
     found = storage(folder)
     kind = {True: ", rotational by its own word", False: ", solid state by its own word", None: ""}[found.rotational]
-    ahead = f", readahead {found.read_ahead_kb} KiB" if found.read_ahead_kb is not None else ""
+    settable = "cannot be set by you" if setting_refused(folder) else "can be set"
+    ahead = f", readahead {found.read_ahead_kb} KiB ({settable})" if found.read_ahead_kb is not None else ""
     yield "store", str(folder)
     yield (
         "storage",
@@ -61,6 +63,14 @@ def _packages() -> Iterator[tuple[str, str]]:
 
 
 def _loaders() -> Iterator[tuple[str, str]]:
-    for number, (name, (_, loader)) in enumerate(all_loaders().items()):
+    kinds = {EVERYTHING: "everything", PART: "a part", SHARE: "shares over ranks"}
+    able: dict[str, list[str]] = {}
+    known = {}
+    for kind, words in kinds.items():
+        for name, (_, loader) in all_loaders(kind).items():
+            able.setdefault(name, []).append(words)
+            known[name] = loader
+    for number, (name, loader) in enumerate(known.items()):
         absent = loader.absence()
-        yield "loaders" if number == 0 else "", f"{name:<24}{f'no: {absent}' if absent else f'yes, reads {loader.container}'}"
+        reads = f"yes, reads {loader.container}: {', '.join(able[name])}"
+        yield "loaders" if number == 0 else "", f"{name:<24}{f'no: {absent}' if absent else reads}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.checkpoints.layouts import LAYOUTS
 from harness.checkpoints.parts import Piece, part
-from harness.checkpoints.shares import missing, shares
+from harness.checkpoints.shares import missing, shares_by_name
 from harness.checkpoints.sources import Source, layout_source, person_source
 from harness.checkpoints.store import Checkpoint, DoesNotFitError, Selection, Store, known_digest
 from harness.errors import WeighbridgeError
@@ -131,9 +131,9 @@ class Supply:
         if cell.part:
             return {cell.part: part(cell.part, cell.checkpoint, tensors)}
         if cell.ranks:
-            shared = shares(LAYOUTS[cell.checkpoint](), cell.ranks)
-            assert not missing(tensors, shared)
-            return {f"rank-{rank}-of-{cell.ranks}": share for rank, share in enumerate(shared)}
+            shared = shares_by_name(LAYOUTS[cell.checkpoint](), cell.ranks)
+            assert not missing(tensors, list(shared.values()))
+            return shared
         return {}
 
     def _all_wanted(self, checkpoint: str) -> dict[str, tuple[Piece, ...]]:

@@ -80,3 +80,29 @@ def test_the_committed_page_is_what_the_committed_runs_give(tmp_path: Path, monk
     }
     assert sorted(made) == sorted(committed)
     assert [path for path, content in made.items() if committed[path] != content] == []
+
+
+def test_make_leaves_a_checkpoint_and_the_shares_of_its_ranks_in_the_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["make", "lora-1000", "--store", str(tmp_path)]) == 0
+    assert "lora-1000: 4 MB in torch-zip, torch-legacy, pickle, safetensors, digest fa87a1702db3" in capsys.readouterr().out
+    (folder,) = tmp_path.iterdir()
+    assert (folder / "safetensors.receipt.json").exists()
+    assert main(["make", "lora-1000", "--store", str(tmp_path)]) == 0
+    assert "making" not in capsys.readouterr().out, "what is there is not made again"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["gpt5"], "unknown checkpoint 'gpt5'"),
+        (["bloom-slim", "--ranks", "3"], "bloom-slim cannot be split over 3 ranks: its 16 attention heads go evenly over 1, 2, 4, 8, 16 only"),
+        (["lora-1000", "--ranks", "2"], "lora-1000 cannot be split over ranks: no rule is known for how its matrices are shared out"),
+    ],
+)
+def test_make_refuses_what_cannot_be_made_in_one_line_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    assert main(["make", *arguments, "--store", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+    assert not any(tmp_path.iterdir())

@@ -44,6 +44,11 @@ def shares(layout: Layout, ranks: int) -> list[tuple[Piece, ...]]:
     return [tuple(_piece(layout, tensor, rank, ranks) for tensor in layout.tensors) for rank in range(ranks)]
 
 
+def shares_by_name(layout: Layout, ranks: int) -> dict[str, tuple[Piece, ...]]:
+    """Return `shares` by the names that the store keeps them under, in the order of ranks."""
+    return {f"rank-{rank}-of-{ranks}": share for rank, share in enumerate(shares(layout, ranks))}
+
+
 def split_axis(name: str) -> int | None:
     """Return the axis along which ranks share a tensor out, None for one that stands on each of them."""
     return 0 if name.endswith(_BY_ROWS) else 1 if name.endswith(_BY_COLUMNS) else None
