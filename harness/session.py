@@ -59,6 +59,7 @@ class Run:
         self.directory = resumed or RunDirectory.planned(options.results, options.profile)
         try:
             self._stack.enter_context(only_run(self.directory.path.resolve()))
+            restored = restore_left_over()
             store = Store(options.store or default_store(), self._say)
             self._capability = capability(store.folder)
             fresh = new_manifest(self.directory.name, options.recorded(), self._command, store.folder, self._capability)
@@ -68,7 +69,7 @@ class Run:
                 resumed.drop_unfinished_line()
             else:
                 self.directory.make()
-            self.manifest["read_ahead_restored"] = restore_left_over() or self.manifest.get("read_ahead_restored")
+            self.manifest["read_ahead_restored"] = restored or self.manifest.get("read_ahead_restored")
             self._folder = store.folder
             self._supply = Supply(store, options, self._plan, self._say)
             self._stack.callback(self._supply.close)

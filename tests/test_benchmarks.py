@@ -32,6 +32,7 @@ class Place:
 
     folder: Path
     store: Path
+    scenario: str = "benchmarks/test_full_load.py"
 
     @property
     def results(self) -> Path:
@@ -39,7 +40,7 @@ class Place:
 
     def command(self, *arguments: str) -> list[str]:
         folders = ("--store", str(self.store), "--results", str(self.results))
-        return [sys.executable, "-m", "pytest", "benchmarks/test_full_load.py", "-p", "no:cacheprovider", *folders, *arguments]
+        return [sys.executable, "-m", "pytest", self.scenario, "-p", "no:cacheprovider", *folders, *arguments]
 
     @property
     def environment(self) -> dict[str, str]:

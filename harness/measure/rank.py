@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -161,7 +162,10 @@ def _orchestrator() -> tuple[socket.socket, Callable[[], int]]:
     path = str(Path(folder, "ranks"))
     command = [sys.executable, "-m", "pytest", "benchmarks/test_sharded_load.py", "--ranks", os.environ["WORLD_SIZE"], "-m", "cpu"]
     orchestrator = subprocess.Popen([*command, *sys.argv[1:]], env=os.environ | {SOCKET: path})
-    return _connect(path, lambda: orchestrator.poll() is None), orchestrator.wait
+    try:
+        return _connect(path, lambda: orchestrator.poll() is None), orchestrator.wait
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _connect(path: str, going: Callable[[], bool]) -> socket.socket:
