@@ -27,7 +27,7 @@ class Profile:
     blocks: int
 
 
-PROFILES = {"smoke": Profile(80.0, 12), "default": Profile(500.0, 30), "full": Profile(5400.0, 60)}
+PROFILES = {"smoke": Profile(66.0, 12), "default": Profile(500.0, 30), "full": Profile(5400.0, 60)}
 
 
 @dataclass(frozen=True)
