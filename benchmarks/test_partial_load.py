@@ -12,7 +12,7 @@ from harness.measure.cell import Cell
 from harness.options import Options
 
 SCENARIO = "partial-load"
-CHECKPOINTS = {"smoke": ("all-minilm-l6-v2",), "default": ("gpt2",), "full": ("gpt2", "llama-3.2-1b", "mistral-7b-v0.1")}
+CHECKPOINTS = {"smoke": ("all-minilm-l6-v2",), "default": ("all-minilm-l6-v2",), "full": ("gpt2", "llama-3.2-1b", "mistral-7b-v0.1")}
 PARTS_OF = {"smoke": ("one-layer", "eighth-rows")}
 
 

@@ -43,6 +43,8 @@ def _machine() -> Iterator[tuple[str, str]]:
     room = f", {available / 1e9:.1f} GB can be had" if available is not None else ""
     bound = f", limited to {limit / 1e9:.1f} GB by the control group" if limit else ""
     yield "memory", f"{machine['memory_bytes'] / 1e9:.1f} GB{room}{bound}"
+    if machine["proactive_reclaim"]:
+        yield "reclaim", "on: what has not been used for a while is paged out though memory is free; warm files are locked where you may"
     yield "GPU", ", ".join(machine["gpus"]) or NO_GPU
 
 

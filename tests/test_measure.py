@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,6 +20,7 @@ from harness.checkpoints.sources import layout_source
 from harness.checkpoints.store import Checkpoint, Store
 from harness.machine import page_cache
 from harness.machine.counters import memory
+from harness.measure.cache_state import set_cache_state
 from harness.measure.cell import Cell
 from harness.measure.child import touch_memory
 from harness.measure.client import Server
@@ -72,7 +74,7 @@ def test_a_cold_sample_is_cold_before_and_reads_its_bytes_from_storage(checkpoin
 
 
 def test_a_warm_sample_is_warm_before_and_reads_nothing_from_storage(checkpoint: Checkpoint, arms: dict[str, Arm]) -> None:
-    page_cache.evict(checkpoint.artifacts["safetensors"].files)
+    set_cache_state("cold", checkpoint.artifacts["safetensors"].files)
     taken = sample(checkpoint, arms["behaves"], "warm")
     assert taken.valid, taken.detail
     assert (taken.resident_before, taken.storage_read_bytes) == (1.0, 0)
@@ -171,8 +173,9 @@ def test_an_eviction_that_is_skipped_is_noticed(checkpoint: Checkpoint, arms: di
 
 
 def test_a_warming_that_is_skipped_is_noticed(checkpoint: Checkpoint, arms: dict[str, Arm], monkeypatch: pytest.MonkeyPatch) -> None:
-    page_cache.evict(checkpoint.artifacts["safetensors"].files)
+    set_cache_state("cold", checkpoint.artifacts["safetensors"].files)
     monkeypatch.setattr(page_cache, "warm", page_cache.residency)
+    monkeypatch.setattr(page_cache, "Lock", lambda _: SimpleNamespace(paths=(), release=lambda: None))  # a lock reads what it locks
     taken = sample(checkpoint, arms["behaves"], "warm")
     assert (taken.valid, taken.reason) == (False, "not-warm")
 

@@ -235,7 +235,7 @@ def test_two_machines_are_one_run_with_torchrun_alone(tmp_path: Path) -> None:
 
     agents = [agent(node) for node in (1, 0)]
     said = [agent.communicate(timeout=180)[0] for agent in agents]
-    assert [agent.returncode for agent in agents] == [0, 0], said
+    assert [agent.returncode for agent in agents] == [0, 0], "\n".join(said)
     (run,) = (tmp_path / "results").iterdir()
     lines = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
     assert len(lines) == 2 * 2

@@ -27,6 +27,7 @@ def describe_machine() -> dict[str, Any]:
         "memory_bytes": _meminfo("MemTotal") or _sysconf_memory(),
         "memory_limit_bytes": _memory_limit(),
         "page_bytes": os.sysconf("SC_PAGESIZE"),
+        "proactive_reclaim": _reclaims_proactively(),
         "transparent_hugepages": _chosen(Path("/sys/kernel/mm/transparent_hugepage/enabled")),
         "gpus": gpus(),
     }
@@ -94,6 +95,16 @@ def _sysconf_memory() -> int | None:
 def _memory_limit() -> int | None:
     text = "".join(_lines(Path("/sys/fs/cgroup/memory.max"))).strip()
     return int(text) if text.isdigit() else None
+
+
+def _reclaims_proactively() -> bool | None:
+    """Return whether the kernel pages out what has not been used for a while, though memory is free (DAMON); None where that is unknown."""
+    module = "".join(_lines(Path("/sys/module/damon_reclaim/parameters/enabled"))).strip()
+    admin = Path("/sys/kernel/mm/damon/admin/kdamonds")
+    if not admin.is_dir() and not module:
+        return None
+    running = [kdamond for kdamond in admin.glob("[0-9]*") if _lines(kdamond / "state") == ["on"]]
+    return module == "Y" or any(_lines(action) == ["pageout"] for one in running for action in one.glob("contexts/*/schemes/*/action"))
 
 
 def _chosen(path: Path) -> str | None:

@@ -12,6 +12,7 @@ import mmap
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,11 +25,13 @@ WARM_AT_LEAST = 0.999
 
 _READ_BLOCK = 1 << 20
 _SYS_CACHESTAT = 451  # the same number on every architecture but alpha (include/uapi/asm-generic/unistd.h)
-_EVICTION_TRIES = 3
+_WAITS_S = (0.0, 0.002, 0.02, 0.2)
+"""Before each try to evict: pages that another process is just evicting or has just touched go a moment later."""
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_libc.mlock.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p]
 
 
@@ -89,7 +92,8 @@ def evict(paths: Sequence[Path]) -> Residency:
     stay, which is why the caller judges by the residency returned and not by this having been called.
     """
     left = None
-    for _ in range(_EVICTION_TRIES):
+    for wait_s in _WAITS_S:
+        time.sleep(wait_s)
         for path in paths:
             with _opened(path) as fd:
                 os.fsync(fd)
@@ -114,6 +118,41 @@ def warm(paths: Sequence[Path]) -> Residency:
                 while count := os.preadv(fd, [buffer], offset):
                     offset += count
     return residency(paths)
+
+
+class Lock:
+    """Files whose pages cannot be reclaimed while this is held: a system may take away what has not been used for a while.
+
+    It holds nothing where the system does not allow it (`RLIMIT_MEMLOCK`), and pages that are locked cannot be evicted.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = tuple(paths)
+        self._mappings: list[tuple[int, int]] = []
+        for path in paths:
+            with _opened(path) as fd:
+                self._lock(fd, os.fstat(fd).st_size)
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes are locked."""
+        return sum(size for _, size in self._mappings)
+
+    def release(self) -> None:
+        """Let go of all of them."""
+        for address, size in self._mappings:
+            _libc.munmap(address, size)
+        self._mappings.clear()
+
+    def _lock(self, fd: int, size: int) -> None:
+        prot_read, map_shared = 1, 1
+        address = _libc.mmap(None, size, prot_read, map_shared, fd, 0) if size else None
+        if address in (None, ctypes.c_void_p(-1).value):
+            return
+        if _libc.mlock(address, size) == 0:
+            self._mappings.append((address, size))
+        else:
+            _libc.munmap(address, size)
 
 
 def capability(folder: Path) -> Capability:

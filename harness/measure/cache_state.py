@@ -1,18 +1,31 @@
-"""The cache state of a sample: set, and read back as a figure or a reason."""
+"""The cache state of a sample: set, kept, and read back as a figure or a reason."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.machine import page_cache
 
+_locks: list[page_cache.Lock] = []
+"""The lock on what is warm, one at most."""
+
 
 def set_cache_state(cache_state: str, files: Sequence[Path]) -> tuple[float | None, str | None]:
-    """Return (resident fraction of the files once they were set cold or warm, None), or (None, why they could not be)."""
-    set_state: dict[str, Callable[..., page_cache.Residency]] = {"cold": page_cache.evict, "warm": page_cache.warm}
+    """Return (resident fraction of the files once they were set cold or warm, None), or (None, why they could not be).
+
+    What is warm is locked until the next call, where that is allowed: a system that reclaims memory nobody has used for a while would
+    take pages away between this and the load, and the load would read them again.
+    """
     try:
-        return set_state[cache_state](files).fraction, None
+        if cache_state == "cold":
+            _release()
+            return page_cache.evict(files).fraction, None
+        if not (_locks and _locks[0].paths == tuple(files)):
+            _release()
+            page_cache.warm(files)
+            _locks.append(page_cache.Lock(files))
+        return page_cache.warm(files).fraction, None
     except OSError as error:
         return None, f"{type(error).__name__}: {error.strerror}"
 
@@ -23,3 +36,8 @@ def residency(files: Sequence[Path]) -> float | None:
         return page_cache.residency(files).fraction
     except OSError:
         return None
+
+
+def _release() -> None:
+    while _locks:
+        _locks.pop().release()

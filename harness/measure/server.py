@@ -21,14 +21,13 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
-from pathlib import Path
 from typing import Any, TextIO
 
 from harness import loaders
 from harness.checkpoints.checksum import Checksum
 from harness.checkpoints.parts import Piece
-from harness.machine import page_cache
 from harness.machine.heap import collapse_heap
+from harness.machine.libraries import hold_libraries
 from harness.machine.lifeline import die_with_parent
 from harness.measure import child
 
@@ -134,7 +133,7 @@ def prepare(request: Answer, join: Callable[[], Callable[[], None]] | None = Non
     for module in sorted(modules):
         with suppress(Exception):  # one that only exists in the middle of a call is not needed outside of it
             importlib.import_module(module)
-    _warm_libraries()
+    locked_bytes = hold_libraries()
     gc.collect()
     gc.freeze()  # what is here by now is no garbage, and a collection in a child would copy every page of it
     huge_bytes = collapse_heap()
@@ -143,19 +142,11 @@ def prepare(request: Answer, join: Callable[[], Callable[[], None]] | None = Non
         "first_calls": first_calls,
         "import_s": time.perf_counter() - start,
         "heap_in_huge_pages_bytes": huge_bytes,
+        "libraries_locked_bytes": locked_bytes,
         "python": sys.version.split()[0],
         "torch": torch.__version__,
         "versions": {package: _version(package) for package in request["packages"]},
     }
-
-
-def _warm_libraries() -> None:
-    """Read every file this process maps, so that no load has to fetch the code it runs from storage: that would pass for its own bytes."""
-    with suppress(OSError), open("/proc/self/maps", encoding="utf-8") as maps:
-        files = {fields[5] for line in maps if len(fields := line.split(maxsplit=5)) == 6 and fields[5].startswith("/")}
-        for file in sorted(files):
-            with suppress(OSError):  # a device, or a file that has been replaced since
-                page_cache.warm([Path(file.rstrip("\n"))])
 
 
 def _sample(request: Answer) -> Answer:
