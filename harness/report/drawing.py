@@ -57,11 +57,22 @@ class Style:
     line: str = "-"
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """A figure: its file's name, what it shows in a sentence, and how to read it."""
+
+    file: str
+    alt: str
+    reading: str
+
+
 _STYLES = {
     "safetensors-load-file": Style(BLUE, "o"),
     "safetensors-pread": Style(SKY, "s"),
     "safetensors-safe-open": Style(GREEN, "D"),
     "safetensors-load-bytes": Style(PURPLE, "^"),
+    "safetensors-get-slice": Style(GREEN, "o"),
+    "safetensors-scatter": Style(PURPLE, "D"),
     "torch-load": Style(VERMILLION, "o"),
     "torch-load-mmap": Style(ORANGE, "s"),
     "torch-load-unsafe": Style(VERMILLION, "v", "--"),
@@ -139,10 +150,12 @@ def panels_by_size(states: Sequence[str], sizes: Sequence[float], label: str) ->
     return figure, grid
 
 
-def line(axes: Axes, points: Sequence[tuple[int, Estimate]], look: Style, factor: float = 1.0, hollow: bool = False) -> Line2D:
-    """Draw medians with their intervals against sizes in bytes, and return a line like it for a legend."""
+def line(
+    axes: Axes, points: Sequence[tuple[int, Estimate]], look: Style, factor: float = 1.0, hollow: bool = False, unit: float = MEGABYTE
+) -> Line2D:
+    """Draw medians with their intervals against sizes in bytes, or whatever else `unit` is of, and return a line like it for a legend."""
     points = sorted(points, key=lambda point: point[0])
-    x = [size / MEGABYTE for size, _ in points]
+    x = [size / unit for size, _ in points]
     y = [found.median * factor for _, found in points]
     below = [(found.median - (found.low or found.median)) * factor for _, found in points]
     above = [((found.high or found.median) - found.median) * factor for _, found in points]

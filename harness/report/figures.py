@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from harness.report.drawing import (
     PLAIN,
     PURPLE,
     STATES,
+    Drawn,
     Style,
     column,
     dots,
@@ -40,15 +40,6 @@ from harness.verdicts.statistics import estimate
 CLAIMED_S = {"torch-load": 172.7537e-3, REFERENCE: 3.4873e-3}
 """What the document claims for 500 MB of weights on the CPU, in s: pickle and safetensors."""
 CLAIMED_RATIO = CLAIMED_S["torch-load"] / CLAIMED_S[REFERENCE]
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A figure that was written: its file's name, what it shows in a sentence, and how to read it."""
-
-    file: str
-    alt: str
-    reading: str
 
 
 def draw_full_load(cells: Sequence[Cell], folder: Path) -> list[Drawn]:

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import os
-import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from harness.measure.sample import Sample
 from harness.records.run_directory import BENCHMARK, MANIFEST, SAMPLES, RunDirectory
@@ -18,12 +14,15 @@ from harness.report.answer import plain_answer
 from harness.report.cells import FULL_LOAD, Cell, cells_of
 from harness.report.conditions import conditions_table
 from harness.report.figures import draw_full_load
+from harness.report.paper import on_paper
+from harness.report.parts import PARTIAL_LOAD, partial_load
+from harness.report.place import Place, course
+from harness.report.shares import SHARDED_LOAD, sharded_load
 from harness.report.tables import (
     cell_frame,
     cell_table,
     costs_frame,
     costs_table,
-    csv,
     first_calls_frame,
     first_calls_table,
     invalid_frame,
@@ -31,8 +30,8 @@ from harness.report.tables import (
     markdown,
     shortfall_frame,
 )
-from harness.report.words import invalid_line, significant, size_text, slug
-from harness.verdicts.cells import REFERENCE, reference_of
+from harness.report.words import invalid_line, size_text
+from harness.verdicts.cells import REFERENCE
 
 _READING = f"""
 *returned* is when the call gave back its tensors, *ready* when every page of every tensor had been touched. Each figure is a median
@@ -62,25 +61,6 @@ and make the reports again.
 """.strip()
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where a run's part of a page lies: the page's folder, the run's own folder inside `tables/` and `figures/`, its heading's level."""
-
-    folder: Path
-    part: str
-    level: int
-
-    def heading(self, text: str, below: int = 1) -> str:
-        return f"{'#' * (self.level + below)} {text}"
-
-    def table(self, name: str, frame: pd.DataFrame) -> str:
-        """Write a frame as CSV and return a link to it."""
-        path = Path("tables", self.part, f"{slug(name)}.csv")
-        (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (self.folder / path).write_text(csv(frame), encoding="utf-8", newline="\n")
-        return f"[{path.name}]({path.as_posix()})"
-
-
 def write_run_report(run: RunDirectory) -> Path:
     """Write `report.md`, `tables/*.csv` and `figures/*.svg` into a run's directory and return the path of the first.
 
@@ -88,7 +68,7 @@ def write_run_report(run: RunDirectory) -> Path:
     """
     manifest, samples = run.manifest(), run.samples()
     _remove_stale(run.path / "tables", run.path / "figures")
-    place = _Place(run.path, "", 1)
+    place = Place(run.path, "", 1)
     machine, answer, *rest = _sections(place, manifest, samples)
     sections = [[f"# Run {run.name}"], answer, machine, *rest, _files(place, run, Path())]
     return _written(run.path / "report.md", [block for section in sections for block in section])
@@ -104,60 +84,44 @@ def write_reports(runs: Sequence[RunDirectory], folder: Path) -> Path:
     blocks = ["# Reports", "What the reference runs say, made from their manifests and samples and from nothing else."]
     blocks.append("\n".join(f"- [{run.name}](#run-{run.name.lower()})" for run, *_ in evidence) if evidence else _HOW_TO_ADD)
     for run, manifest, samples in evidence:
-        place = _Place(folder, run.name, 2)
+        place = Place(folder, run.name, 2)
         sections = [[f"## Run {run.name}"], *_sections(place, manifest, samples), _files(place, run, _beside(run.path, folder))]
         blocks += [block for section in sections for block in section]
     return _written(folder / "README.md", blocks)
 
 
-def _sections(place: _Place, manifest: Mapping[str, Any], samples: Sequence[Sample]) -> list[list[str]]:
+def _sections(place: Place, manifest: Mapping[str, Any], samples: Sequence[Sample]) -> list[list[str]]:
     """Return a run's sections, each as blocks of Markdown, the machine's first."""
     cells = cells_of(manifest, samples)
     return [
         [place.heading("The machine"), markdown(conditions_table(manifest))],
         [place.heading("The answer"), plain_answer(cells)],
         _full_load(place, [cell for cell in cells if cell.scenario == FULL_LOAD]),
+        partial_load(place, cells, (manifest.get("storage") or {}).get("read_ahead_kb")),
+        sharded_load(place, cells, (manifest.get("machine") or {}).get("cores")),
+        on_paper(place, cells, samples),
         _first_calls(place, manifest),
-        _figures(place, cells),
         _not_measured(place, manifest, samples, cells),
         [place.heading("How it was measured"), _METHOD, *_costs(place, samples)],
     ]
 
 
-def _full_load(place: _Place, cells: Sequence[Cell]) -> list[str]:
+def _full_load(place: Place, cells: Sequence[Cell]) -> list[str]:
     blocks = [place.heading("Loading everything"), _READING]
     for checkpoint, group in groupby(cells, key=lambda cell: cell.checkpoint):
         found = list(group)
         tensors = next((f", {cell.samples[0].tensors:,} tensors" for cell in found if cell.samples), "")
         blocks.append(place.heading(f"{checkpoint}, {size_text(found[0].bytes)}{tensors}", 2))
         for cell in found:
-            blocks.append(f"**{cell.cache_state.capitalize()}, on {cell.device}**{_course(cell)}")
+            blocks.append(f"**{cell.cache_state.capitalize()}, on {cell.device}**{course(cell)}")
             if cell.samples or cell.left_out:
                 blocks += [markdown(cell_table(cell)), f"In plain figures: {place.table(cell.name, cell_frame(cell))}"]
-    return blocks if cells else [*blocks[:1], "No cell of this scenario was begun."]
+    for drawn in draw_full_load(cells, place.folder / "figures" / place.part):
+        blocks += place.shown(drawn)
+    return blocks if cells else []
 
 
-def _course(cell: Cell) -> str:
-    """Return how the measuring of a cell went, as the rest of its line."""
-    parts = [cell.reason] if cell.reason else []
-    if cell.samples:
-        parts.append(f"{len({sample.block for sample in cell.samples})} blocks, {len(cell.samples)} samples")
-    if cell.record.get("stopped"):
-        parts.append(f"stopped by {cell.record['stopped']}")
-    reference = reference_of(cell.scenario)
-    arm = cell.arm(reference)
-    if arm and arm.walk_s:
-        parts.append(f"the walk inside *ready* costs {significant(arm.walk_s * 1e3)} ms by itself (of `{reference}`)")
-    rates = [
-        sample.memory_touch_bytes / sample.memory_touch_s for sample in cell.samples if sample.memory_touch_bytes and sample.memory_touch_s
-    ]
-    if rates:
-        slowest, usual = (significant(rate / 1e9) for rate in (min(rates), statistics.median(rates)))
-        parts.append(f"memory touched before each load at {usual} GB/s, at {slowest} at the slowest")
-    return f": {'; '.join(parts)}." if parts else "."
-
-
-def _first_calls(place: _Place, manifest: Mapping[str, Any]) -> list[str]:
+def _first_calls(place: Place, manifest: Mapping[str, Any]) -> list[str]:
     frame = first_calls_frame(manifest)
     blocks = [place.heading("First calls")]
     if frame.empty:
@@ -165,15 +129,7 @@ def _first_calls(place: _Place, manifest: Mapping[str, Any]) -> list[str]:
     return [*blocks, _FIRST_CALLS, markdown(first_calls_table(frame)), f"In plain figures: {place.table('first-calls', frame)}"]
 
 
-def _figures(place: _Place, cells: Sequence[Cell]) -> list[str]:
-    blocks = [place.heading("Figures")]
-    path = Path("figures", place.part)
-    for drawn in draw_full_load(cells, place.folder / path):
-        blocks += [f"![{drawn.alt}]({(path / drawn.file).as_posix()})", f"How to read it: {drawn.reading}"]
-    return blocks if len(blocks) > 1 else [*blocks, "There is no valid sample to draw."]
-
-
-def _not_measured(place: _Place, manifest: Mapping[str, Any], samples: Sequence[Sample], cells: Sequence[Cell]) -> list[str]:
+def _not_measured(place: Place, manifest: Mapping[str, Any], samples: Sequence[Sample], cells: Sequence[Cell]) -> list[str]:
     blocks = [place.heading("What was not measured")]
     shortfalls = shortfall_frame(manifest, cells)
     blocks.append("Nothing was skipped, refused, left out or cut short." if shortfalls.empty else markdown(shortfalls))
@@ -181,18 +137,18 @@ def _not_measured(place: _Place, manifest: Mapping[str, Any], samples: Sequence[
     invalid = invalid_frame(samples)
     if not invalid.empty:
         blocks += [markdown(invalid_table(invalid)), f"In plain figures: {place.table('invalid-samples', invalid)}"]
-    others = sorted({cell.scenario for cell in cells} - {FULL_LOAD})
+    others = sorted({cell.scenario for cell in cells} - {FULL_LOAD, PARTIAL_LOAD, SHARDED_LOAD})
     return [*blocks, f"No table is made yet of: {', '.join(others)}. Its samples are in the run's directory."] if others else blocks
 
 
-def _costs(place: _Place, samples: Sequence[Sample]) -> list[str]:
+def _costs(place: Place, samples: Sequence[Sample]) -> list[str]:
     frame = costs_frame(samples)
     if frame.empty:
         return []
     return [_COSTS, markdown(costs_table(frame)), f"In plain figures: {place.table('sample-costs', frame)}"]
 
 
-def _files(place: _Place, run: RunDirectory, link: Path | None) -> list[str]:
+def _files(place: Place, run: RunDirectory, link: Path | None) -> list[str]:
     """Return the section that names a run's files; `link` leads to its directory, if there is a way."""
     what = {
         MANIFEST: "the machine, the versions, the settings, and how each cell ended",

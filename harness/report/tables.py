@@ -17,6 +17,7 @@ from harness.verdicts.costs import SampleCost, sample_costs
 from harness.verdicts.statistics import Estimate
 
 _ESTIMATES = {"returned": "returned_s", "ready": "ready_s", "ratio_returned": "ratio_returned", "ratio_ready": "ratio_ready"}
+_SHARES = ("share_of_ceiling", "amplification")
 
 
 def cell_frame(cell: Cell) -> pd.DataFrame:
@@ -27,8 +28,8 @@ def cell_frame(cell: Cell) -> pd.DataFrame:
     rows = [_figures(arm) for arm in cell.arms]
     rows += [{"loader": loader, "status": "missing", "taken": 0, "valid": 0} for loader in cell.not_sampled]
     rows += [{"loader": loader, "status": "left out", "taken": 0, "valid": 0} for loader in cell.left_out]
-    columns = ["loader", "environment", "status", "valid", "taken"]
-    for name in (*_ESTIMATES.values(), "share_of_ceiling"):
+    columns = ["loader", "environment", "status", "valid", "taken", "requested_bytes"]
+    for name in (*_ESTIMATES.values(), *_SHARES):
         columns += [name, _bound(name, "low"), _bound(name, "high")]
     return pd.DataFrame(rows, columns=[*columns, "bytes_per_s", *COUNTED])
 
@@ -134,8 +135,8 @@ _ABSENT = ("missing", "left out", "no reference", "no pairs", "no ceiling", "cei
 
 
 def _figures(arm: ArmSummary) -> dict[str, Any]:
-    row: dict[str, Any] = {name: getattr(arm, name) for name in ("loader", "environment", "status", "valid", "taken", *COUNTED)}
-    for field, name in (*_ESTIMATES.items(), ("share_of_ceiling", "share_of_ceiling")):
+    row: dict[str, Any] = {name: getattr(arm, name) for name in ("loader", "environment", "status", "valid", "taken", "requested_bytes", *COUNTED)}
+    for field, name in (*_ESTIMATES.items(), *((name, name) for name in _SHARES)):
         found: Estimate | None = getattr(arm, field)
         if found:
             row |= {name: found.median, _bound(name, "low"): found.low, _bound(name, "high"): found.high}
