@@ -95,7 +95,10 @@ def test_make_leaves_a_checkpoint_and_the_shares_of_its_ranks_in_the_store(tmp_p
     ("arguments", "said"),
     [
         (["gpt5"], "unknown checkpoint 'gpt5'"),
-        (["bloom-slim", "--ranks", "3"], "bloom-slim cannot be split over 3 ranks: its 16 attention heads go evenly over 1, 2, 4, 8, 16 only"),
+        (
+            ["bloom-slim", "--ranks", "3"],
+            "bloom-slim cannot be split over 3 ranks: its 16 attention heads go evenly over 1, 2, 4, 8, 16 only",
+        ),
         (["lora-1000", "--ranks", "2"], "lora-1000 cannot be split over ranks: no rule is known for how its matrices are shared out"),
     ],
 )

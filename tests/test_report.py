@@ -225,7 +225,7 @@ def test_a_page_is_made_of_whatever_loaders_there_are(tmp_path: Path, arms: dict
         assert ("no ceiling" in cells) == ("ceiling-read" not in arms)
         assert loader in terminal_table(samples)
     fastest = min(arms, key=lambda loader: arms[loader][1])
-    [line] = [line for line in run_summary(run.manifest(), samples).splitlines() if line.startswith("gpt2 warm")]
+    [line] = [line for line in run_summary(run.manifest(), samples).splitlines() if line.startswith("gpt2/warm")]
     assert ("missing" if fastest == "ceiling-read" else fastest) in line
 
 
@@ -283,7 +283,7 @@ def test_the_fastest_loader_is_named_with_those_it_is_not_told_apart_from(tmp_pa
 def test_the_ceiling_is_not_called_the_fastest_loader(tmp_path: Path) -> None:
     samples = cell_samples(arms=ARMS | {"ceiling-read": (1.0, 2.0)})
     run = make_run(tmp_path, samples)
-    [line] = [line for line in run_summary(run.manifest(), samples).splitlines() if line.startswith("gpt2 warm")]
+    [line] = [line for line in run_summary(run.manifest(), samples).splitlines() if line.startswith("gpt2/warm")]
     assert "safetensors-load-file 21.0 ms" in line
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.report.cells import CLAIMED_BYTES, Cell, find, nearest_to_claim, not_told_apart
+from harness.report.cells import CLAIMED_BYTES, FULL_LOAD, Cell, find, nearest_to_claim, not_told_apart
 from harness.report.figures import CLAIMED_RATIO, CLAIMED_S
+from harness.report.parts import PARTIAL_LOAD
+from harness.report.shares import SHARDED_LOAD, claimed
 from harness.report.words import significant, size_text, spread, time_text
-from harness.verdicts.cells import REFERENCE
+from harness.verdicts.cells import REFERENCE, ArmSummary, reference_of
 
 _PICKLE = "torch-load"
 _ALIKE = 0.25
@@ -15,10 +17,21 @@ _ALIKE = 0.25
 
 
 def plain_answer(cells: Sequence[Cell]) -> str:
-    """Return a line and four points in Markdown: the claim's two loaders warm, cold and beside the claim, and the fastest loader."""
+    """Return a run's answer in Markdown: the claim's two loaders warm, cold and beside the claim, the fastest; then parts, then ranks."""
+    whole, rest = _whole(cells), [*_parts(cells), *_ranks(cells)]
+    if not whole and not rest:
+        return "**No load gave a valid sample, so this run answers nothing**; why is told below."
+    if not whole:
+        whole = ["Of loading a whole checkpoint there is no valid sample here; of what was measured:", ""]
+    return "\n".join([*whole, *(f"- {point}" for point in rest)])
+
+
+def _whole(cells: Sequence[Cell]) -> list[str]:
+    """Return the lines about loading everything, none where no valid sample tells of it."""
     checkpoint = nearest_to_claim(cells)
     if checkpoint is None:
-        return "**No load of a whole checkpoint gave a valid sample, so this run answers nothing**; why is told below."
+        return []
+    cells = [cell for cell in cells if cell.scenario == FULL_LOAD]
     devices = sorted({cell.device for cell in cells if cell.checkpoint == checkpoint and cell.measured()})
     device = "cpu" if "cpu" in devices else devices[0]
     warm, cold = (find(cells, checkpoint, state, device) for state in ("warm", "cold"))
@@ -27,7 +40,33 @@ def plain_answer(cells: Sequence[Cell]) -> str:
     points = [_compared(warm, "warm"), _compared(cold, "cold"), _claim(warm, size, device)]
     fastest = [_fastest(cell) for cell in (cold, warm) if cell and cell.measured()]
     points.append(f"The fastest loader to *ready* is {'; '.join(fastest)}.")
-    return "\n".join([opening, "", *(f"- {point}" for point in points)])
+    return [opening, "", *(f"- {point}" for point in points)]
+
+
+def _parts(cells: Sequence[Cell]) -> list[str]:
+    """Return what a part of the largest checkpoint costs storage by `get_slice`, at the best and at the worst, beside loading whole files."""
+    cold = [cell for cell in cells if cell.scenario == PARTIAL_LOAD and cell.cache_state == "cold"]
+    known = [(arm.amplification.median, cell, arm) for cell in cold if (arm := cell.arm(reference_of(PARTIAL_LOAD))) and arm.amplification]
+    if not known:
+        return []
+    largest = max(cell.bytes or 0 for _, cell, _ in known)
+    of_largest = sorted((entry for entry in known if entry[1].bytes == largest), key=lambda entry: entry[0])
+    words = " and ".join(dict.fromkeys(_costs(cell, arm) for _, cell, arm in (of_largest[0], of_largest[-1])))
+    return [f"Of a part of {of_largest[0][1].checkpoint}, cold, storage gives by `{reference_of(PARTIAL_LOAD)}` {words}."]
+
+
+def _costs(cell: Cell, arm: ArmSummary) -> str:
+    ahead = "" if cell.key.read_ahead_kb is None else f" with {cell.key.read_ahead_kb} KiB of readahead"
+    pickle = cell.arm(_PICKLE)
+    beside = (
+        f"; torch-load then slice takes {spread(pickle.ratio_ready, 'no pairs')} times as long" if pickle and pickle.ratio_ready else ""
+    )
+    return f"**{spread(arm.amplification, 'unknown')}** times the bytes asked for (`{cell.key.part}`{ahead}{beside})"
+
+
+def _ranks(cells: Sequence[Cell]) -> list[str]:
+    found = [cell for cell in cells if cell.scenario == SHARDED_LOAD and cell.measured()]
+    return [claimed(found)] if found else []
 
 
 def _compared(cell: Cell | None, state: str) -> str:

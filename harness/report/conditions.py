@@ -21,7 +21,7 @@ def conditions_table(manifest: Mapping[str, Any]) -> pd.DataFrame:
         ("memory", _memory(machine)),
         ("GPU", _joined(machine.get("gpus") or ["none"], ", ")),
         ("storage", _storage(storage)),
-        ("readahead", UNKNOWN if storage.get("read_ahead_kb") is None else f"{storage['read_ahead_kb']} KiB"),
+        ("readahead", _read_ahead(manifest, storage)),
         ("cold", _provable(manifest, "cold")),
         ("warm", _provable(manifest, "warm")),
         ("host cache", _host_cache(manifest)),
@@ -55,6 +55,7 @@ def _memory(machine: Mapping[str, Any]) -> str:
             f"limited to {size_text(limit)}" if limit else None,
             f"pages of {page} bytes" if page else None,
             f"transparent huge pages: {machine['transparent_hugepages']}" if machine.get("transparent_hugepages") else None,
+            "the kernel reclaims what rests for seconds" if machine.get("proactive_reclaim") else None,
         ],
         ", ",
     )
@@ -65,6 +66,11 @@ def _storage(storage: Mapping[str, Any]) -> str:
     on = " on ".join(str(storage[name]) for name in ("file_system", "device") if storage.get(name))
     total = f"{size_text(storage['total_bytes'])}, {size_text(storage.get('free_bytes'))} free" if storage.get("total_bytes") else None
     return _joined([on, storage.get("model"), kind, total], ", ")
+
+
+def _read_ahead(manifest: Mapping[str, Any], storage: Mapping[str, Any]) -> str:
+    found = UNKNOWN if storage.get("read_ahead_kb") is None else f"{storage['read_ahead_kb']} KiB"
+    return _joined([found, manifest.get("read_ahead_restored")], "; ")
 
 
 def _provable(manifest: Mapping[str, Any], state: str) -> str:

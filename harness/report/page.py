@@ -108,6 +108,8 @@ def _sections(place: Place, manifest: Mapping[str, Any], samples: Sequence[Sampl
 
 def _full_load(place: Place, cells: Sequence[Cell]) -> list[str]:
     blocks = [place.heading("Loading everything"), _READING]
+    for drawn in draw_full_load(cells, place.folder / "figures" / place.part):
+        blocks += place.shown(drawn)
     for checkpoint, group in groupby(cells, key=lambda cell: cell.checkpoint):
         found = list(group)
         tensors = next((f", {cell.samples[0].tensors:,} tensors" for cell in found if cell.samples), "")
@@ -116,8 +118,6 @@ def _full_load(place: Place, cells: Sequence[Cell]) -> list[str]:
             blocks.append(f"**{cell.cache_state.capitalize()}, on {cell.device}**{course(cell)}")
             if cell.samples or cell.left_out:
                 blocks += [markdown(cell_table(cell)), f"In plain figures: {place.table(cell.name, cell_frame(cell))}"]
-    for drawn in draw_full_load(cells, place.folder / "figures" / place.part):
-        blocks += place.shown(drawn)
     return blocks if cells else []
 
 

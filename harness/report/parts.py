@@ -129,7 +129,16 @@ def _row(cell: Cell, arm: ArmSummary, factor: float, cold: bool, width: int) -> 
     share = "ceiling" if arm.loader == CEILING else spread(arm.share_of_ceiling, "no ceiling", 100)
     storage = [spread(arm.amplification, "unknown"), megabytes(arm.storage_read_bytes), _percent(arm.resident_after)] if cold else []
     times = [spread(found, "missing", factor) for found in (arm.returned, arm.ready)]
-    return [cell.label(arm), *times, ratio_text(cell, arm, arm.ratio_ready), *storage, share, megabytes(arm.anonymous_bytes), count, arm.status]
+    return [
+        cell.label(arm),
+        *times,
+        ratio_text(cell, arm, arm.ratio_ready),
+        *storage,
+        share,
+        megabytes(arm.anonymous_bytes),
+        count,
+        arm.status,
+    ]
 
 
 def _percent(share: float | None) -> str:
@@ -174,7 +183,9 @@ def _spreads(
     axes: Axes, cells: Sequence[Cell], parts: Sequence[str], value: Callable[[ArmSummary], Estimate | None], factor: float
 ) -> dict[str, Line2D]:
     """Draw each arm's figure in its part's row and return what a legend shows for each loader."""
-    labels = sorted({cell.label(arm) for cell in cells for arm in cell.arms if arm.ready}, key=lambda label: (label.startswith(CEILING), label))
+    labels = sorted(
+        {cell.label(arm) for cell in cells for arm in cell.arms if arm.ready}, key=lambda label: (label.startswith(CEILING), label)
+    )
     handles = {}
     for cell in cells:
         for arm in cell.arms:
@@ -185,7 +196,7 @@ def _spreads(
             height = parts.index(_column(cell)) + 0.7 * ((labels.index(label) + 0.5) / len(labels) - 0.5)
             low, high = found.low or found.median, found.high or found.median
             axes.plot([low * factor, high * factor], [height, height], color=look.colour, linewidth=1.4)
-            drawing: dict[str, Any] = {"color": look.colour, "marker": look.marker or "|", "markersize": 5.5, "linestyle": ""}
+            drawing: dict[str, Any] = {"color": look.colour, "marker": look.marker or "x", "markersize": 5.5, "linestyle": ""}
             axes.plot(found.median * factor, height, **drawing)
             handles[label] = Line2D([], [], **drawing)
     axes.grid(False, axis="y")
@@ -220,7 +231,7 @@ def _draw_sweep(cells: Sequence[Cell], name: str) -> tuple[Figure, Drawn] | None
     values = sorted({cell.key.read_ahead_kb for cell in cells if cell.measured() and cell.key.read_ahead_kb is not None})
     if len(values) < 2:
         return None
-    figure = Figure(figsize=(1.8 + 2.7 * max(len(parts), 2), 3.4), layout="constrained")
+    figure = Figure(figsize=(1.8 + 2.7 * max(len(parts), 2), 3.8), layout="constrained")
     grid = figure.subplots(1, len(parts), sharey=True, squeeze=False)[0]
     handles: dict[str, Line2D] = {}
     for axes, part in zip(grid, parts, strict=True):
@@ -232,7 +243,13 @@ def _draw_sweep(cells: Sequence[Cell], name: str) -> tuple[Figure, Drawn] | None
                     found.setdefault(arm.loader, []).append((cell.key.read_ahead_kb, arm.amplification))
         for number, (loader, points) in enumerate(sorted(found.items())):
             look = style_of(loader)
-            drawing: dict[str, Any] = {"color": look.colour, "marker": look.marker or "|", "linestyle": look.line, "linewidth": 1.1, "ms": 5}
+            drawing: dict[str, Any] = {
+                "color": look.colour,
+                "marker": look.marker or "x",
+                "linestyle": look.line,
+                "linewidth": 1.1,
+                "ms": 5,
+            }
             x = [values.index(kb) + 0.12 * scattered(len(found))[number] for kb, _ in sorted(points, key=lambda point: point[0])]
             axes.plot(x, [one.median for _, one in sorted(points, key=lambda point: point[0])], **drawing)
             handles[loader] = Line2D([], [], **drawing)
@@ -241,7 +258,7 @@ def _draw_sweep(cells: Sequence[Cell], name: str) -> tuple[Figure, Drawn] | None
         axes.set_xticks(range(len(values)), [str(value) for value in values])
         axes.set_xlabel("readahead, KiB")
         plain_log(axes.yaxis)
-    grid[0].set_ylabel("storage bytes over bytes asked for (log.)")
+    grid[0].set_ylabel("times the bytes asked for (log.)")
     figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=3, fontsize=8)
     what = f"Read amplification by the device's readahead, parts of {name}, cold"
     heading(figure, what)

@@ -48,10 +48,14 @@ def sharded_load(place: Place, cells: Sequence[Cell], cores: int | None) -> list
         return []
     loaders = sorted({arm.loader for cell in cells for arm in cell.arms})
     blocks = [place.heading("One share per rank"), _READING]
-    blocks.append("\n".join(f"- `{loader}`: {_ARMS.get(loader, 'each rank loads whole files and cuts its share out')}" for loader in loaders))
+    blocks.append(
+        "\n".join(f"- `{loader}`: {_ARMS.get(loader, 'each rank loads whole files and cuts its share out')}" for loader in loaders)
+    )
     most = max(cell.key.ranks or 0 for cell in cells)
     if cores and most > cores:
-        blocks.append(f"This machine has {cores} cores: more ranks than that take turns on them, so times rise with the ranks for that alone.")
+        blocks.append(
+            f"This machine has {cores} cores: more ranks than that take turns on them, so times rise with the ranks for that alone."
+        )
     for (checkpoint, device), group in groupby(cells, key=lambda cell: (cell.checkpoint, cell.device)):
         found = list(group)
         blocks.append(place.heading(f"{checkpoint} over ranks, {size_text(found[0].bytes)}, on {device}", 2))
@@ -157,37 +161,42 @@ def _last_start(cell: Cell, arm: ArmSummary) -> str:
     return significant(1e3 * statistics.median(late)) if late else "unknown"
 
 
-def _plain(median: float | None) -> Estimate | None:
-    """Return a median without its interval."""
-    return Estimate(median, None, None, 0) if median else None
+def _of_checkpoint(arm: ArmSummary, size: float | None) -> Estimate | None:
+    """Return a size as a multiple of the checkpoint, without an interval."""
+    return None if size is None else Estimate(size / arm.bytes, None, None, arm.valid)
 
 
 def _draw(cells: Sequence[Cell], name: str) -> tuple[Figure, Drawn] | None:
     counts = sorted({cell.key.ranks for cell in cells if cell.key.ranks and cell.key.read_ahead_kb is None and cell.measured()})
     if len(counts) < 2:
         return None
-    panels: list[tuple[str, str, str, _Value, float]] = [
-        ("Time of the slowest rank, cold", "s", "cold", lambda arm: arm.ready, 1.0),
-        ("Time of the slowest rank, warm", "s", "warm", lambda arm: arm.ready, 1.0),
-        ("Storage read by all ranks, cold", "GB", "cold", lambda arm: _plain(arm.storage_read_bytes), 1e-9),
-        ("Memory of the largest rank, warm", "GB", "warm", lambda arm: _plain(arm.pss_bytes), 1e-9),
+    panels: list[tuple[str, str, str, _Value]] = [
+        ("Time of the slowest rank, cold", "s (logarithmic)", "cold", lambda arm: arm.ready),
+        ("Time of the slowest rank, warm", "s (logarithmic)", "warm", lambda arm: arm.ready),
+        ("Storage read by all ranks, cold", "times the checkpoint", "cold", lambda arm: _of_checkpoint(arm, arm.storage_read_bytes)),
+        ("Memory of the largest rank, warm", "times the checkpoint", "warm", lambda arm: _of_checkpoint(arm, arm.pss_bytes)),
     ]
+    labels = dict(sorted({cell.label(arm): arm.loader for cell in cells for arm in cell.measured()}.items()))
     figure = Figure(figsize=(9.2, 6.4), layout="constrained")
     handles: dict[str, Line2D] = {}
-    for axes, (title, unit, state, value, factor) in zip(figure.subplots(2, 2, sharex=True).flat, panels, strict=True):
+    for axes, (title, unit, state, value) in zip(figure.subplots(2, 2, sharex=True).flat, panels, strict=True):
         axes.set_title(title)
-        axes.set_ylabel(f"{unit} (logarithmic)")
+        axes.set_xscale("log", base=2)
         shown = [cell for cell in cells if cell.cache_state == state and cell.key.read_ahead_kb is None]
-        for label, loader in sorted({cell.label(arm): arm.loader for cell in shown for arm in cell.measured()}.items()):
+        for number, (label, loader) in enumerate(labels.items()):
             arms = [(cell.key.ranks or 0, arm) for cell in shown for arm in cell.measured() if cell.label(arm) == label]
             points = [(ranks, found) for ranks, arm in arms if (found := value(arm))]
-            handles[label] = line(axes, points, style_of(loader), factor, unit=1.0)
-        axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
+            # A little to each side, so that lines which coincide are all seen; the x scale is logarithmic.
+            handles[label] = line(axes, points, style_of(loader), unit=1.03 ** (number - (len(labels) - 1) / 2))
+        if unit.startswith("s "):
+            axes.set_yscale("log")
+            plain_log(axes.yaxis)
+        else:
+            axes.set_ylim(bottom=0)
+        axes.set_ylabel(unit)
+        axes.set_xlabel("ranks")
         axes.set_xticks(counts, [str(count) for count in counts])
         axes.set_xticks([], minor=True)
-        plain_log(axes.yaxis)
-        axes.set_xlabel("ranks")
     figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=4, fontsize=8)
     what = f"{name} over ranks: what each way of bringing up shares costs as ranks are added"
     heading(figure, what)

@@ -135,7 +135,9 @@ _ABSENT = ("missing", "left out", "no reference", "no pairs", "no ceiling", "cei
 
 
 def _figures(arm: ArmSummary) -> dict[str, Any]:
-    row: dict[str, Any] = {name: getattr(arm, name) for name in ("loader", "environment", "status", "valid", "taken", "requested_bytes", *COUNTED)}
+    row: dict[str, Any] = {
+        name: getattr(arm, name) for name in ("loader", "environment", "status", "valid", "taken", "requested_bytes", *COUNTED)
+    }
     for field, name in (*_ESTIMATES.items(), *((name, name) for name in _SHARES)):
         found: Estimate | None = getattr(arm, field)
         if found:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from harness.measure.sample import Sample
-from harness.report.cells import Cell, cells_of, shortfalls
+from harness.report.cells import FULL_LOAD, Cell, cells_of, shortfalls
 from harness.report.words import invalid_line, ratio_text, significant, size_text, time_text, time_unit
-from harness.verdicts.cells import CEILING, REFERENCE, ArmSummary, reference_of
+from harness.verdicts.cells import CEILING, ArmSummary, reference_of
 from harness.verdicts.statistics import Estimate
 
 WIDTH = 110
@@ -28,16 +29,23 @@ def cell_table(samples: Sequence[Sample]) -> str:
     )
     if any(not sample.valid for sample in cell.samples):
         lines += _wrapped(invalid_line(cell.samples))
-    heads = ["loader", f"returned {unit}", f"ready {unit}", "ratio ready [interval]", "GB/s", "% of ceiling", "valid/taken"]
+    heads = ["loader", f"returned {unit}", f"ready {unit}", "ratio ready [interval]", *(["read"] if _amplified(cell) else ["GB/s"])]
+    heads += ["% of ceiling", "valid/taken"]
+    if _amplified(cell):
+        lines += _wrapped("read: storage bytes over the bytes asked for")
     return "\n".join([*lines, *_columns([heads, *(_row(cell, arm, factor) for arm in cell.arms)])])
 
 
 def run_summary(manifest: Mapping[str, Any], samples: Sequence[Sample]) -> str:
     """Return what a run found as text: a line for each cell, then the invalid samples, then whatever was not measured and why."""
     cells = cells_of(manifest, samples)
-    lines = [f"fastest loader to ready in each cell, and torch-load over {REFERENCE} by both clocks"]
-    heads = ["cell", "fastest to ready", "ratio returned", "ratio ready", "blocks", "stopped"]
-    lines += _columns([heads, *map(_outcome, cells)]) if cells else ["no cell was begun"]
+    lines = _wrapped(str(manifest["read_ahead_restored"])) if manifest.get("read_ahead_restored") else []
+    for scenario, group in groupby(cells, key=lambda cell: cell.scenario):
+        both = scenario == FULL_LOAD
+        lines.append(f"{scenario}: fastest loader to ready in each cell, and torch-load over {reference_of(scenario)}")
+        heads = ["cell", "fastest to ready", *(["ratio returned"] if both else []), "ratio ready", "blocks", "stopped"]
+        lines += _columns([heads, *(_outcome(cell, both) for cell in group)])
+    lines += [] if cells else ["no cell was begun"]
     lines += _wrapped(invalid_line(samples))
     for kind, what, reason in shortfalls(manifest, cells):
         lines += _wrapped(f"{kind}: {what}: {reason}")
@@ -58,29 +66,30 @@ def _row(cell: Cell, arm: ArmSummary, factor: float) -> list[str]:
         significant(arm.returned.median * factor),
         significant(arm.ready.median * factor),
         ratio_text(cell, arm, arm.ratio_ready, dash="-"),
-        significant((arm.rate or 0.0) / 1e9),
+        (significant(arm.amplification.median) if arm.amplification else "unknown")
+        if _amplified(cell)
+        else significant((arm.rate or 0.0) / 1e9),
         share,
         count,
     ]
 
 
-def _outcome(cell: Cell) -> list[str]:
-    name = f"{cell.checkpoint} {cell.cache_state}{'' if cell.device == 'cpu' else f' {cell.device}'}"
+def _amplified(cell: Cell) -> bool:
+    """Return whether what storage gave for the bytes asked for is the cell's first figure."""
+    return cell.cache_state == "cold" and cell.key.part is not None
+
+
+def _outcome(cell: Cell, both: bool) -> list[str]:
+    """Return a cell's line; the ratio by *returned* only where the two clocks differ, which private memory does not let them."""
+    name = cell.key.what.removesuffix("/cpu").replace("/cpu/", "/")
+    clocks = ("ratio_returned", "ratio_ready") if both else ("ratio_ready",)
     fastest = next(iter(cell.measured()), None)
     if fastest is None or fastest.ready is None:
-        return [name, *[(cell.reason or "missing").partition(":")[0]] * 3, str(cell.record.get("blocks") or 0), "-"]
+        return [name, *[(cell.reason or "missing").partition(":")[0]] * (1 + len(clocks)), str(cell.record.get("blocks") or 0), "-"]
     pickle = cell.arm("torch-load")
-    ratios = (
-        [ratio_text(cell, pickle, found, dash="-") for found in (pickle.ratio_returned, pickle.ratio_ready)] if pickle else ["missing"] * 2
-    )
+    ratios = [ratio_text(cell, pickle, getattr(pickle, clock), dash="-") if pickle else "missing" for clock in clocks]
     blocks = len({sample.block for sample in cell.samples})
-    return [
-        name,
-        f"{cell.label(fastest)} {time_text(fastest.ready.median)}",
-        *ratios,
-        str(blocks),
-        cell.record.get("stopped") or "-",
-    ]
+    return [name, f"{cell.label(fastest)} {time_text(fastest.ready.median)}", *ratios, str(blocks), cell.record.get("stopped") or "-"]
 
 
 def _median(found: Estimate | None) -> float | None:
