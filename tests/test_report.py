@@ -351,7 +351,7 @@ def test_first_calls_are_told_apart_from_loads(tmp_path: Path) -> None:
     calls = {"harness.loaders.torch_pickle:torch-load": 0.115, "harness.loaders.safetensors_torch:safetensors-load-file": 0.002}
     run = make_run(tmp_path, cell_samples(), environments={"reference": {"torch": "2.13.0", "first_calls": calls}})
     text = write_run_report(run).read_text(encoding="utf-8")
-    section = text.partition("## First calls")[2].partition("## Figures")[0]
+    section = text.partition("## First calls")[2].partition("## What was not measured")[0]
     assert row(section, "torch-load") == ["torch-load", "reference", "115"]
     assert section.index("torch-load |") < section.index("safetensors-load-file |"), "the slowest stands first"
     assert "no load" in section

@@ -12,7 +12,7 @@ from harness.checkpoints import store
 from harness.errors import WeighbridgeError
 from harness.measure.cell import Cell
 from harness.measure.sample import Sample
-from harness.options import Options, model_name, parse
+from harness.options import PROFILES, Options, model_name, parse
 from harness.plan import Plan
 from harness.session import Run
 
@@ -67,7 +67,7 @@ def test_cells_share_the_time_of_the_profile_and_leave_what_they_do_not_need_to_
         running.weigh(WARM)
     cold, warm = running.manifest["cells"]
     assert (cold["stopped"], cold["blocks"]) == ("precision", 6)
-    assert cold["budget_s"] <= 31, "half of the minute there is"
+    assert cold["budget_s"] <= PROFILES["smoke"].total_s / 2, "half of the time there is"
     assert warm["budget_s"] > 1.3 * cold["budget_s"]
 
 

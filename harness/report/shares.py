@@ -192,7 +192,7 @@ def _draw(cells: Sequence[Cell], name: str) -> tuple[Figure, Drawn] | None:
             axes.set_yscale("log")
             plain_log(axes.yaxis)
         else:
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.15 * axes.dataLim.y1)
         axes.set_ylabel(unit)
         axes.set_xlabel("ranks")
         axes.set_xticks(counts, [str(count) for count in counts])
