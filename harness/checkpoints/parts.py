@@ -55,7 +55,7 @@ def part(name: str, checkpoint: str, tensors: Sequence[TensorSpec]) -> tuple[Pie
 
 def _one_tensor(tensors: Sequence[TensorSpec]) -> list[Piece]:
     among = _middle_layer(tensors) or tensors
-    return [Piece(max(among, key=lambda tensor: tensor.elements).name)]
+    return [Piece(max(among, key=lambda tensor: tensor.elements).name)] if among else []
 
 
 def _one_layer(tensors: Sequence[TensorSpec]) -> list[Piece]:
