@@ -5,10 +5,13 @@ A scenario is a test module with a function `plan(options)`, which returns its c
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -43,6 +46,8 @@ def pytest_configure(config: pytest.Config) -> None:
             RunDirectory.existing(Path(given["results"] or "results"), given["resume"]).manifest()["options"] if given["resume"] else None
         )
         config.stash[_OPTIONS] = parse(given, recorded)
+        for scenario in _scenarios():  # before anything is collected, so that what cannot be had is answered in one line
+            scenario.plan(config.stash[_OPTIONS])
     except WeighbridgeError as error:
         pytest.exit(str(error), returncode=USAGE_EXIT)
 
@@ -50,10 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "arm" not in metafunc.fixturenames:
         return
-    try:
-        plan: dict[Cell, tuple[str, ...]] = metafunc.module.plan(metafunc.config.stash[_OPTIONS])
-    except WeighbridgeError as error:
-        pytest.exit(str(error), returncode=USAGE_EXIT)
+    plan: dict[Cell, tuple[str, ...]] = metafunc.module.plan(metafunc.config.stash[_OPTIONS])
     metafunc.parametrize(
         "arm",
         [
@@ -64,6 +66,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         indirect=True,
         scope="session",
     )
+
+
+def _scenarios() -> list[ModuleType]:
+    """Return this folder's modules that hold a plan."""
+    found = pkgutil.iter_modules([str(Path(__file__).parent)], f"{__package__}.")
+    modules = [importlib.import_module(module.name) for module in found if ".test_" in module.name]
+    return [module for module in modules if hasattr(module, "plan")]
 
 
 @pytest.hookimpl(trylast=True)

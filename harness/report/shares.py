@@ -176,13 +176,19 @@ def _draw(cells: Sequence[Cell], name: str) -> tuple[Figure, Drawn] | None:
         ("Storage read by all ranks, cold", "times the checkpoint", "cold", lambda arm: _of_checkpoint(arm, arm.storage_read_bytes)),
         ("Memory of the largest rank, warm", "times the checkpoint", "warm", lambda arm: _of_checkpoint(arm, arm.pss_bytes)),
     ]
+    plain = [cell for cell in cells if cell.key.read_ahead_kb is None]
+    panels = [panel for panel in panels if any(panel[3](arm) for cell in plain if cell.cache_state == panel[2] for arm in cell.measured())]
     labels = dict(sorted({cell.label(arm): arm.loader for cell in cells for arm in cell.measured()}.items()))
-    figure = Figure(figsize=(9.2, 6.4), layout="constrained")
+    rows = -(-len(panels) // 2)
+    figure = Figure(figsize=(9.2, 0.8 + 2.8 * rows), layout="constrained")
+    grid = figure.subplots(rows, 2, sharex=True, squeeze=False)
     handles: dict[str, Line2D] = {}
-    for axes, (title, unit, state, value) in zip(figure.subplots(2, 2, sharex=True).flat, panels, strict=True):
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    for axes, (title, unit, state, value) in zip(grid.flat, panels, strict=False):
         axes.set_title(title)
         axes.set_xscale("log", base=2)
-        shown = [cell for cell in cells if cell.cache_state == state and cell.key.read_ahead_kb is None]
+        shown = [cell for cell in plain if cell.cache_state == state]
         for number, (label, loader) in enumerate(labels.items()):
             arms = [(cell.key.ranks or 0, arm) for cell in shown for arm in cell.measured() if cell.label(arm) == label]
             points = [(ranks, found) for ranks, arm in arms if (found := value(arm))]
@@ -201,8 +207,7 @@ def _draw(cells: Sequence[Cell], name: str) -> tuple[Figure, Drawn] | None:
     what = f"{name} over ranks: what each way of bringing up shares costs as ranks are added"
     heading(figure, what)
     reading = (
-        "each line is a way for the ranks to come by their shares, each mark a median, its bar the interval. A line that rises in the upper "
-        "panels is work that every rank repeats; one that rises in the lower left is storage read again; where the lower right "
-        "falls, a rank holds no more than its share."
+        "each line is a way for the ranks to come by their shares, each mark a median, its bar the interval. Time that rises with the ranks is "
+        "work that every rank repeats; storage that rises is read again; where memory falls, a rank holds no more than its share."
     )
     return figure, Drawn(f"ranks-{slug(name)}.svg", f"{what}: time cold and warm, storage and memory, by number of ranks", reading)
