@@ -44,7 +44,7 @@ def cell_samples(blocks: int = 6, arms: Mapping[str, tuple[float, float]] = ARMS
             "run": RUN,
             "scenario": "full-load",
             "checkpoint": "gpt2",
-            "bytes": CHECKPOINTS[overrides.get("checkpoint", "gpt2")],
+            "bytes": CHECKPOINTS.get(overrides.get("checkpoint", "gpt2")),
             "loader": loader,
             "block": block,
             "position": position,
