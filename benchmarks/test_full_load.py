@@ -5,7 +5,7 @@ from __future__ import annotations
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.replay import Arm, replay
-from harness.loaders import all_loaders
+from harness.loaders import DEVICES, all_loaders
 from harness.measure.cell import Cell
 from harness.options import Options
 
@@ -25,9 +25,9 @@ def plan(options: Options) -> dict[Cell, tuple[str, ...]]:
     named = options.checkpoints if options.checkpoints is not None else CHECKPOINTS[options.profile]
     cells = {
         Cell(SCENARIO, checkpoint, cache_state, device, read_ahead_kb=kb): options.arms(
-            all_loaders(), FEWER_ARMS.get((options.profile, checkpoint))
+            all_loaders(), device, cache_state, FEWER_ARMS.get((options.profile, checkpoint))
         )
-        for device in ("cpu", "cuda")
+        for device in DEVICES
         for checkpoint in (*named, *options.model_names())
         for cache_state, kb in options.states()
     }

@@ -7,7 +7,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks.replay import Arm, replay
 from harness.checkpoints.layouts import LAYOUTS
 from harness.checkpoints.parts import PARTS, part
-from harness.loaders import PART, all_loaders
+from harness.loaders import DEVICES, PART, all_loaders
 from harness.measure.cell import Cell
 from harness.options import Options
 
@@ -20,18 +20,17 @@ def plan(options: Options) -> dict[Cell, tuple[str, ...]]:
     """Return the cells of this scenario with their arms; raises `WeighbridgeError` for a part that a named layout does not have."""
     named = options.checkpoints if options.checkpoints is not None else CHECKPOINTS[options.profile]
     parts = options.parts or PARTS_OF.get(options.profile) or tuple(PARTS)
-    arms = options.arms(all_loaders(PART))
     for checkpoint in named:
         for name in options.parts or ():
             part(name, checkpoint, LAYOUTS[checkpoint]().tensors)
-    return {
-        Cell(SCENARIO, checkpoint, cache_state, device, part=name, read_ahead_kb=kb): arms
-        for device in ("cpu", "cuda")
+    cells = {
+        Cell(SCENARIO, checkpoint, cache_state, device, part=name, read_ahead_kb=kb): options.arms(all_loaders(PART), device, cache_state)
+        for device in DEVICES
         for checkpoint in (*named, *options.model_names())
         for name in parts
         for cache_state, kb in options.states()
-        if arms
     }
+    return {cell: arms for cell, arms in cells.items() if arms}
 
 
 def test_partial_load(arm: Arm, benchmark: BenchmarkFixture) -> None:

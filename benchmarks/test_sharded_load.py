@@ -7,7 +7,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks.replay import Arm, replay
 from harness.checkpoints.layouts import LAYOUTS
 from harness.checkpoints.shares import shares
-from harness.loaders import PART, SHARE, all_loaders
+from harness.loaders import DEVICES, PART, SHARE, all_loaders
 from harness.measure.cell import Cell
 from harness.options import Options
 
@@ -25,19 +25,19 @@ def plan(options: Options) -> dict[Cell, tuple[str, ...]]:
     """
     named = options.checkpoints if options.checkpoints is not None else CHECKPOINTS[options.profile]
     known = {name: found for name, found in (all_loaders(PART) | all_loaders(SHARE)).items() if not found[1].ceiling}
-    ranks, arms = options.ranks or RANKS[options.profile], options.arms(known, ARMS)
+    ranks = options.ranks or RANKS[options.profile]
     split = [checkpoint for checkpoint in named if options.ranks or LAYOUTS[checkpoint]().heads]
     for checkpoint in split:
         for count in ranks:
             shares(LAYOUTS[checkpoint](), count)
-    return {
-        Cell(SCENARIO, checkpoint, cache_state, device, ranks=count, read_ahead_kb=kb): arms
-        for device in ("cpu", "cuda")
+    cells = {
+        Cell(SCENARIO, checkpoint, cache_state, device, ranks=count, read_ahead_kb=kb): options.arms(known, device, cache_state, ARMS)
+        for device in DEVICES
         for checkpoint in split
         for count in ranks
         for cache_state, kb in options.states()
-        if arms
     }
+    return {cell: arms for cell, arms in cells.items() if arms}
 
 
 def test_sharded_load(arm: Arm, benchmark: BenchmarkFixture) -> None:

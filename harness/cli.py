@@ -60,22 +60,22 @@ def _make_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _make(asked: argparse.Namespace) -> int:
-    from harness.checkpoints.formats import FORMATS
     from harness.checkpoints.layouts import LAYOUTS
     from harness.checkpoints.place import default_store
     from harness.checkpoints.shares import shares_by_name
     from harness.checkpoints.sources import layout_source
     from harness.checkpoints.store import Store, known_digest
+    from harness.loaders import all_formats
 
     for name in asked.checkpoints:
         if name not in LAYOUTS:
             raise unknown_name("checkpoint", name, LAYOUTS)
     layouts = [LAYOUTS[name]() for name in asked.checkpoints]
     wanted = [shares_by_name(layout, asked.ranks) if asked.ranks is not None else {} for layout in layouts]
-    store = Store(asked.store or default_store(), print)
+    store = Store(asked.store or default_store(), print, all_formats())
     for layout, shared in zip(layouts, wanted, strict=True):
         source = layout_source(layout, asked.seed)
-        made = store.checkpoint(source, FORMATS, known_digest(layout.name, asked.seed))
+        made = store.checkpoint(source, all_formats(), known_digest(layout.name, asked.seed))
         store.selections(source, shared)
         print(f"{layout.name}: {made.bytes / 1e6:,.0f} MB in {', '.join(made.artifacts)}, digest {made.digest[:12]}")
     return 0

@@ -11,12 +11,10 @@ from typing import Any, TypeVar
 from harness.checkpoints.layouts import LAYOUTS
 from harness.checkpoints.parts import PARTS
 from harness.errors import WeighbridgeError, unknown_name
-from harness.loaders import EVERYTHING, PART, SHARE, Loader, all_loaders
+from harness.loaders import CACHE_STATES, EVERYTHING, PART, SHARE, Loader, all_loaders
 
 _PLAIN_NAMES = {"model", "weights", "checkpoint", "pytorch_model", "diffusion_pytorch_model", "adapter_model", "consolidated"}
 _Number = TypeVar("_Number", int, float)
-
-CACHE_STATES = ("cold", "warm")
 
 
 @dataclass(frozen=True)
@@ -74,15 +72,18 @@ class Options:
         swept: tuple[int | None, ...] = self.read_ahead_kb or (None,)
         return [(state, kb) for state in self.cache_states for kb in (swept if state == "cold" else (None,))]
 
-    def arms(self, known: Mapping[str, tuple[str, Loader]], usual: Container[str] | None = None) -> tuple[str, ...]:
-        """Return which of the loaders known to a scenario are its arms, ceilings always among them; none where none of those asked for is known.
+    def arms(
+        self, known: Mapping[str, tuple[str, Loader]], device: str, cache_state: str, usual: Container[str] | None = None
+    ) -> tuple[str, ...]:
+        """Return which of the loaders known to a scenario are the arms of a cell, ceilings always among them.
 
-        `usual` are those it takes where the person names none.
+        None are where none of those asked for takes part in such a cell. `usual` are those that it has where the person names none.
         """
-        asked = self.loaders or usual or known
-        if not any(name in asked for name in known):
+        fit = {name: loader for name, (_, loader) in known.items() if device in loader.devices and cache_state in loader.cache_states}
+        asked = self.loaders or usual or fit
+        if not any(name in asked for name in fit):
             return ()
-        return tuple(name for name, (_, loader) in known.items() if name in asked or loader.ceiling)
+        return tuple(name for name, loader in fit.items() if name in asked or loader.ceiling)
 
 
 FLAGS: dict[str, dict[str, Any]] = {

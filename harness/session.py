@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.checkpoints.place import default_store
 from harness.checkpoints.store import Checkpoint, Store
+from harness.loaders import all_formats
 from harness.machine.description import NO_GPU, gpus
 from harness.machine.lock import only_run
 from harness.machine.page_cache import capability
@@ -60,7 +61,7 @@ class Run:
         try:
             self._stack.enter_context(only_run(self.directory.path.resolve()))
             restored = restore_left_over()
-            store = Store(options.store or default_store(), self._say)
+            store = Store(options.store or default_store(), self._say, all_formats())
             self._capability = capability(store.folder)
             fresh = new_manifest(self.directory.name, options.recorded(), self._command, store.folder, self._capability)
             self.manifest = resumed.manifest() if resumed else fresh
@@ -179,7 +180,7 @@ class Run:
             if absent := self._supply.absence(cell, name):
                 left_out[name] = absent
             elif artifact is None:
-                left_out[name] = f"{loader.container} has no sharded form"
+                left_out[name] = checkpoint.refused[loader.container]
             elif loader.trusting and artifact.given and name not in (self._options.loaders or ()):
                 left_out[name] = "it would run whatever this file says; name it in --loaders if you trust the file"
             else:

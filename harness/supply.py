@@ -117,7 +117,7 @@ class Supply:
             for name in arms
         }
         files = self._rehearsal({loader.container for loader in used.values()})
-        return {key: [str(file) for file in files[loader.container]] for key, loader in used.items()}
+        return {key: [str(file) for file in files[loader.container]] for key, loader in used.items() if loader.container in files}
 
     def _rehearsal(self, containers: set[str]) -> dict[str, Any]:
         return {container: artifact.files for container, artifact in self._store.rehearsal(containers).artifacts.items()}

@@ -23,13 +23,15 @@ from harness.checkpoints.checksum import checksum, checksums
 from harness.checkpoints.content import _MASKS, make_tensor, make_tensors
 from harness.checkpoints.digest import checkpoint_digest, tensor_digest, tensor_digests
 from harness.checkpoints.durable import ThreadedFile, write_atomically
-from harness.checkpoints.formats import FORMATS, Tensors
+from harness.checkpoints.formats import FORMATS
 from harness.checkpoints.layouts import BLOOM_176B, ITEM_BYTES, LAYOUTS, REHEARSAL, Layout, TensorSpec
 from harness.checkpoints.place import default_store
 from harness.checkpoints.sources import Source, layout_source, person_source
 from harness.checkpoints.store import KNOWN_DIGESTS_FILE, Checkpoint, DoesNotFitError, Store, known_digest
 from harness.errors import WeighbridgeError
 from tests.helpers import hear, python
+
+Tensors = dict[str, torch.Tensor]
 
 SPECS = tuple(TensorSpec(f"layer.{dtype}", dtype, (3, 5)) for dtype in ITEM_BYTES)
 WHOLE = Layout("whole", SPECS)

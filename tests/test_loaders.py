@@ -15,12 +15,14 @@ import torch
 
 import harness.loaders
 from harness.checkpoints.digest import tensor_digests
-from harness.checkpoints.formats import FORMATS, Tensors
+from harness.checkpoints.formats import FORMATS
 from harness.checkpoints.layouts import ITEM_BYTES, Layout, TensorSpec
 from harness.checkpoints.sources import layout_source
 from harness.checkpoints.store import Checkpoint, Store
 from harness.loaders import Loader, all_loaders, merged
 from tests.helpers import hear, python
+
+Tensors = dict[str, torch.Tensor]
 
 DOCUMENTED = (
     "ceiling-read",

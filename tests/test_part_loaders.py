@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from harness.checkpoints.digest import tensor_digests
-from harness.checkpoints.formats import FORMATS, Tensors
+from harness.checkpoints.formats import FORMATS
 from harness.checkpoints.layouts import Layout, TensorSpec
 from harness.checkpoints.parts import PARTS, Piece, part
 from harness.checkpoints.sources import layout_source
@@ -20,6 +20,8 @@ from harness.machine import page_cache
 from harness.machine.counters import counters
 from harness.measure.child import not_private
 from harness.measure.sample import judge
+
+Tensors = dict[str, torch.Tensor]
 
 LAYOUT = Layout(
     "parts",

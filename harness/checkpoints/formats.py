@@ -1,23 +1,31 @@
-"""Formats: how a checkpoint's tensors are written to a file and read back to verify it."""
+"""Formats: how a checkpoint's tensors are written to a file and read back to verify it.
+
+Importing this imports nothing but the standard library, so that a loader's module can bring a format of its own.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-
-import safetensors.torch
-import torch
+from typing import TYPE_CHECKING
 
 from harness.checkpoints.durable import ThreadedFile
 
-Tensors = dict[str, torch.Tensor]
+if TYPE_CHECKING:
+    import torch
+
+    Tensors = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Format:
-    """One container: its file name, its writer and the reader that verifies what was written."""
+    """One container: its file name, its writer and the reader that verifies what was written.
+
+    Both are given a path; of one that is a `folder`, the path is that of a folder, which the writer fills.
+    """
 
     name: str
     stem: str
@@ -26,6 +34,21 @@ class Format:
     read: Callable[[Path], Tensors]
     index: str | None = None
     """Name of the index file of its sharded form; None where nobody shards this container."""
+    requires: tuple[str, ...] = ()
+    """Packages that writing it takes, beyond torch and safetensors."""
+    extra: str | None = None
+    """The project's extra that installs them."""
+    dtypes: frozenset[str] | None = None
+    """The dtypes it can hold, None for every one that a layout can name."""
+    folder: bool = False
+    """Whether it is a folder of files."""
+
+    def refusal(self, dtypes: Iterable[str], sharded: bool) -> str | None:
+        """Return why a checkpoint of these dtypes cannot be made in this format here, or None."""
+        if sharded and self.index is None:
+            return f"{self.name} has no sharded form"
+        unknown = sorted(set(dtypes) - self.dtypes) if self.dtypes is not None else []
+        return f"{self.name} holds no {', '.join(unknown)}" if unknown else missing_package(self.requires, self.extra)
 
     @property
     def sharded_name(self) -> str:
@@ -39,12 +62,24 @@ class Format:
         return [f"{self.stem}-{number:05d}-of-{shards:05d}{self.suffix}" for number in range(1, shards + 1)]
 
 
+def missing_package(packages: Iterable[str], extra: str | None) -> str | None:
+    """Return which of the packages is not installed, and how to have it, or None."""
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            return f"{package} is not installed{f' (the extra {extra} has it)' if extra else ''}"
+    return None
+
+
 def _write_zip(tensors: Tensors, path: Path) -> None:
+    import torch
+
     with ThreadedFile(path) as file:
         torch.save(tensors, file)
 
 
 def _write_legacy(tensors: Tensors, path: Path) -> None:
+    import torch
+
     torch.save(tensors, path, _use_new_zipfile_serialization=False)
 
 
@@ -54,10 +89,21 @@ def _write_pickle(tensors: Tensors, path: Path) -> None:
 
 
 def _write_safetensors(tensors: Tensors, path: Path) -> None:
-    safetensors.torch.save_file(tensors, path, metadata={"format": "pt"})
+    from safetensors.torch import save_file
+
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def _read_safetensors(path: Path) -> Tensors:
+    from safetensors.torch import load_file
+
+    tensors: Tensors = load_file(path)
+    return tensors
 
 
 def _read_torch(path: Path) -> Tensors:
+    import torch
+
     tensors: Tensors = torch.load(path, weights_only=True)
     return tensors
 
@@ -75,7 +121,7 @@ FORMATS = {
         Format("torch-zip", "pytorch_model", ".bin", _write_zip, _read_torch, "pytorch_model.bin.index.json"),
         Format("torch-legacy", "pytorch_model.legacy", ".bin", _write_legacy, _read_torch),
         Format("pickle", "model", ".pickle", _write_pickle, _read_pickle),
-        Format("safetensors", "model", ".safetensors", _write_safetensors, safetensors.torch.load_file, "model.safetensors.index.json"),
+        Format("safetensors", "model", ".safetensors", _write_safetensors, _read_safetensors, "model.safetensors.index.json"),
     )
 }
-"""Every container by name."""
+"""The containers that everyone uses, by name; a loader's module may bring its own."""

@@ -15,9 +15,11 @@ import torch
 
 from harness.checkpoints.content import make_tensors
 from harness.checkpoints.digest import checkpoint_digest, tensor_digests
-from harness.checkpoints.formats import FORMATS, Tensors
+from harness.checkpoints.formats import FORMATS
 from harness.checkpoints.layouts import Layout, TensorSpec
 from harness.errors import WeighbridgeError
+
+Tensors = dict[str, torch.Tensor]
 
 _CONTAINERS = {".safetensors": "safetensors", ".bin": "torch-zip", ".pt": "torch-zip", ".pth": "torch-zip", ".ckpt": "torch-zip"}
 

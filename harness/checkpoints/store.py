@@ -12,17 +12,20 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.checkpoints.checksum import Checksum, checksums
 from harness.checkpoints.digest import checkpoint_digest, tensor_digests
-from harness.checkpoints.durable import write_atomically, write_text
-from harness.checkpoints.formats import FORMATS, Format, Tensors
+from harness.checkpoints.durable import write_atomically, write_folder_atomically, write_text
+from harness.checkpoints.formats import FORMATS, Format
 from harness.checkpoints.layouts import REHEARSAL, TensorSpec
 from harness.checkpoints.parts import Piece
 from harness.checkpoints.sources import Source, layout_source
 from harness.errors import WeighbridgeError
 from harness.machine.description import available_memory
+
+if TYPE_CHECKING:
+    import torch
 
 _MEMORY_FACTOR = 2.2  # a shard in memory, and once more while what was written is read back
 _DISK_RESERVE = 1 << 30
@@ -58,6 +61,8 @@ class Checkpoint:
     artifacts: dict[str, Artifact]
     shards: tuple[tuple[TensorSpec, ...], ...]
     """The tensors of each file, in file order."""
+    refused: dict[str, str]
+    """Why it was not made in a container that was asked for, by the container."""
 
 
 @dataclass(frozen=True)
@@ -69,18 +74,19 @@ class Selection:
 
 
 class Store:
-    """The folder of checkpoints; `say` is told what is being made."""
+    """The folder of checkpoints; `say` is told what is being made, in any of `formats`."""
 
-    def __init__(self, folder: Path, say: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(self, folder: Path, say: Callable[[str], None] = lambda _: None, formats: Mapping[str, Format] = FORMATS) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise WeighbridgeError(f"--store {folder}: cannot be made ({error.strerror}); name a folder you may write to") from None
         self.folder = folder.resolve()
         self._say = say
+        self._formats = formats
 
     def checkpoint(self, source: Source, containers: Iterable[str], known_digest: str | None = None) -> Checkpoint:
-        """Return the checkpoint with at least these containers, making what is missing.
+        """Return the checkpoint with at least these containers, making what is missing; one that cannot be made is told by its reason.
 
         Raises `DoesNotFitError` before anything is written where disk or memory is short, and `WeighbridgeError` where the content
         comes out other than `known_digest`.
@@ -89,7 +95,10 @@ class Store:
         folder.mkdir(exist_ok=True)
         sharded = len(source.shard_bytes) > 1
         given = source.given if source.given and _same_device(source.given.files, self.folder) else None
-        wanted = [FORMATS[name] for name in containers if not (sharded and FORMATS[name].index is None)]
+        dtypes = {spec.dtype for shard in source.shards for spec in shard}
+        asked = [self._formats[name] for name in containers]
+        refused = {form.name: reason for form in asked if (reason := form.refusal(dtypes, sharded))}
+        wanted = [form for form in asked if form.name not in refused]
         missing = [form for form in wanted if not (given and given.container == form.name) and _receipt(folder, form, sharded) is None]
         digests_file, checksums_file = folder / "digests.json", folder / "checksums.json"
         if missing or not (digests_file.exists() and checksums_file.exists()):
@@ -106,7 +115,7 @@ class Store:
             files = given.files if given and own else _receipt(folder, form, sharded) or ()
             name = form.sharded_name if sharded else form.name
             artifacts[form.name] = Artifact(name, files, sum(file.stat().st_size for file in files), own)
-        return Checkpoint(source.name, source.bytes, len(digests), sharded, digest, checksums_file, artifacts, source.shards)
+        return Checkpoint(source.name, source.bytes, len(digests), sharded, digest, checksums_file, artifacts, source.shards, refused)
 
     def selections(self, source: Source, wanted: Mapping[str, Sequence[Piece]]) -> dict[str, Selection]:
         """Return the selection of each name, its checksums made from the source's own tensors where they are not known yet."""
@@ -149,7 +158,9 @@ class Store:
                 index = {"metadata": {"total_size": source.bytes}, "weight_map": where[form.name]}
                 write_text(folder / form.index, json.dumps(index, indent=2))
             files = [folder / name for name in form.file_names(shards)]
-            receipt = {"files": {file.name: file.stat().st_size for file in files}}
+            if form.folder:
+                files = sorted(file for one in files for file in one.rglob("*") if file.is_file())
+            receipt = {"files": {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}}
             write_text(_receipt_path(folder, form, sharded), json.dumps(receipt))
 
     def _check_room(self, source: Source, formats: int) -> None:
@@ -184,14 +195,14 @@ def known_digest(name: str, seed: int) -> str | None:
     return recorded.get(name) if seed == 0 else None
 
 
-def _write(form: Format, path: Path, tensors: Tensors, expected: dict[str, str]) -> None:
+def _write(form: Format, path: Path, tensors: dict[str, torch.Tensor], expected: dict[str, str]) -> None:
     """Write one file of a format and read it back before it gets its name."""
 
     def verify(written: Path) -> None:
         if tensor_digests(form.read(written)) != expected:
             raise WeighbridgeError(f"{path}: does not read back as the same tensors; the disk or the writer of {form.name} is at fault")
 
-    write_atomically(path, lambda part: form.write(tensors, part), verify)
+    (write_folder_atomically if form.folder else write_atomically)(path, lambda part: form.write(tensors, part), verify)
 
 
 def _receipt_path(folder: Path, form: Format, sharded: bool) -> Path:

@@ -1,19 +1,23 @@
 """Loaders: each module holds the ways one library brings a checkpoint into memory.
 
 A module joins by lying in this folder with at least one of three tuples, which differ in what their loaders are asked for: everything
-(`LOADERS`), pieces of some tensors (`PART_LOADERS`), or one rank's share, brought up by all ranks together (`SHARE_LOADERS`). It may import nothing but the standard library when it is itself
-imported, so that every loader can be named, and its absence explained, where its library is missing.
+(`LOADERS`), pieces of some tensors (`PART_LOADERS`), or one rank's share, brought up by all ranks together (`SHARE_LOADERS`). One of another
+distribution joins by an entry point of the group `weighbridge.loaders` that names the module. A library with a format of its own brings
+that too (`FORMATS`), so that the store can make checkpoints in it. A module may import nothing but the standard library when it is
+itself imported, so that every loader can be named, and its absence explained, where its library is missing.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
+from harness.checkpoints.formats import FORMATS, Format, missing_package
 from harness.checkpoints.parts import Piece
 
 if TYPE_CHECKING:
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 
     Tensors = dict[str, torch.Tensor]
 
+CACHE_STATES, DEVICES = ("cold", "warm"), ("cpu", "cuda")
 EVERYTHING, PART, SHARE = "LOADERS", "PART_LOADERS", "SHARE_LOADERS"
 """The names of a module's tuples, each a kind of loader."""
 
@@ -54,6 +59,8 @@ class Loader:
     requires: tuple[str, ...] = ("torch",)
     supported: Callable[[], str | None] = lambda: None
     """Returns why the installed release cannot do this, or None; called with the required packages importable."""
+    extra: str | None = None
+    """The project's extra that installs what it requires, where the project itself does not."""
     reserve: Callable[[Any], None] | None = None
     """Called in the server before the fork, to hold memory that outlives a sample; it may start no thread. Only a ceiling may use it."""
     prepare: Callable[[Any, str], Any] | None = None
@@ -63,15 +70,16 @@ class Loader:
     whole: bool = True
     """Whether `memory` is of the whole checkpoint; else, where only a part is asked for, of that part."""
     ceiling: bool = False
+    devices: tuple[str, ...] = DEVICES
+    """The devices whose cells it takes part in."""
+    cache_states: tuple[str, ...] = CACHE_STATES
+    """The cache states whose cells it takes part in."""
     trusting: bool = False
     """Whether it runs what the file says; a person's own file is given to it only if they name it."""
 
     def absence(self) -> str | None:
         """Return why this loader cannot run in this environment, or None."""
-        for package in self.requires:
-            if importlib.util.find_spec(package) is None:
-                return f"{package} is not installed"
-        return self.supported()
+        return missing_package(self.requires, self.extra) or self.supported()
 
 
 def loaders(module: str, kind: str = EVERYTHING) -> dict[str, Loader]:
@@ -80,12 +88,21 @@ def loaders(module: str, kind: str = EVERYTHING) -> dict[str, Loader]:
 
 
 def all_loaders(kind: str = EVERYTHING) -> dict[str, tuple[str, Loader]]:
-    """Return every loader of one kind in this folder by name, each with the module it comes from, in the modules' order of names."""
-    return {
-        name: (module.name, loader)
-        for module in sorted(pkgutil.iter_modules(__path__, f"{__name__}."), key=lambda module: module.name)
-        for name, loader in loaders(module.name, kind).items()
-    }
+    """Return every loader of one kind by name, each with the module it comes from, in the modules' order."""
+    return {name: (module, loader) for module in _modules(tuple(__path__)) for name, loader in loaders(module, kind).items()}
+
+
+def all_formats() -> dict[str, Format]:
+    """Return every format by name: the common ones, and those that a loader's module brings."""
+    brought = (form for module in _modules(tuple(__path__)) for form in getattr(importlib.import_module(module), "FORMATS", ()))
+    return FORMATS | {form.name: form for form in brought}
+
+
+@cache
+def _modules(folders: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of the modules in these folders, in their order, then of those that other distributions enter."""
+    own = sorted(module.name for module in pkgutil.iter_modules(folders, f"{__name__}."))
+    return (*own, *sorted({entered.value for entered in entry_points(group="weighbridge.loaders")}))
 
 
 def key_of(module: str, name: str, kind: str = EVERYTHING) -> str:
