@@ -81,6 +81,16 @@ def _change_one_byte(tensors: Tensors) -> Tensors:
     return changed
 
 
+def _to_another_dtype(tensors: Tensors) -> Tensors:
+    import torch
+
+    return {name: tensor.view(torch.int32) if tensor.dtype == torch.float32 else tensor for name, tensor in tensors.items()}
+
+
+def _flatten(tensors: Tensors) -> Tensors:
+    return {name: tensor.reshape(-1) for name, tensor in tensors.items()}
+
+
 def _rename(tensors: Tensors) -> Tensors:
     return {f"{name}.": tensor for name, tensor in tensors.items()}
 
@@ -117,6 +127,10 @@ LOADERS = (
     _then("raises-a-path", _raise_a_path),
     _then("wrong-byte", _change_one_byte),
     _then("wrong-name", _rename),
+    _then("wrong-dtype", _to_another_dtype),
+    _then("wrong-shape", _flatten),
+    _then("loses-a-tensor", lambda tensors: dict(list(tensors.items())[1:])),
+    _then("adds-a-tensor", lambda tensors: tensors | {"added": next(iter(tensors.values()))}),
     _then("kills-server", _kill_the_server),
     _then("wants-a-fresh-process", _count),
     _then("chatters", _chatter),

@@ -20,12 +20,20 @@ from harness.checkpoints.layouts import ITEM_BYTES, Layout, TensorSpec
 from harness.checkpoints.sources import layout_source
 from harness.checkpoints.store import Checkpoint, Store
 from harness.loaders import Loader, all_loaders, merged
+from harness.machine import page_cache
 from tests.helpers import hear, python
 
 Tensors = dict[str, torch.Tensor]
 
 DOCUMENTED = (
     "ceiling-read",
+    "ceiling-direct",
+    "ceiling-copy",
+    "ceiling-to-device",
+    "ceiling-to-device-pageable",
+    "torch-load-then-to",
+    "safetensors-load-file-then-to",
+    "safetensors-staged",
     "pickle-load",
     "safetensors-load-file",
     "safetensors-pread",
@@ -84,9 +92,20 @@ def test_loaders_are_listed_under_their_own_names() -> None:
         assert loader.container in FORMATS
 
 
-def test_the_ceiling_alone_is_let_prepare_and_is_called_one() -> None:
-    assert [name for name, (_, loader) in all_loaders().items() if loader.ceiling] == ["ceiling-read"]
-    assert [name for name, (_, loader) in all_loaders().items() if loader.prepare] == ["ceiling-read"]
+CEILINGS = {
+    "ceiling-read",
+    "ceiling-read-4m",
+    "ceiling-direct",
+    "ceiling-copy",
+    "ceiling-to-device",
+    "ceiling-to-device-pageable",
+}
+
+
+def test_ceilings_alone_are_let_prepare_and_are_called_so() -> None:
+    assert {name for name, (_, loader) in all_loaders().items() if loader.ceiling} == CEILINGS
+    assert {name for name, (_, loader) in all_loaders().items() if loader.prepare} == CEILINGS
+    assert {name for name, (_, loader) in all_loaders().items() if not loader.reads} < CEILINGS
 
 
 @pytest.mark.parametrize("name", all_loaders())
@@ -161,6 +180,50 @@ def test_a_module_laid_into_the_folder_joins_without_any_other_change(tmp_path: 
         assert found["joined"][1].load([], "cpu", None) == {}
     finally:
         sys.modules.pop("harness.loaders.joined_in_a_test", None)
+
+
+def test_each_gpu_arm_that_was_asked_for_takes_part_there() -> None:
+    there = {name for name, (_, loader) in all_loaders().items() if "cuda" in loader.devices}
+    assert there >= {
+        "torch-load",
+        "torch-load-mmap",
+        "torch-load-then-to",
+        "safetensors-load-file",
+        "safetensors-load-file-then-to",
+        "safetensors-pread",
+        "safetensors-staged",
+        "ceiling-to-device",
+    }
+
+
+def test_a_staged_copy_takes_more_pieces_than_it_has_buffers(checkpoints: dict[str, Checkpoint], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.loaders.to_device._PIECE", (1 << 20) + 3)
+    assert tensor_digests(_load(_loader("safetensors-staged"), checkpoints["whole"])) == _content(WHOLE)
+
+
+def test_past_the_page_cache_nothing_becomes_resident(checkpoints: dict[str, Checkpoint]) -> None:
+    (file,) = checkpoints["whole"].artifacts["safetensors"].files
+    if not page_cache.capability(file.parent).cold:
+        pytest.skip("nothing can be made cold here")
+    page_cache.evict([file])
+    assert tensor_digests(_load(_loader("ceiling-direct"), checkpoints["whole"])) == _content(WHOLE)
+    page_cache.evict([file])
+    direct = _loader("ceiling-direct")
+    assert direct.prepare
+    direct.load([str(file)], "cpu", direct.prepare([str(file)], "cpu"))
+    assert page_cache.residency([file]).fraction == 0.0
+
+
+def test_the_ceiling_of_copying_copies_while_its_clock_runs(checkpoints: dict[str, Checkpoint]) -> None:
+    """What is read beforehand lies elsewhere: before the call there is nothing of the file where its tensors will be."""
+    copy = _loader("ceiling-copy")
+    (file,) = checkpoints["whole"].artifacts["safetensors"].files
+    assert copy.prepare
+    sources, targets, pool = copy.prepare([str(file)], "cpu")
+    assert bytes(sources[str(file)].numpy()) == file.read_bytes()
+    assert bytes(targets[str(file)].numpy()) != file.read_bytes()
+    assert copy.load([str(file)], "cpu", (sources, targets, pool)) is targets
+    assert bytes(targets[str(file)].numpy()) == file.read_bytes()
 
 
 def _nothing(*_: object) -> Tensors:
@@ -263,4 +326,4 @@ def test_what_the_ceiling_read_before_does_not_pass_for_what_it_reads_now(tmp_pa
         assert set(buffers[str(file)][::4096].tolist()) == {1}
         read = ceiling.load([str(file)], "cpu", prepared)
         threads.shutdown()
-        assert bytes(read[str(file)].numpy()) == content
+        assert bytes(read[str(file)].numpy())[: len(content)] == content

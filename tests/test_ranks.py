@@ -144,7 +144,7 @@ def test_memory_that_ranks_share_counts_once_over_all_of_them(checkpoint: Checkp
     [
         ("one-dies", "killed", "rank 1: by signal 9 (SIGKILL)"),
         ("one-raises", "raised", "rank 1: RuntimeError: this rank's disk is on fire"),
-        ("one-lies", "wrong-content", "differ"),
+        ("one-lies", "wrong-content", "rank 1: word_embeddings.weight of other bytes"),
     ],
 )
 def test_one_bad_rank_makes_the_sample_invalid_names_itself_and_the_next_one_counts(
@@ -270,6 +270,8 @@ def test_what_one_rank_cannot_tell_is_not_told() -> None:
 def test_one_rank_with_wrong_content_or_borrowed_memory_is_enough() -> None:
     assert together([answer(), answer(content_ok=False)])["content_ok"] is False
     assert together([answer(), answer(not_private="w lies in a mapped file")])["not_private"] == "rank 1: w lies in a mapped file"
+    assert together([answer(wrong="a missing", content_ok=False), answer()])["wrong"] == "rank 0: a missing"
+    assert together([answer(), answer(throttle_reasons=["hardware slowdown"])])["throttle_reasons"] == ["hardware slowdown"]
 
 
 def test_the_rank_that_failed_is_named_and_not_those_that_lost_it() -> None:

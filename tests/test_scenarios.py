@@ -128,7 +128,9 @@ def test_every_part_is_a_cell_cold_and_warm_and_a_sweep_is_of_cold_ones_alone() 
 def test_loaders_that_know_no_parts_leave_that_scenario_empty() -> None:
     assert partial.plan(options(loaders="pickle-load")) == {}
     assert sharded.plan(options(loaders="pickle-load")) == {}
-    assert all(arms == ("ceiling-read", "pickle-load") for arms in full.plan(options(loaders="pickle-load")).values())
+    for arms in full.plan(options(loaders="pickle-load")).values():
+        assert {name for name in arms if not name.startswith("ceiling-")} == {"pickle-load"}
+        assert "ceiling-read" in arms
 
 
 def test_a_layout_that_nobody_splits_is_left_aside_unless_ranks_are_asked_for() -> None:

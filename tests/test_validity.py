@@ -81,9 +81,28 @@ def test_every_reason_is_one_that_something_gives_and_is_explained() -> None:
         for content_ok in (True, False)
         for read in (None, 0, SIZE)
     }
-    judged.add(judge("warm", 1.0, SIZE, _answer(content_ok=True, storage_read_bytes=0) | {"not_private": "w lies in a mapped file"}).reason)
+    more: tuple[dict[str, object], ...] = (
+        {"not_private": "w lies in a mapped file"},
+        {"misplaced": "w is on cpu"},
+        {"throttle_reasons": ["hardware slowdown"]},
+    )
+    judged |= {judge("warm", 1.0, SIZE, _answer(content_ok=True, storage_read_bytes=0) | one).reason for one in more}
     assert judged - {None} == set(REASONS) - set(SERVER)
     assert all(REASONS.values())
+
+
+def test_only_what_makes_a_gpu_slower_than_asked_spoils_a_sample() -> None:
+    answer = _answer(storage_read_bytes=0)
+    assert judge("warm", 1.0, SIZE, answer | {"throttle_reasons": ["sync boost", "applications clocks set"]}).valid
+    throttled = judge("warm", 1.0, SIZE, answer | {"throttle_reasons": ["sync boost", "hardware thermal slowdown"]})
+    assert (throttled.reason, throttled.detail) == ("throttled", "hardware thermal slowdown")
+
+
+def test_a_ceiling_that_reads_nothing_owes_storage_nothing_and_may_take_nothing() -> None:
+    assert judge("cold", 0.0, SIZE, _answer(storage_read_bytes=0), reads=False).valid
+    assert judge("cold", 0.0, SIZE, _answer(storage_read_bytes=4096), reads=False).reason == "storage-read"
+    assert judge("cold", 1.0, SIZE, _answer(storage_read_bytes=0), reads=False).reason == "not-cold"
+    assert judge("warm", 1.0, SIZE, _answer(storage_read_bytes=4096), reads=False).reason == "storage-read"
 
 
 REQUIRED = """

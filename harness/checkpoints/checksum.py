@@ -36,6 +36,20 @@ def checksums(tensors: Mapping[str, torch.Tensor]) -> dict[str, Checksum]:
         return dict(zip(tensors, pool.map(checksum, tensors.values()), strict=True))
 
 
+def difference(found: Mapping[str, Checksum], expected: Mapping[str, Checksum]) -> str | None:
+    """Return what is wrong with tensors by their checksums, the first of each kind by name, or None where they are the expected ones."""
+    both = [name for name in expected if name in found]
+    kinds = {
+        "missing": [name for name in expected if name not in found],
+        "not the checkpoint's": [name for name in found if name not in expected],
+        "of another dtype": [name for name in both if found[name][0] != expected[name][0]],
+        "of another shape": [name for name in both if found[name][0] == expected[name][0] and found[name][1] != expected[name][1]],
+        "of other bytes": [name for name in both if found[name][:2] == expected[name][:2] and found[name][2] != expected[name][2]],
+    }
+    said = [f"{names[0]}{f' and {len(names) - 1} more' if names[1:] else ''} {kind}" for kind, names in kinds.items() if names]
+    return "; ".join(said) or None
+
+
 def checksum(tensor: torch.Tensor) -> Checksum:
     """Return the checksum of one tensor: its dtype, its shape and a number that depends on every byte and its place."""
     flat = tensor if tensor.is_contiguous() else tensor.contiguous()

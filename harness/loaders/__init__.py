@@ -70,6 +70,8 @@ class Loader:
     whole: bool = True
     """Whether `memory` is of the whole checkpoint; else, where only a part is asked for, of that part."""
     ceiling: bool = False
+    reads: bool = True
+    """Whether it reads the file while the clock runs; only a ceiling of something else does not."""
     devices: tuple[str, ...] = DEVICES
     """The devices whose cells it takes part in."""
     cache_states: tuple[str, ...] = CACHE_STATES

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from harness.loaders import Tensors
 
 
-def _load(files: Sequence[str], device: str, _: Any) -> Tensors:
-    return {name: tensor.to(device) for name, tensor in merged(_load_one, files).items()} if device != "cpu" else merged(_load_one, files)
+def _load(files: Sequence[str], _device: str, _: Any) -> Tensors:
+    return merged(_load_one, files)
 
 
 def _load_one(file: str) -> Tensors:
@@ -22,4 +22,4 @@ def _load_one(file: str) -> Tensors:
         return tensors
 
 
-LOADERS = (Loader("pickle-load", "pickle", _load, memory=3.0, trusting=True),)
+LOADERS = (Loader("pickle-load", "pickle", _load, memory=3.0, devices=("cpu",), trusting=True),)

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 _REQUIRES = ("torch", "safetensors")
 
 
-def _load_file(files: Sequence[str], device: str, _: Any) -> Tensors:
+def load_mapped(files: Sequence[str], device: str, _: Any) -> Tensors:
+    """Return the files' tensors by `load_file`."""
     from safetensors.torch import load_file
 
     return merged(lambda file: load_file(file, device=device), files)
@@ -48,11 +49,10 @@ def _safe_open(files: Sequence[str], device: str, _: Any) -> Tensors:
     return tensors
 
 
-def _load_bytes(files: Sequence[str], device: str, _: Any) -> Tensors:
+def _load_bytes(files: Sequence[str], _device: str, _: Any) -> Tensors:
     from safetensors.torch import load
 
-    tensors = merged(lambda file: load(Path(file).read_bytes()), files)
-    return tensors if device == "cpu" else {name: tensor.to(device) for name, tensor in tensors.items()}
+    return merged(lambda file: load(Path(file).read_bytes()), files)
 
 
 def _slices(wanted: Sequence[Wanted], device: str, _: Any) -> Tensors:
@@ -77,13 +77,13 @@ def _cut(wanted: Sequence[Wanted], device: str, **options: Any) -> Tensors:
 
 
 LOADERS = (
-    Loader("safetensors-load-file", "safetensors", _load_file, _REQUIRES),
+    Loader("safetensors-load-file", "safetensors", load_mapped, _REQUIRES),
     Loader("safetensors-pread", "safetensors", _pread, _REQUIRES, _has_pread),
     Loader("safetensors-safe-open", "safetensors", _safe_open, _REQUIRES),
-    Loader("safetensors-load-bytes", "safetensors", _load_bytes, _REQUIRES, memory=2.0),
+    Loader("safetensors-load-bytes", "safetensors", _load_bytes, _REQUIRES, memory=2.0, devices=("cpu",)),
 )
 PART_LOADERS = (
     Loader("safetensors-get-slice", "safetensors", _slices, _REQUIRES, whole=False),
-    Loader("safetensors-load-file", "safetensors", then_cut(_load_file, mapped=True), _REQUIRES, whole=False),
+    Loader("safetensors-load-file", "safetensors", then_cut(load_mapped, mapped=True), _REQUIRES, whole=False),
     Loader("safetensors-pread", "safetensors", _pread_slices, _REQUIRES, _has_pread, whole=False),
 )

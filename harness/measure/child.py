@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.checkpoints.checksum import Checksum, checksums
+from harness.checkpoints.checksum import Checksum, checksums, difference
 from harness.machine.counters import counters, memory, proportional, reset_peak
-from harness.measure.walk import touch
+from harness.measure.device import Device, device_of
 
 if TYPE_CHECKING:
     from harness.loaders import Loader, Tensors
@@ -50,29 +50,33 @@ def take(task: Task) -> dict[str, Any]:
 
     Raises whatever the loader raises.
     """
-    loader, asked, device = task.loader, task.asked, task.device
+    loader, asked, device = task.loader, task.asked, device_of(task.device)
     meet = task.join() if task.join else _alone
-    context_s = _make_context(device)
-    first_call_s = _rehearse(loader, task.rehearsal, device)
+    context_s = device.make_context()
+    first_call_s = _rehearse(loader, task.rehearsal, task.device)
     memory_touch_s = touch_memory(task.touch_bytes)
-    prepared = loader.prepare(asked, device) if loader.prepare else None
+    prepared = loader.prepare(asked, task.device) if loader.prepare else None
+    device.begin()
     pss_before = proportional() if task.join else None
     reset = reset_peak()
     memory_before = memory()
     meet()
+    device.wait()
     before = counters()
     start = time.perf_counter_ns()
-    loaded = loader.load(asked, device, prepared)
+    loaded = loader.load(asked, task.device, prepared)
+    device.wait()
     returned = time.perf_counter_ns()
-    _make_ready(loaded, device)
+    device.bring_up(loaded.values())
     ready = time.perf_counter_ns()
     after, memory_after = counters(), memory()
+    of_device = device.end()
     meet()
     pss_after = proportional() if task.join else None
     meet()  # a rank that left before the others had counted would make their shares of common pages larger
     walk_s = _repeat_walk(loaded, device)
     check_start = time.perf_counter_ns()
-    content_ok = _content(loader, loaded, asked) == task.expected
+    wrong = difference(_content(loader, loaded, asked), task.expected)
     return {
         "context_s": context_s,
         "first_call_s": first_call_s,
@@ -89,9 +93,12 @@ def take(task: Task) -> dict[str, Any]:
         "anonymous_bytes": _grown(memory_before.anonymous, memory_after.anonymous),
         "mapped_bytes": _grown(memory_before.mapped, memory_after.mapped),
         "pss_bytes": _grown(pss_before, pss_after),
-        "content_ok": content_ok,
+        "content_ok": wrong is None,
+        "wrong": wrong,
+        "misplaced": None if loader.ceiling else device.misplaced(loaded),
         "not_private": not_private(loaded) if task.private and not loader.ceiling else None,
         "started_ns": start,
+        **of_device,
     }
 
 
@@ -114,7 +121,7 @@ def first_call(loader: Loader, rehearsal: Any, join: Callable[[], Callable[[], N
     if join:
         join()
     known = set(sys.modules)
-    seconds = _rehearse(loader, rehearsal, "cpu")
+    seconds = _rehearse(loader, rehearsal, loader.devices[0])
     return {"first_call_s": seconds, "modules": sorted(set(sys.modules) - known)}
 
 
@@ -165,43 +172,25 @@ def touch_memory(size: int) -> float:
     return (time.perf_counter_ns() - start) / NANO_PER_S
 
 
-def _rehearse(loader: Loader, asked: Any, device: str) -> float:
+def _rehearse(loader: Loader, asked: Any, name: str) -> float:
     """Do everything a sample does on a tiny checkpoint, so that what belongs to the process is paid; return the call's seconds."""
-    prepared = loader.prepare(asked, device) if loader.prepare else None
+    device = device_of(name)
+    prepared = loader.prepare(asked, name) if loader.prepare else None
+    device.wait()
     start = time.perf_counter_ns()
-    loaded = loader.load(asked, device, prepared)
+    loaded = loader.load(asked, name, prepared)
+    device.wait()
     seconds = (time.perf_counter_ns() - start) / NANO_PER_S
-    _make_ready(loaded, device)
+    device.bring_up(loaded.values())
     _content(loader, loaded, asked)
     counters(), memory()
     return seconds
 
 
-def _make_context(device: str) -> float | None:
-    """Create the device's context before any clock starts; return what it cost in s, None on the CPU, which has none."""
-    if device == "cpu":
-        return None
-    import torch
-
-    start = time.perf_counter_ns()
-    torch.empty(1, device=device)
-    torch.cuda.synchronize(device)
-    return (time.perf_counter_ns() - start) / NANO_PER_S
-
-
-def _make_ready(loaded: Tensors, device: str) -> None:
-    if device == "cpu":
-        touch(loaded.values())
-        return
-    import torch
-
-    torch.cuda.synchronize(device)
-
-
-def _repeat_walk(loaded: Tensors, device: str) -> float:
+def _repeat_walk(loaded: Tensors, device: Device) -> float:
     """Return the walk's own cost in s: what it takes once there is nothing left to bring up."""
     start = time.perf_counter_ns()
-    _make_ready(loaded, device)
+    device.bring_up(loaded.values())
     return (time.perf_counter_ns() - start) / NANO_PER_S
 
 

@@ -24,8 +24,9 @@ SOCKET = "WEIGHBRIDGE_RANKS"
 _START_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 10.0
 _SLOWEST = ("context_s", "first_call_s", "memory_touch_s", "returned_s", "ready_s", "walk_s", "check_s")
-_LARGEST = ("peak_rss_bytes", "anonymous_bytes", "mapped_bytes", "pss_bytes")
+_LARGEST = ("peak_rss_bytes", "anonymous_bytes", "mapped_bytes", "pss_bytes", "peak_device_bytes")
 _SUMMED = ("cpu_s", "storage_read_bytes", "minor_faults", "major_faults")
+_FAULTS = ("not_private", "wrong", "misplaced")
 _GRAVEST = ("killed", "exited", "unprepared", "raised", "hung")
 
 
@@ -202,18 +203,28 @@ def together(answers: Sequence[Answer]) -> Answer:
         return {"failure": answer["failure"], "detail": f"rank {rank}: {answer['detail']}"}
 
     def over(field: str, combine: Callable[[list[Any]], Any]) -> Any:
-        values = [answer[field] for answer in answers]
+        values = [answer.get(field) for answer in answers]
         return None if None in values else combine(values)
 
     one = {field: over(field, max) for field in _SLOWEST + _LARGEST} | {field: over(field, sum) for field in _SUMMED}
-    strays = [f"rank {rank}: {answer['not_private']}" for rank, answer in enumerate(answers) if answer["not_private"]]
+    faults = {
+        field: next((f"rank {rank}: {answer[field]}" for rank, answer in enumerate(answers) if answer.get(field)), None)
+        for field in _FAULTS
+    }
+    held_back = [answer["throttle_reasons"] for answer in answers if answer.get("throttle_reasons") is not None]
     first = min(answer["started_ns"] for answer in answers)
     own = [*_SLOWEST, *_LARGEST, *_SUMMED]
-    return one | {
-        "content_ok": all(answer["content_ok"] for answer in answers),
-        "not_private": strays[0] if strays else None,
-        "per_rank": [{field: answer[field] for field in own} | {"started_s": (answer["started_ns"] - first) / 1e9} for answer in answers],
-    }
+    return (
+        one
+        | faults
+        | {
+            "content_ok": all(answer["content_ok"] for answer in answers),
+            "throttle_reasons": sorted({reason for reasons in held_back for reason in reasons}) if held_back else None,
+            "per_rank": [
+                {field: answer.get(field) for field in own} | {"started_s": (answer["started_ns"] - first) / 1e9} for answer in answers
+            ],
+        }
+    )
 
 
 def _blame(answer: Answer) -> tuple[bool, int, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from harness.machine.nvidia import THROTTLED
 from harness.machine.page_cache import COLD_AT_MOST, WARM_AT_LEAST
 
 SCHEMA = 1
@@ -67,6 +68,12 @@ class Sample:
     mapped_bytes: int | None = None
     """Growth of mapped file pages from the start to `ready`; they are the page cache's own and can be dropped."""
     content_ok: bool | None = None
+    peak_device_bytes: int | None = None
+    """Highest growth of the GPU's memory during the load."""
+    sm_clock_mhz: int | None = None
+    memory_clock_mhz: int | None = None
+    throttle_reasons: list[str] | None = None
+    """What held the GPU's clocks back just before or just after, in words."""
     part: str | None = None
     """What part of the checkpoint was asked for; None where it was everything."""
     ranks: int | None = None
@@ -99,6 +106,8 @@ REASONS = {
     "unprepared": "the cache state could not be set or read",
     "wrong-content": "the tensors are not the checkpoint's",
     "not-private": "a tensor is no contiguous memory of its own: it lies in a mapped file or holds more than it fills",
+    "misplaced": "a tensor is not on the device it was asked for",
+    "throttled": "the GPU held its clocks back",
     "not-cold": "part of the file was in the page cache before",
     "not-warm": "part of the file was missing from the page cache before",
     "storage-unknown": "the system does not tell what was read from storage",
@@ -117,25 +126,37 @@ class Judgement:
     detail: str | None = None
 
 
-def judge(cache_state: str, resident_before: float, size: int, answer: dict[str, Any]) -> Judgement:
-    """Return whether a sample counts, from the cache state asked for, the residency proved before, the bytes asked for and the child's answer."""
+def judge(cache_state: str, resident_before: float, size: int, answer: dict[str, Any], reads: bool = True) -> Judgement:
+    """Return whether a sample counts, from the cache state asked for, the residency proved before, the bytes asked for and the child's answer.
+
+    What `reads` no file while the clock runs, a ceiling of memory or of the way to a device, owes storage nothing.
+    """
     if "failure" in answer:
         return Judgement(False, answer["failure"], answer["detail"])
+    read = answer["storage_read_bytes"]
+    if cache_state == "cold" and resident_before > COLD_AT_MOST:
+        state = Judgement(False, "not-cold", f"{resident_before:.4f} of the file was resident before")
+    elif cache_state == "warm" and resident_before < WARM_AT_LEAST:
+        state = Judgement(False, "not-warm", f"{resident_before:.4f} of the file was resident before")
+    elif cache_state == "cold" and read is None:
+        state = Judgement(False, "storage-unknown", "no /proc/self/io")
+    elif cache_state == "cold" and reads:
+        enough = read >= STORAGE_AT_LEAST * size
+        state = (
+            Judgement(enough) if enough else Judgement(False, "storage-short", f"{read} bytes read from storage for {size} bytes asked for")
+        )
+    else:
+        state = Judgement(False, "storage-read", f"{read} bytes read from storage") if read else Judgement(True)
+    return _fault_of_the_load(answer) or state
+
+
+def _fault_of_the_load(answer: dict[str, Any]) -> Judgement | None:
+    """Return what is wrong with what a load handed back, or with the device while it did; it is told before the cache state."""
     if answer.get("not_private"):
         return Judgement(False, "not-private", answer["not_private"])
     if not answer["content_ok"]:
-        return Judgement(False, "wrong-content", "a tensor's name, dtype, shape or bytes differ")
-    read = answer["storage_read_bytes"]
-    if cache_state == "cold":
-        if resident_before > COLD_AT_MOST:
-            return Judgement(False, "not-cold", f"{resident_before:.4f} of the file was resident before")
-        if read is None:
-            return Judgement(False, "storage-unknown", "no /proc/self/io")
-        if read < STORAGE_AT_LEAST * size:
-            return Judgement(False, "storage-short", f"{read} bytes read from storage for {size} bytes asked for")
-        return Judgement(True)
-    if resident_before < WARM_AT_LEAST:
-        return Judgement(False, "not-warm", f"{resident_before:.4f} of the file was resident before")
-    if read:
-        return Judgement(False, "storage-read", f"{read} bytes read from storage")
-    return Judgement(True)
+        return Judgement(False, "wrong-content", answer.get("wrong") or "a tensor's name, dtype, shape or bytes differ")
+    if answer.get("misplaced"):
+        return Judgement(False, "misplaced", answer["misplaced"])
+    held = [reason for reason in answer.get("throttle_reasons") or () if reason in THROTTLED]
+    return Judgement(False, "throttled", ", ".join(held)) if held else None

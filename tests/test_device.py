@@ -1,0 +1,170 @@
+"""Devices: no clock is read before the device is done, and what only a GPU can tell is told where there is one."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import pytest
+import torch
+
+from harness.checkpoints.checksum import checksums
+from harness.loaders import Loader
+from harness.machine import nvidia
+from harness.measure import device
+from harness.measure.child import Task, take
+from harness.measure.device import Cpu, Cuda, device_of
+
+LATE_S = 0.25
+TENSORS = {"w": torch.arange(1000, dtype=torch.float32)}
+
+
+class Late(Cpu):
+    """A device that goes on copying after the call that asked it to has returned, as a GPU does."""
+
+    copies: ClassVar[list[threading.Thread]] = []
+
+    def wait(self) -> None:
+        while self.copies:
+            self.copies.pop().join()
+
+    def bring_up(self, tensors: Iterable[torch.Tensor]) -> None:
+        self.wait()
+
+    def misplaced(self, tensors: Mapping[str, torch.Tensor]) -> str | None:
+        return None
+
+
+class Unwaited(Late):
+    """The same, by a harness that forgets to wait."""
+
+    def wait(self) -> None: ...
+
+
+def _copy_late(asked: Any, _device: str, _prepared: Any) -> dict[str, torch.Tensor]:
+    target = {"w": torch.zeros(1000)}
+    if asked == "rehearsal":
+        return target
+
+    def copy() -> None:
+        time.sleep(LATE_S)
+        target["w"].copy_(TENSORS["w"])
+
+    thread = threading.Thread(target=copy)
+    Late.copies.append(thread)
+    thread.start()
+    return target
+
+
+@pytest.fixture
+def devices(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setitem(device.DEVICES, "late", Late)
+    monkeypatch.setitem(device.DEVICES, "unwaited", Unwaited)
+    yield
+    Late("").wait()
+
+
+def _sample(name: str) -> dict[str, Any]:
+    return take(Task(Loader("late", "safetensors", _copy_late), "checkpoint", "rehearsal", name, checksums(TENSORS), 0))
+
+
+def test_the_clock_waits_for_a_device_whose_copy_finishes_late(devices: None) -> None:
+    taken = _sample("late")
+    assert LATE_S <= taken["returned_s"] <= taken["ready_s"] < LATE_S + 0.1
+    assert taken["content_ok"]
+
+
+def test_a_clock_that_does_not_wait_would_be_told_by_its_time_and_its_content(devices: None) -> None:
+    """So the test above can fail."""
+    taken = _sample("unwaited")
+    assert taken["ready_s"] < LATE_S / 2
+    assert taken["wrong"] == "w of other bytes"
+
+
+def test_what_an_earlier_load_left_under_way_is_not_laid_at_the_next_one_s_door(devices: None) -> None:
+    thread = threading.Thread(target=time.sleep, args=(LATE_S,))
+    Late.copies.append(thread)
+    thread.start()
+    at_once = Loader("at-once", "safetensors", lambda *_: dict(TENSORS))
+    taken = take(Task(at_once, "checkpoint", "rehearsal", "late", checksums(TENSORS), 0))
+    assert taken["returned_s"] < LATE_S / 2
+
+
+def test_tensors_that_never_left_the_processor_are_not_taken_for_a_gpu_s() -> None:
+    assert Cuda("cuda").misplaced(TENSORS) == "w is on cpu"
+    assert device_of("cpu").misplaced(TENSORS) is None
+    assert device_of("cpu").misplaced({"w": torch.empty(1, device="meta")}) == "w is on meta"
+
+
+def test_a_device_is_found_by_its_kind_whatever_its_number() -> None:
+    assert isinstance(device_of("cuda:3"), Cuda)
+    with pytest.raises(KeyError):
+        device_of("abacus")
+
+
+class Binding(SimpleNamespace):
+    """NVIDIA's binding as far as it is asked, with one GPU whose driver does not tell the memory's clock."""
+
+    NVML_CLOCK_SM, NVML_CLOCK_MEM = 1, 2
+    mask = 1
+
+    def nvmlInit(self) -> None: ...  # noqa: N802  # the binding's own names, here and below
+
+    def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
+        return "580.1"
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802
+        assert uuid == "GPU-1"
+        return uuid
+
+    def nvmlDeviceGetClockInfo(self, _handle: str, kind: int) -> int:  # noqa: N802
+        if kind == self.NVML_CLOCK_MEM:
+            raise RuntimeError("not supported")
+        return 1980
+
+    def nvmlDeviceGetCurrentClocksThrottleReasons(self, _handle: str) -> int:  # noqa: N802
+        return self.mask
+
+
+def test_a_gpu_s_state_is_told_in_words_and_what_the_driver_does_not_tell_is_null(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {"GpuIdle": 1, "SyncBoost": 16, "HwThermalSlowdown": 64}
+    binding = Binding(**{f"nvmlClocksThrottleReason{name}": bit for name, bit in names.items()})
+    monkeypatch.setattr(nvidia, "_nvml", lambda: binding)
+    read = nvidia.state_of("GPU-1")
+    assert read() == {"sm_clock_mhz": 1980, "memory_clock_mhz": None, "throttle_reasons": []}
+    binding.mask = 1 | 16 | 64
+    assert read()["throttle_reasons"] == ["sync boost", "hardware thermal slowdown"]
+
+
+def test_every_reason_that_spoils_a_sample_is_one_the_binding_can_give() -> None:
+    pynvml = pytest.importorskip("pynvml")
+    assert set(nvidia.THROTTLED) <= set(nvidia._REASONS.values())
+    for name, word in nvidia._REASONS.items():
+        mask = getattr(pynvml, f"nvmlClocksThrottleReason{name}")
+        assert nvidia.in_words(pynvml, mask) == ([] if word == "idle" else [word])
+
+
+def test_without_a_binding_or_a_gpu_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvidia, "_nvml", lambda: None)
+    assert nvidia.describe_gpus() == []
+    assert set(nvidia.state_of("GPU-1")().values()) == {None}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that torch can use")
+def test_a_gpu_is_waited_for_and_tells_its_memory_and_clocks() -> None:
+    pytest.importorskip("pynvml")
+    gpu = Cuda("cuda")
+    assert (gpu.make_context() or 0) > 0
+    gpu.begin()
+    held = torch.empty(64 << 20, dtype=torch.uint8, device="cuda")
+    torch.cuda._sleep(200_000_000)
+    start = time.perf_counter()
+    gpu.wait()
+    assert time.perf_counter() - start > 0.05
+    told = gpu.end()
+    assert told["peak_device_bytes"] >= held.nbytes
+    assert told["sm_clock_mhz"] > 0
+    assert gpu.misplaced({"w": held}) is None
