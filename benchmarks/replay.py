@@ -10,6 +10,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from harness.measure.experiment import MINIMUM_BLOCKS
 from harness.measure.sample import Sample
 from harness.session import Weighed
+from harness.verdicts.cells import wrong
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ def replay(arm: Arm, benchmark: BenchmarkFixture) -> None:
         pytest.skip(f"{arm.loader}: {arm.weighed.left_out[arm.loader]}")
     if not arm.samples:
         pytest.skip(arm.weighed.reason or "not measured")
+    if found := wrong(arm.samples):
+        pytest.fail(f"{arm.loader} handed back wrong tensors: {found}", pytrace=False)
     if valid:
         _record(arm, valid, benchmark)
     if len(valid) >= MINIMUM_BLOCKS:

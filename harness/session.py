@@ -24,7 +24,8 @@ from harness.plan import Plan, block_cost, loader_of, size_of
 from harness.records.manifest import new_manifest, now, refuse_other_conditions
 from harness.records.run_directory import RunDirectory
 from harness.supply import CannotBeWeighedError, Supply
-from harness.verdicts.cells import CEILING, by_cell, precise, summarise
+from harness.verdicts.ceilings import is_ceiling
+from harness.verdicts.cells import by_cell, precise, summarise
 from harness.verdicts.host_cache import host_cache
 
 _CUT = {"status": "cut", "reason": "the time of the run was spent before it began"}
@@ -86,7 +87,8 @@ class Run:
         self.manifest["finished_at"] = now() if all(cell in self._weighed for cell in self._plan) else None
         self.manifest["host_cache"] = asdict(host_cache(samples))
         self.manifest["ceilings"] = {
-            cell.name: arm.rate for cell, taken in by_cell(samples).items() for arm in summarise(taken) if arm.loader == CEILING
+            cell.name: {arm.loader: arm.rate for arm in summarise(taken) if is_ceiling(arm.loader)}
+            for cell, taken in by_cell(samples).items()
         }
         self._save()
         self._stack.close()

@@ -12,7 +12,7 @@ import pytest
 from harness.checkpoints.layouts import BLOOM_176B
 from harness.measure.experiment import MINIMUM_BLOCKS
 from harness.measure.sample import Sample
-from harness.verdicts.cells import CEILING, REFERENCE
+from harness.verdicts.cells import REFERENCE
 from harness.verdicts.fit import DRAWS, Coefficient, Fit, MeasuredCell, fit_loaders, refitted
 from harness.verdicts.prediction import Overtaking, Prediction, overtakings, predict_bloom, predicted_ratios
 from tests.helpers import make_sample
@@ -395,7 +395,7 @@ def test_where_only_the_lower_end_is_told_it_is_said_up_to_where_it_holds() -> N
 
 def test_the_ceiling_and_loaders_of_another_environment_state_or_device_are_not_compared() -> None:
     fits = [
-        _known(CEILING, PICKLE),
+        _known("ceiling-read", PICKLE),
         _known(A, PICKLE),
         _known(B, PICKLE, environment="other"),
         _known(B, PICKLE, cache_state="cold"),

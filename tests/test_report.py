@@ -21,6 +21,8 @@ from harness.report.tables import cell_frame, cell_table, markdown
 from harness.report.tables import csv as as_csv
 from harness.report.terminal import WIDTH, run_summary
 from harness.report.terminal import cell_table as terminal_table
+from harness.report.words import binding_text
+from harness.verdicts.ceilings import is_ceiling
 from tests.helpers import make_sample
 
 RUN = "20250101T000000Z-test"
@@ -380,7 +382,42 @@ def test_the_table_of_a_cell_fits_a_terminal_and_names_the_fastest_first() -> No
     assert "storage-read 5" in lines[1]
     names = [line.split()[0] for line in lines[3:]]
     assert names[:4] == ["safetensors-load-file", "torch-load-mmap", "ceiling-read", "torch-load"]
-    assert all(line.endswith("11/12") for line in lines[3:])
+    *table, last = lines[3:]
+    assert all(line.endswith("11/12") for line in table[: len(arms)])
+    assert "The ceiling is ceiling-read (copy, " in " ".join([*table[len(arms) :], last])
+
+
+def test_a_loader_that_gave_wrong_tensors_once_is_named_and_ranks_nowhere(tmp_path: Path) -> None:
+    samples = cell_samples()
+    wrong = {"valid": False, "reason": "wrong-content", "detail": "layer.0 of another dtype"}
+    samples = [
+        Sample.from_json(sample.as_json() | (wrong if (sample.loader, sample.block) == ("safetensors-load-file", 3) else {}))
+        for sample in samples
+    ]
+    run = make_run(tmp_path, samples, cells=[record()])
+    text = write_run_report(run).read_text(encoding="utf-8")
+    row = next(line for line in text.splitlines() if line.startswith("| safetensors-load-file |"))
+    assert row.count("wrong") == 10 and "5 / 6" in row
+    assert (
+        "**safetensors-load-file handed back wrong tensors** in full-load/gpt2/warm/cpu and ranks nowhere there: layer.0 of another dtype"
+        in text
+    )
+    assert "| wrong | safetensors-load-file in full-load/gpt2/warm/cpu | it has no figure: layer.0 of another dtype |" in text
+    assert "The fastest loader to *ready* is warm **torch-load-mmap**" in text
+    summary = run_summary(run.manifest(), samples)
+    assert "wrong: safetensors-load-file in full-load/gpt2/warm/cpu" in summary
+    assert "torch-load-mmap 30" in summary
+
+
+def test_a_table_says_what_binds_each_load_and_at_what_rate(tmp_path: Path) -> None:
+    arms = {"ceiling-read": (60.0, 60.0), "ceiling-copy": (40.0, 40.0), "torch-load": (240.0, 240.0), "safetensors-pread": (45.0, 45.0)}
+    (cell,) = cells_of({}, [Sample.from_json(sample.as_json() | {"mapped_bytes": 0}) for sample in cell_samples(arms=arms)])
+    frame = cell_frame(cell).set_index("loader")
+    assert set(frame["ceiling"]) == {"ceiling-copy"}
+    assert frame["bound_by"].dropna().to_dict() == {"safetensors-pread": "copy", "torch-load": "the loader's own work"}
+    assert binding_text(cell, mark="**") == (
+        "The ceiling is ceiling-copy (copy, 12.1 GB/s), and what binds is **copy** (safetensors-pread); **the loader's own work** (torch-load)."
+    )
 
 
 def test_times_of_a_terminal_table_share_one_unit() -> None:
@@ -394,7 +431,7 @@ def test_times_of_a_terminal_table_share_one_unit() -> None:
 def test_a_loader_is_drawn_alike_everywhere_and_no_two_of_the_house_alike() -> None:
     from harness.loaders import all_loaders
 
-    styles = [style_of(name) for name in all_loaders()]
+    styles = [style_of(name) for name in all_loaders() if not is_ceiling(name)]
     assert len(set(styles)) == len(styles)
     assert style_of("ceiling-read").colour == GREY
     assert {name: style_of(name).colour for name in ("safetensors-load-file", "torch-load", "torch-load-mmap")} == {

@@ -11,7 +11,7 @@ import pytest
 
 from harness.measure.cell import Cell
 from harness.measure.sample import Sample
-from harness.verdicts.cells import CEILING, PRECISION, REFERENCE, by_cell, paired_ratios, precise, summarise
+from harness.verdicts.cells import PRECISION, REFERENCE, by_cell, paired_ratios, precise, summarise
 from harness.verdicts.costs import sample_costs
 from harness.verdicts.host_cache import host_cache
 from harness.verdicts.statistics import Estimate, estimate, interval_rank
@@ -178,7 +178,7 @@ def test_an_arm_is_measured_when_its_interval_can_be_told(valid: int, status: st
 
 
 def test_an_arm_without_a_valid_sample_has_no_figure_at_all() -> None:
-    missing = summarise(_arm(REFERENCE, [1.0] * 6) + _arm(CEILING, [1.0] * 6) + _arm("torch-load", [None] * 6))[-1]
+    missing = summarise(_arm(REFERENCE, [1.0] * 6) + _arm("ceiling-read", [1.0] * 6) + _arm("torch-load", [None] * 6))[-1]
     assert missing.loader == "torch-load"
     figures = (missing.returned, missing.ready, missing.ratio_returned, missing.ratio_ready, missing.share_of_ceiling, missing.rate)
     assert figures == (None,) * 6
@@ -206,9 +206,9 @@ def test_ratios_are_to_the_reference_of_the_same_blocks_by_either_clock() -> Non
 
 def test_the_share_of_the_ceiling_is_one_for_a_plain_read_and_less_for_what_is_slower() -> None:
     drift = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
-    samples = _arm(CEILING, drift) + _arm("torch-load", [4 * value for value in drift])
+    samples = _arm("ceiling-read", drift) + _arm("torch-load", [4 * value for value in drift])
     arms = {arm.loader: arm for arm in summarise(samples)}
-    assert arms[CEILING].share_of_ceiling == Estimate(1.0, 1.0, 1.0, 6)
+    assert arms["ceiling-read"].share_of_ceiling == Estimate(1.0, 1.0, 1.0, 6)
     assert arms["torch-load"].share_of_ceiling == Estimate(0.25, 0.25, 0.25, 6)
     assert summarise(_arm("torch-load", drift))[0].share_of_ceiling is None
 
@@ -257,7 +257,7 @@ def test_an_arm_that_never_gives_a_valid_sample_keeps_no_cell_going() -> None:
 
 
 def test_how_steady_the_ceiling_is_does_not_keep_a_cell_going() -> None:
-    assert precise(_arm(REFERENCE, [1.0] * 6) + _arm("a", TIGHT) + _arm(CEILING, [1.0, 9.0, 1.0, 9.0, 1.0, 9.0]))
+    assert precise(_arm(REFERENCE, [1.0] * 6) + _arm("a", TIGHT) + _arm("ceiling-read", [1.0, 9.0, 1.0, 9.0, 1.0, 9.0]))
 
 
 def test_without_the_reference_each_arm_s_own_time_has_to_be_known() -> None:

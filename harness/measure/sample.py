@@ -116,6 +116,9 @@ REASONS = {
 }
 """Every reason a sample can be invalid for."""
 
+WRONG = ("wrong-content", "misplaced")
+"""The reasons that are the loader's own doing: a loader that gives one of them even once has no figure."""
+
 
 @dataclass(frozen=True)
 class Judgement:

@@ -17,8 +17,8 @@ _ALIKE = 0.25
 
 
 def plain_answer(cells: Sequence[Cell]) -> str:
-    """Return a run's answer in Markdown: the claim's two loaders warm, cold and beside the claim, the fastest; then parts, then ranks."""
-    whole, rest = _whole(cells), [*_parts(cells), *_ranks(cells)]
+    """Return a run's answer in Markdown: the claim's two loaders warm, cold and beside the claim, the fastest; then parts, ranks, and who was wrong."""
+    whole, rest = _whole(cells), [*_parts(cells), *_ranks(cells), *_wrong(cells)]
     if not whole and not rest:
         return "**No load gave a valid sample, so this run answers nothing**; why is told below."
     if not whole:
@@ -67,6 +67,11 @@ def _costs(cell: Cell, arm: ArmSummary) -> str:
 def _ranks(cells: Sequence[Cell]) -> list[str]:
     found = [cell for cell in cells if cell.scenario == SHARDED_LOAD and cell.measured()]
     return [claimed(found)] if found else []
+
+
+def _wrong(cells: Sequence[Cell]) -> list[str]:
+    found = [(cell.label(arm), cell.name, arm.wrong) for cell in cells for arm in cell.arms if arm.wrong]
+    return [f"**{loader} handed back wrong tensors** in {cell} and ranks nowhere there: {what}." for loader, cell, what in found]
 
 
 def _compared(cell: Cell | None, state: str) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 from harness.loaders import label_of
 from harness.measure.cell import Cell as CellKey
 from harness.measure.sample import Sample
-from harness.verdicts.cells import CEILING, ArmSummary, by_cell, paired_ratios, summarise
+from harness.verdicts.ceilings import is_ceiling
+from harness.verdicts.cells import ArmSummary, by_cell, paired_ratios, summarise
 from harness.verdicts.statistics import estimate
 
 FULL_LOAD = "full-load"
@@ -71,11 +72,16 @@ class Cell:
         return [loader for loader in self.record.get("arms") or () if loader not in seen]
 
     def measured(self) -> list[ArmSummary]:
-        """Return the arms with a valid sample, the ceiling aside, fastest to `ready` first."""
-        return [arm for arm in self.arms if arm.ready and arm.loader != CEILING]
+        """Return the arms with a figure, the ceilings aside, fastest to `ready` first."""
+        return [arm for arm in self.arms if arm.ready and not is_ceiling(arm.loader)]
+
+    @property
+    def ceiling(self) -> ArmSummary | None:
+        """The ceiling that bounds the cell's loads."""
+        return next((found for arm in self.arms if arm.ceiling and (found := self.arm(arm.ceiling))), None)
 
     def arm(self, loader: str) -> ArmSummary | None:
-        """Return a loader's arm, the first by name of its environment where there are several, or None without a valid sample."""
+        """Return a loader's arm, the first by name of its environment where there are several, or None without a figure."""
         found = [arm for arm in self.arms if arm.loader == loader and arm.ready]
         return min(found, key=lambda arm: arm.environment, default=None)
 
@@ -170,6 +176,7 @@ def _unmeasured(cell: Cell) -> list[tuple[str, str, str]]:
     few = [f"{cell.label(arm)} {arm.valid} of {arm.taken}" for arm in cell.arms if arm.status == "insufficient"]
     if few:
         rows.append(("insufficient", cell.name, f"valid samples too few for an interval: {', '.join(few)}"))
+    rows += [("wrong", f"{cell.label(arm)} in {cell.name}", f"it has no figure: {arm.wrong}") for arm in cell.arms if arm.wrong]
     none = [f"{cell.label(arm)} (0 of {arm.taken}: {_reasons(arm)})" for arm in cell.arms if arm.status == "missing"]
     none += [f"{loader} (no sample taken)" for loader in cell.not_sampled if cell.samples]
     if none:

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from harness.report.words import MEGABYTE
-from harness.verdicts.cells import CEILING
+from harness.verdicts.ceilings import is_ceiling
 from harness.verdicts.statistics import Estimate
 
 BLACK, ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"
@@ -66,6 +66,7 @@ class Drawn:
     reading: str
 
 
+_CEILING = Style(GREY, "", "--")
 _STYLES = {
     "safetensors-load-file": Style(BLUE, "o"),
     "safetensors-pread": Style(SKY, "s"),
@@ -78,12 +79,25 @@ _STYLES = {
     "torch-load-unsafe": Style(VERMILLION, "v", "--"),
     "torch-load-legacy": Style(ORANGE, "P", "--"),
     "pickle-load": Style(BLACK, "X"),
-    CEILING: Style(GREY, "", "--"),
+    "torch-load-then-to": Style(VERMILLION, "<", ":"),
+    "safetensors-load-file-then-to": Style(BLUE, "<", ":"),
+    "safetensors-staged": Style(BLUE, "*", "--"),
+    "fastsafetensors": Style(GREEN, "*", "--"),
+    "fastsafetensors-gds": Style(GREEN, "p", "--"),
+    "runai-model-streamer": Style(SKY, "^", "--"),
+    "tensorizer": Style(PURPLE, "s", "--"),
+    "instanttensor": Style(SKY, "p", "--"),
+    "torch-dcp": Style(ORANGE, "d", ":"),
+    "gguf-reader": Style(BLACK, "d", ":"),
+    "numpy-npz": Style(BLACK, "^", "--"),
+    "numpy-npy-mmap": Style(BLACK, "v", ":"),
 }
 
 
 def style_of(loader: str) -> Style:
     """Return how a loader is drawn; one that has no place of its own gets the same one everywhere, from its name alone."""
+    if is_ceiling(loader):
+        return _CEILING
     if loader in _STYLES:
         return _STYLES[loader]
     number = zlib.crc32(loader.encode())

@@ -34,7 +34,8 @@ from harness.report.drawing import (
     style_of,
 )
 from harness.report.words import MEGABYTE, significant, size_text, slug
-from harness.verdicts.cells import CEILING, REFERENCE, ArmSummary, paired_ratios
+from harness.verdicts.ceilings import is_ceiling
+from harness.verdicts.cells import REFERENCE, ArmSummary, paired_ratios
 from harness.verdicts.statistics import estimate
 
 CLAIMED_S = {"torch-load": 172.7537e-3, REFERENCE: 3.4873e-3}
@@ -81,7 +82,7 @@ def _returned_ready(cells: Sequence[Cell]) -> tuple[Figure, Drawn] | None:
         Line2D([], [], ms=5, label="ready, median", **ink),
         Line2D([], [], ms=2.5, mew=0, label="one sample (above: returned, below: ready)", **ink),
     ]
-    if any(cell.arm(CEILING) for cell in panels):
+    if any(cell.ceiling for cell in panels):
         handles.append(Line2D([], [], color=GREY, linestyle="--", label="ceiling, ready"))
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8, handletextpad=0.6, columnspacing=1.8)
     reading = (
@@ -104,7 +105,7 @@ def _pairs(axes: Axes, cell: Cell) -> None:
         axes.plot(medians[-1], row, "o", ms=5, color=colour)
         axes.plot(medians[0], row, "o", ms=8.5, mfc="none", mec=colour, mew=1.5)
         words.append(", ".join(map(significant, medians)))
-    if (ceiling := cell.arm(CEILING)) and ceiling.ready:
+    if (ceiling := cell.ceiling) and ceiling.ready:
         axes.axvline(1e3 * ceiling.ready.median, color=GREY, linestyle="--", linewidth=1.2, zorder=1)
     axes.set_xscale("log")
     rows(axes, [cell.label(arm) for arm in cell.measured()])
@@ -120,11 +121,12 @@ def _time_by_size(cells: Sequence[Cell]) -> tuple[Figure, Drawn] | None:
     handles: dict[str, tuple[float, Line2D]] = {}
     for axes, state in zip(grid, states, strict=True):
         of_state = [cell for cell in cells if cell.cache_state == state]
-        for label, loader in {cell.label(arm): arm.loader for cell in of_state for arm in cell.arms}.items():
-            points = [(arm.bytes, arm.ready) for cell in of_state for arm in cell.arms if cell.label(arm) == label and arm.ready]
-            if points:
-                slowness = max(ready.median / size for size, ready in points[-1:])
-                handles[label] = (0.0 if loader == CEILING else slowness, line(axes, points, style_of(loader), factor=1e3))
+        shown = [(cell.label(arm), arm) for cell in of_state for arm in cell.measured()]
+        shown += [("the ceiling", cell.ceiling) for cell in of_state if cell.ceiling]
+        for label, loader in {label: arm.loader for label, arm in shown}.items():
+            points = [(arm.bytes, arm.ready) for other, arm in shown if other == label and arm.ready]
+            slowness = max(ready.median / size for size, ready in points[-1:])
+            handles[label] = (0.0 if is_ceiling(loader) else slowness, line(axes, points, style_of(loader), factor=1e3))
         plain_log(axes.yaxis)
     # The last panel's order from slow to fast is the order of its lines' right ends, so that the legend stands beside them.
     order = sorted(handles, key=lambda label: (-handles[label][0], label))

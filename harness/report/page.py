@@ -14,7 +14,7 @@ from harness.report.answer import plain_answer
 from harness.report.cells import FULL_LOAD, Cell, cells_of
 from harness.report.conditions import conditions_table
 from harness.report.figures import draw_full_load
-from harness.report.paper import on_paper
+from harness.report.paper import fits_of, on_paper
 from harness.report.parts import PARTIAL_LOAD, partial_load
 from harness.report.place import Place, course
 from harness.report.shares import SHARDED_LOAD, sharded_load
@@ -30,13 +30,17 @@ from harness.report.tables import (
     markdown,
     shortfall_frame,
 )
-from harness.report.words import invalid_line, size_text
+from harness.report.words import binding_text, invalid_line, size_text
+from harness.verdicts.binding import MEANING
 from harness.verdicts.cells import REFERENCE
+from harness.verdicts.fit import Fit
 
 _READING = f"""
 *returned* is when the call gave back its tensors, *ready* when every page of every tensor had been touched. Each figure is a median
 with the interval that holds the true one with 95 % confidence. A ratio is to `{REFERENCE}`, taken block by block: above 1 is slower.
-The ceiling copies every byte into memory that is already there; a loader that maps a warm file copies nothing and may exceed 100 % of it.
+Every block holds ceilings too, the best plain ways to bring up the same bytes: a parallel read with the page cache (`ceiling-read`) and past
+it (`ceiling-direct`), a copy in memory (`ceiling-copy`), a copy to the device. A share is of the one that bounds the cell: of each resource
+the fastest, of the resources the slowest. A loader that maps a warm file copies nothing and may exceed 100 %.
 MB is 10^6 bytes and GB 10^9. `insufficient`: too few valid samples for an interval; `missing`: no valid sample at all.
 """.strip()
 _FIRST_CALLS = (
@@ -93,21 +97,24 @@ def write_reports(runs: Sequence[RunDirectory], folder: Path) -> Path:
 def _sections(place: Place, manifest: Mapping[str, Any], samples: Sequence[Sample]) -> list[list[str]]:
     """Return a run's sections, each as blocks of Markdown, the machine's first."""
     cells = cells_of(manifest, samples)
+    fits, not_fitted = fits_of(cells, samples)
     return [
         [place.heading("The machine"), markdown(conditions_table(manifest))],
         [place.heading("The answer"), plain_answer(cells)],
-        _full_load(place, [cell for cell in cells if cell.scenario == FULL_LOAD]),
+        _full_load(place, [cell for cell in cells if cell.scenario == FULL_LOAD], fits),
         partial_load(place, cells, (manifest.get("storage") or {}).get("read_ahead_kb")),
         sharded_load(place, cells, (manifest.get("machine") or {}).get("cores")),
-        on_paper(place, cells, samples),
+        on_paper(place, cells, fits, not_fitted),
         _first_calls(place, manifest),
         _not_measured(place, manifest, samples, cells),
         [place.heading("How it was measured"), _METHOD, *_costs(place, samples)],
     ]
 
 
-def _full_load(place: Place, cells: Sequence[Cell]) -> list[str]:
+def _full_load(place: Place, cells: Sequence[Cell], fits: Sequence[Fit]) -> list[str]:
     blocks = [place.heading("Loading everything"), _READING]
+    if any(cell.ceiling for cell in cells):
+        blocks.append("\n".join(["What binds a load is told so:", "", *(f"- **{what}**: {meaning}." for what, meaning in MEANING.items())]))
     for drawn in draw_full_load(cells, place.folder / "figures" / place.part):
         blocks += place.shown(drawn)
     for checkpoint, group in groupby(cells, key=lambda cell: cell.checkpoint):
@@ -117,7 +124,8 @@ def _full_load(place: Place, cells: Sequence[Cell]) -> list[str]:
         for cell in found:
             blocks.append(f"**{cell.cache_state.capitalize()}, on {cell.device}**{course(cell)}")
             if cell.samples or cell.left_out:
-                blocks += [markdown(cell_table(cell)), f"In plain figures: {place.table(cell.name, cell_frame(cell))}"]
+                blocks += [markdown(cell_table(cell)), *filter(None, [binding_text(cell, fits, "**")])]
+                blocks.append(f"In plain figures: {place.table(cell.name, cell_frame(cell, fits))}")
     return blocks if cells else []
 
 

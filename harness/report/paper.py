@@ -14,7 +14,7 @@ from harness.report.cells import FULL_LOAD, Cell
 from harness.report.place import Place
 from harness.report.tables import markdown
 from harness.report.words import DASH, significant, size_text
-from harness.verdicts.cells import CEILING, REFERENCE
+from harness.verdicts.cells import REFERENCE
 from harness.verdicts.fit import Coefficient, Fit, NotFitted, fit_loaders
 from harness.verdicts.prediction import Overtaking, Prediction, overtakings, predict_bloom, predicted_ratios
 
@@ -34,16 +34,21 @@ pair stands in the plain figures. A crossing outside the sizes measured is marke
 """.strip()
 
 
-def on_paper(place: Place, cells: Sequence[Cell], samples: Sequence[Sample]) -> list[str]:
-    """Return the blocks of Markdown of the fits, where loaders overtake each other, and BLOOM-176B; none without a full load."""
+def fits_of(cells: Sequence[Cell], samples: Sequence[Sample]) -> tuple[list[Fit], list[NotFitted]]:
+    """Return the fits of every device that something was measured on, and what could not be fitted."""
     devices = sorted({cell.device for cell in cells if cell.scenario == FULL_LOAD and cell.measured()})
-    if not devices:
-        return []
     fits: list[Fit] = []
     refused: list[NotFitted] = []
     for device in devices:
         found, without = fit_loaders(samples, device)
         fits, refused = [*fits, *found], [*refused, *without]
+    return fits, refused
+
+
+def on_paper(place: Place, cells: Sequence[Cell], fits: Sequence[Fit], refused: Sequence[NotFitted]) -> list[str]:
+    """Return the blocks of Markdown of the fits, where loaders overtake each other, and BLOOM-176B; none without a full load."""
+    if not fits and not refused:
+        return []
     blocks = [place.heading("Past this machine, on paper")]
     if not fits:
         return [*blocks, f"No line was fitted, and nothing is predicted: {_why(refused)}."]
@@ -67,10 +72,8 @@ def _why(refused: Sequence[NotFitted]) -> str:
 
 
 def _own_rate(cells: Sequence[Cell]) -> float | None:
-    """Return the highest cold rate in bytes/s that the ceiling reached in this run, to two figures, or None."""
-    rates = [
-        arm.rate for cell in cells if cell.scenario == FULL_LOAD and cell.cache_state == "cold" if (arm := cell.arm(CEILING)) and arm.rate
-    ]
+    """Return the highest cold rate in bytes/s that a ceiling reached in this run, to two figures, or None."""
+    rates = [arm.rate for cell in cells if cell.scenario == FULL_LOAD and cell.cache_state == "cold" if (arm := cell.ceiling) and arm.rate]
     return float(f"{max(rates):.1e}") if rates else None
 
 

@@ -16,8 +16,9 @@ from harness.report.cells import Cell
 from harness.report.drawing import Drawn, heading, plain_log, scattered, style_of
 from harness.report.place import Place, course
 from harness.report.tables import cell_frame, markdown
-from harness.report.words import megabytes, ratio_text, significant, size_text, slug, spread, time_text, time_unit
-from harness.verdicts.cells import CEILING, ArmSummary
+from harness.report.words import binding_text, megabytes, ratio_text, share_text, significant, size_text, slug, spread, time_text, time_unit
+from harness.verdicts.ceilings import is_ceiling
+from harness.verdicts.cells import ArmSummary
 from harness.verdicts.statistics import Estimate
 
 PARTIAL_LOAD = "partial-load"
@@ -87,7 +88,7 @@ def _overview(cells: Sequence[Cell]) -> list[str]:
 
 
 def _by_part(cells: Sequence[Cell], text: _Text) -> pd.DataFrame:
-    loaders = sorted({cell.label(arm) for cell in cells for arm in cell.arms}, key=lambda label: (label.startswith(CEILING), label))
+    loaders = sorted({cell.label(arm) for cell in cells for arm in cell.arms}, key=lambda label: (is_ceiling(label), label))
     columns: dict[str, list[str]] = {"loader": loaders}
     for cell in cells:
         arms = {cell.label(arm): arm for arm in cell.arms if arm.ready}
@@ -105,7 +106,11 @@ def _details(place: Place, cell: Cell) -> list[str]:
     ahead = "" if cell.key.read_ahead_kb is None else f", readahead set to {cell.key.read_ahead_kb} KiB"
     blocks = [f"**{part}** ({WORDS.get(part, 'a part')}{asked}), **{cell.cache_state}**, on {cell.device}{ahead}{course(cell)}"]
     if cell.samples or cell.left_out:
-        blocks += [markdown(_table(cell)), f"In plain figures: {place.table(cell.name, cell_frame(cell))}"]
+        blocks += [
+            markdown(_table(cell)),
+            *filter(None, [binding_text(cell, mark="**")]),
+            f"In plain figures: {place.table(cell.name, cell_frame(cell))}",
+        ]
     return blocks
 
 
@@ -125,8 +130,7 @@ def _table(cell: Cell) -> pd.DataFrame:
 def _row(cell: Cell, arm: ArmSummary, factor: float, cold: bool, width: int) -> list[str]:
     count = f"{arm.valid} / {arm.taken}"
     if arm.ready is None:
-        return [cell.label(arm), *["missing"] * (width - 3), count, arm.status]
-    share = "ceiling" if arm.loader == CEILING else spread(arm.share_of_ceiling, "no ceiling", 100)
+        return [cell.label(arm), *["wrong" if arm.wrong else "missing"] * (width - 3), count, arm.status]
     storage = [spread(arm.amplification, "unknown"), megabytes(arm.storage_read_bytes), _percent(arm.resident_after)] if cold else []
     times = [spread(found, "missing", factor) for found in (arm.returned, arm.ready)]
     return [
@@ -134,7 +138,7 @@ def _row(cell: Cell, arm: ArmSummary, factor: float, cold: bool, width: int) -> 
         *times,
         ratio_text(cell, arm, arm.ratio_ready),
         *storage,
-        share,
+        share_text(arm),
         megabytes(arm.anonymous_bytes),
         count,
         arm.status,
@@ -183,9 +187,7 @@ def _spreads(
     axes: Axes, cells: Sequence[Cell], parts: Sequence[str], value: Callable[[ArmSummary], Estimate | None], factor: float
 ) -> dict[str, Line2D]:
     """Draw each arm's figure in its part's row and return what a legend shows for each loader."""
-    labels = sorted(
-        {cell.label(arm) for cell in cells for arm in cell.arms if arm.ready}, key=lambda label: (label.startswith(CEILING), label)
-    )
+    labels = sorted({cell.label(arm) for cell in cells for arm in cell.arms if arm.ready}, key=lambda label: (is_ceiling(label), label))
     handles = {}
     for cell in cells:
         for arm in cell.arms:

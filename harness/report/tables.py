@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -11,27 +11,30 @@ import pandas as pd
 from harness.loaders import label_of
 from harness.measure.sample import REASONS, Sample
 from harness.report.cells import Cell, invalid_counts, shortfalls
-from harness.report.words import megabytes, ratio_text, significant, size_text, spread, time_unit
-from harness.verdicts.cells import CEILING, COUNTED, ArmSummary
+from harness.report.words import megabytes, ratio_text, share_text, significant, size_text, spread, time_unit
+from harness.verdicts.binding import binds
+from harness.verdicts.cells import COUNTED, ArmSummary
 from harness.verdicts.costs import SampleCost, sample_costs
+from harness.verdicts.fit import Fit
 from harness.verdicts.statistics import Estimate
 
 _ESTIMATES = {"returned": "returned_s", "ready": "ready_s", "ratio_returned": "ratio_returned", "ratio_ready": "ratio_ready"}
 _SHARES = ("share_of_ceiling", "amplification")
 
 
-def cell_frame(cell: Cell) -> pd.DataFrame:
+def cell_frame(cell: Cell, fits: Iterable[Fit] = ()) -> pd.DataFrame:
     """Return one row for each arm of a cell, fastest to `ready` first: times in s, sizes in bytes, rates in bytes/s, shares 0 to 1.
 
-    Loaders that were left out or never sampled follow, so that every loader asked for has its row.
+    `ceiling` is the one that `share_of_ceiling` is of, and `bound_by` what binds, told with the help of `fits`. Loaders that were left out or never sampled follow, so that every loader asked for has its row.
     """
-    rows = [_figures(arm) for arm in cell.arms]
+    fits = list(fits)
+    rows = [_figures(arm) | {"bound_by": binds(arm, fits)} for arm in cell.arms]
     rows += [{"loader": loader, "status": "missing", "taken": 0, "valid": 0} for loader in cell.not_sampled]
     rows += [{"loader": loader, "status": "left out", "taken": 0, "valid": 0} for loader in cell.left_out]
     columns = ["loader", "environment", "status", "valid", "taken", "requested_bytes"]
     for name in (*_ESTIMATES.values(), *_SHARES):
         columns += [name, _bound(name, "low"), _bound(name, "high")]
-    return pd.DataFrame(rows, columns=[*columns, "bytes_per_s", *COUNTED])
+    return pd.DataFrame(rows, columns=[*columns, "ceiling", "bound_by", "bytes_per_s", *COUNTED])
 
 
 def cell_table(cell: Cell) -> pd.DataFrame:
@@ -131,12 +134,12 @@ def markdown(frame: pd.DataFrame) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in ([_escaped(head) for head in heads], rule, *rows))
 
 
-_ABSENT = ("missing", "left out", "no reference", "no pairs", "no ceiling", "ceiling", "unknown")
+_ABSENT = ("missing", "wrong", "left out", "no reference", "no pairs", "no ceiling", "ceiling", "unknown")
 
 
 def _figures(arm: ArmSummary) -> dict[str, Any]:
     row: dict[str, Any] = {
-        name: getattr(arm, name) for name in ("loader", "environment", "status", "valid", "taken", "requested_bytes", *COUNTED)
+        name: getattr(arm, name) for name in ("loader", "environment", "status", "valid", "taken", "requested_bytes", "ceiling", *COUNTED)
     }
     for field, name in (*_ESTIMATES.items(), *((name, name) for name in _SHARES)):
         found: Estimate | None = getattr(arm, field)
@@ -151,12 +154,9 @@ def _bound(name: str, which: str) -> str:
 
 
 def _words(cell: Cell, arm: ArmSummary, returned: float, ready: float) -> list[str]:
-    missing = "missing"
+    missing = "wrong" if arm.wrong else "missing"
     if arm.ready is None:
         return [cell.label(arm), *[missing] * 9, f"{arm.valid} / {arm.taken}", arm.status]
-    share = (
-        "ceiling" if arm.loader == CEILING else spread(arm.share_of_ceiling, "no ceiling" if cell.arm(CEILING) is None else "no pairs", 100)
-    )
     return [
         cell.label(arm),
         spread(arm.returned, missing, returned),
@@ -164,7 +164,7 @@ def _words(cell: Cell, arm: ArmSummary, returned: float, ready: float) -> list[s
         ratio_text(cell, arm, arm.ratio_returned),
         ratio_text(cell, arm, arm.ratio_ready),
         significant((arm.rate or 0.0) / 1e9),
-        share,
+        share_text(arm),
         *(megabytes(size) for size in (arm.anonymous_bytes, arm.mapped_bytes, arm.storage_read_bytes)),
         f"{arm.valid} / {arm.taken}",
         arm.status,

@@ -9,8 +9,8 @@ from typing import Any
 
 from harness.measure.sample import Sample
 from harness.report.cells import FULL_LOAD, Cell, cells_of, shortfalls
-from harness.report.words import invalid_line, ratio_text, significant, size_text, time_text, time_unit
-from harness.verdicts.cells import CEILING, ArmSummary, reference_of
+from harness.report.words import binding_text, invalid_line, ratio_text, share_text, significant, size_text, time_text, time_unit
+from harness.verdicts.cells import ArmSummary, reference_of
 from harness.verdicts.statistics import Estimate
 
 WIDTH = 110
@@ -33,7 +33,8 @@ def cell_table(samples: Sequence[Sample]) -> str:
     heads += ["% of ceiling", "valid/taken"]
     if _amplified(cell):
         lines += _wrapped("read: storage bytes over the bytes asked for")
-    return "\n".join([*lines, *_columns([heads, *(_row(cell, arm, factor) for arm in cell.arms)])])
+    lines += _columns([heads, *(_row(cell, arm, factor) for arm in cell.arms)])
+    return "\n".join([*lines, *_wrapped(binding_text(cell) or "")])
 
 
 def run_summary(manifest: Mapping[str, Any], samples: Sequence[Sample]) -> str:
@@ -56,11 +57,6 @@ def _row(cell: Cell, arm: ArmSummary, factor: float) -> list[str]:
     name, count = cell.label(arm), f"{arm.valid}/{arm.taken}"
     if not arm.ready or not arm.returned:
         return [name, *[arm.status] * 5, count]
-    share = "no ceiling"
-    if cell.arm(CEILING):
-        share = (
-            "ceiling" if arm.loader == CEILING else significant(100 * arm.share_of_ceiling.median) if arm.share_of_ceiling else "no pairs"
-        )
     return [
         name,
         significant(arm.returned.median * factor),
@@ -69,7 +65,7 @@ def _row(cell: Cell, arm: ArmSummary, factor: float) -> list[str]:
         (significant(arm.amplification.median) if arm.amplification else "unknown")
         if _amplified(cell)
         else significant((arm.rate or 0.0) / 1e9),
-        share,
+        share_text(arm, interval=False),
         count,
     ]
 

@@ -8,7 +8,10 @@ from collections.abc import Iterable, Sequence
 
 from harness.measure.sample import Sample
 from harness.report.cells import Cell, invalid_counts
+from harness.verdicts.binding import binds
+from harness.verdicts.ceilings import resource_of
 from harness.verdicts.cells import ArmSummary, reference_of
+from harness.verdicts.fit import Fit
 from harness.verdicts.statistics import Estimate
 
 DASH = "\u2013"
@@ -72,6 +75,32 @@ def ratio_text(cell: Cell, arm: ArmSummary, found: Estimate | None, dash: str = 
     if arm.loader == reference and found:
         return "1 (reference)"
     return spread(found, "no reference" if cell.arm(reference) is None else "no pairs", dash=dash)
+
+
+def share_text(arm: ArmSummary, *, interval: bool = True) -> str:
+    """Return an arm's share of the ceiling that bounds it in per cent, or why there is none."""
+    if arm.ceiling is None:
+        return "no ceiling"
+    if arm.loader == arm.ceiling:
+        return "ceiling"
+    if not interval and arm.share_of_ceiling:
+        return significant(100 * arm.share_of_ceiling.median)
+    return spread(arm.share_of_ceiling, "no pairs", 100)
+
+
+def binding_text(cell: Cell, fits: Iterable[Fit] = (), mark: str = "") -> str | None:
+    """Return a sentence on what binds the loads of a cell, `mark` around what is set off; None where no ceiling was measured."""
+    ceiling = cell.ceiling
+    if not ceiling or not ceiling.rate:
+        return None
+    fits = list(fits)
+    bound: dict[str | None, list[str]] = {}
+    for arm in cell.measured():
+        bound.setdefault(binds(arm, fits), []).append(cell.label(arm))
+    resource = resource_of(ceiling.loader, cell.cache_state)
+    said = "; ".join(f"{mark}{what}{mark} ({', '.join(arms)})" for what, arms in bound.items() if what)
+    ends = f", and what binds is {said}" if said else ""
+    return f"The ceiling is {ceiling.loader} ({resource}, {significant(ceiling.rate / 1e9)} GB/s){ends}."
 
 
 def invalid_line(samples: Sequence[Sample]) -> str:

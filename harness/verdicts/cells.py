@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from harness.measure.cell import Cell
 from harness.measure.experiment import MINIMUM_BLOCKS
-from harness.measure.sample import Sample
+from harness.measure.sample import WRONG, Sample
+from harness.verdicts.ceilings import bounding, is_ceiling
 from harness.verdicts.statistics import Estimate, estimate
 
 REFERENCE = "safetensors-load-file"
 """The loader that ratios of whole loads are taken to."""
 REFERENCES = {"partial-load": "safetensors-get-slice", "sharded-load": "safetensors-get-slice"}
 """The loader that ratios are taken to in scenarios that ask for less than everything."""
-CEILING = "ceiling-read"
 PRECISION = 0.05
 """A cell is known well enough when every ratio's interval lies within this half width, relative to its median."""
 
@@ -30,6 +30,7 @@ COUNTED = (
     "pss_bytes",
     "minor_faults",
     "major_faults",
+    "peak_device_bytes",
 )
 """Fields of a sample of which a summary holds the plain median."""
 
@@ -47,13 +48,17 @@ class ArmSummary:
     taken: int
     valid: int
     invalid: Mapping[str, int]
+    wrong: str | None
+    """What was wrong with the tensors it handed back, even once; it then has no figure."""
     returned: Estimate | None
     ready: Estimate | None
     ratio_returned: Estimate | None
     """This arm's `returned` over the reference's, within blocks."""
     ratio_ready: Estimate | None
+    ceiling: str | None
+    """The ceiling of this cell that bounds it."""
     share_of_ceiling: Estimate | None
-    """The ceiling's `ready` over this arm's, within blocks: 1 is as fast as a plain read of the same bytes."""
+    """That ceiling's `ready` over this arm's, within blocks: 1 is as fast as the machine can bring up the same bytes."""
     amplification: Estimate | None
     """Bytes that storage gave over bytes asked for; None of a whole load."""
     walk_s: float | None
@@ -66,10 +71,13 @@ class ArmSummary:
     pss_bytes: float | None
     minor_faults: float | None
     major_faults: float | None
+    peak_device_bytes: float | None
 
     @property
     def status(self) -> str:
-        """`measured`, `insufficient` (fewer than 6 valid samples, so no interval) or `missing` (none)."""
+        """`wrong` (other tensors than the checkpoint's), `measured`, `insufficient` (fewer than 6 valid samples, so no interval) or `missing`."""
+        if self.wrong:
+            return "wrong"
         if self.valid == 0:
             return "missing"
         return "measured" if self.valid >= MINIMUM_BLOCKS else "insufficient"
@@ -94,12 +102,18 @@ def by_cell(samples: Iterable[Sample]) -> dict[Cell, list[Sample]]:
 
 
 def summarise(samples: Sequence[Sample]) -> list[ArmSummary]:
-    """Return the summary of every arm of one cell, fastest to `ready` first, arms without a valid sample last."""
+    """Return the summary of every arm of one cell, fastest to `ready` first, arms without a figure last."""
     arms: dict[tuple[str, str], list[Sample]] = {}
     for sample in samples:
         arms.setdefault((sample.loader, sample.environment), []).append(sample)
-    summaries = [_summary(arm, arms) for arm in arms]
+    counted = {arm: [] if wrong(taken) else [sample for sample in taken if sample.valid] for arm, taken in arms.items()}
+    summaries = [_summary(arm, taken, counted) for arm, taken in arms.items()]
     return sorted(summaries, key=lambda arm: (arm.ready is None, arm.ready.median if arm.ready else 0.0))
+
+
+def wrong(samples: Iterable[Sample]) -> str | None:
+    """Return what was wrong with the tensors that one arm handed back, the first time it was, or None."""
+    return next((sample.detail or sample.reason for sample in samples if sample.reason in WRONG), None)
 
 
 def paired_ratios(over: Sequence[Sample], under: Sequence[Sample], value: Callable[[Sample], float | None]) -> list[float]:
@@ -114,18 +128,18 @@ def precise(samples: Sequence[Sample]) -> bool:
     Where there is nothing to take a ratio to, or nothing but the reference, each arm's own `ready` has to be. An arm without a valid
     sample has no figure to wait for.
     """
-    arms = [arm for arm in summarise(samples) if arm.valid and arm.loader != CEILING]
+    arms = [arm for arm in summarise(samples) if arm.ready and not is_ceiling(arm.loader)]
     compared = [arm for arm in arms if arm.loader != reference_of(arm.cell.scenario) and arm.ratio_ready]
     figures = [figure for arm in compared for figure in (arm.ratio_ready, arm.ratio_returned)] or [arm.ready for arm in arms]
     return bool(figures) and all(figure is not None and figure.half_width <= PRECISION for figure in figures)
 
 
-def _summary(arm: tuple[str, str], arms: Mapping[tuple[str, str], Sequence[Sample]]) -> ArmSummary:
+def _summary(arm: tuple[str, str], taken: Sequence[Sample], counted: Mapping[tuple[str, str], Sequence[Sample]]) -> ArmSummary:
+    """Return the summary of one arm; `counted` are the samples of every arm that its figures rest on."""
     loader, environment = arm
-    samples = arms[arm]
-    valid = [sample for sample in samples if sample.valid]
-    cell = Cell.of(samples[0])
-    reference, ceiling = arms.get((reference_of(cell.scenario), environment), ()), arms.get((CEILING, environment), ())
+    valid, cell = counted[arm], Cell.of(taken[0])
+    ceiling = bounding(cell.device, cell.cache_state, {name: found for (name, where), found in counted.items() if where == environment})
+    reference, bound = counted.get((reference_of(cell.scenario), environment), ()), counted.get((ceiling or "", environment), ())
 
     def median(field: str) -> float | None:
         found = estimate([value for sample in valid if (value := getattr(sample, field)) is not None])
@@ -135,17 +149,19 @@ def _summary(arm: tuple[str, str], arms: Mapping[tuple[str, str], Sequence[Sampl
         cell=cell,
         loader=loader,
         environment=environment,
-        bytes=samples[0].bytes,
-        tensors=samples[0].tensors,
-        requested_bytes=samples[0].requested_bytes,
-        taken=len(samples),
-        valid=len(valid),
-        invalid=Counter(sample.reason or "unknown" for sample in samples if not sample.valid),
+        bytes=taken[0].bytes,
+        tensors=taken[0].tensors,
+        requested_bytes=taken[0].requested_bytes,
+        taken=len(taken),
+        valid=sum(sample.valid for sample in taken),
+        invalid=Counter(sample.reason or "unknown" for sample in taken if not sample.valid),
+        wrong=wrong(taken),
         returned=estimate([sample.returned_s for sample in valid if sample.returned_s is not None]),
         ready=estimate([sample.ready_s for sample in valid if sample.ready_s is not None]),
-        ratio_returned=estimate(paired_ratios(samples, reference, lambda sample: sample.returned_s)),
-        ratio_ready=estimate(paired_ratios(samples, reference, lambda sample: sample.ready_s)),
-        share_of_ceiling=estimate(paired_ratios(ceiling, samples, lambda sample: sample.ready_s)),
+        ratio_returned=estimate(paired_ratios(valid, reference, lambda sample: sample.returned_s)),
+        ratio_ready=estimate(paired_ratios(valid, reference, lambda sample: sample.ready_s)),
+        ceiling=ceiling,
+        share_of_ceiling=estimate(paired_ratios(bound, valid, lambda sample: sample.ready_s)),
         amplification=estimate(
             [read / asked for sample in valid if (asked := sample.requested_bytes) and (read := sample.storage_read_bytes) is not None]
         ),

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.measure.experiment import MINIMUM_BLOCKS
-from harness.measure.sample import Sample
+from harness.measure.sample import WRONG, Sample
 
 SCENARIO = "full-load"
 CELLS_AT_LEAST = 3
@@ -140,10 +140,15 @@ def interval(values: Floats) -> tuple[float, float]:
 
 
 def _measured(samples: Iterable[Sample], device: str) -> Iterator[tuple[tuple[str, str, str], list[MeasuredCell]]]:
-    """Give the cells of each (environment, cache state, loader), smallest first; one without a valid sample is there with no time."""
+    """Give the cells of each (environment, cache state, loader), smallest first; one without a valid sample is there with no time.
+
+    A loader that handed back wrong tensors is not there at all.
+    """
     arms: dict[tuple[str, str, str], dict[tuple[int, int, str], list[float]]] = {}
-    for sample in samples:
-        if sample.scenario == SCENARIO and sample.device == device:
+    whole = [sample for sample in samples if sample.scenario == SCENARIO and sample.device == device]
+    wrong = {(sample.environment, sample.loader) for sample in whole if sample.reason in WRONG}
+    for sample in whole:
+        if (sample.environment, sample.loader) not in wrong:
             arm = arms.setdefault((sample.environment, sample.cache_state, sample.loader), {})
             times = arm.setdefault((sample.bytes, sample.tensors, sample.checkpoint), [])
             times += [sample.ready_s] if sample.valid and sample.ready_s else []

@@ -10,7 +10,8 @@ from functools import cache
 import numpy as np
 
 from harness.checkpoints.layouts import BLOOM_176B
-from harness.verdicts.cells import CEILING, REFERENCE
+from harness.verdicts.ceilings import is_ceiling
+from harness.verdicts.cells import REFERENCE
 from harness.verdicts.fit import Fit, Floats, interval, refitted
 
 AGREEMENT = 0.95
@@ -133,11 +134,11 @@ def overtakings(fits: Iterable[Fit], tensors: Sequence[int] = (100, 1000), sizes
     """Return, for every two loaders of one environment, device and cache state, at which size and number of tensors one overtakes the other.
 
     Each of `tensors` is held while the bytes run over `SIZES`, each of `sizes` while the tensors run over `COUNTS`. Two loaders are compared
-    by the checkpoints that both were measured at, and not at all where those make no fit. The ceiling is no loader and is left out. What two
+    by the checkpoints that both were measured at, and not at all where those make no fit. Ceilings are no loaders and are left out. What two
     loaders had in common in a block is not taken off, so intervals are rather too wide than too narrow.
     """
     refit, found = cache(refitted), []
-    for first, second in itertools.combinations([fit for fit in fits if fit.loader != CEILING], 2):
+    for first, second in itertools.combinations([fit for fit in fits if not is_ceiling(fit.loader)], 2):
         if (first.environment, first.device, first.cache_state) == (second.environment, second.device, second.cache_state):
             common = frozenset.intersection(*(frozenset(cell.checkpoint for cell in fit.cells) for fit in (first, second)))
             one, other = refit(first, common), refit(second, common)
