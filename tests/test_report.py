@@ -409,6 +409,34 @@ def test_a_loader_that_gave_wrong_tensors_once_is_named_and_ranks_nowhere(tmp_pa
     assert "torch-load-mmap 30" in summary
 
 
+def test_gpu_rows_are_said_not_to_be_measured_until_one_is_and_then_are_shown(tmp_path: Path) -> None:
+    on_cpu = make_run(tmp_path / "runs", cell_samples(), machine={"gpus": []})
+    said = "**GPU rows: not measured.**"
+    page = write_reports([on_cpu], tmp_path / "reports").read_text(encoding="utf-8")
+    assert page.count(said) == 2 and "| GPU | none |" in page
+    assert "on cuda" not in page
+    described = {
+        "name": "NVIDIA H200",
+        "driver": "570.1",
+        "memory_bytes": 150_000_000_000,
+        "pci_express_generation": 5,
+        "pci_express_lanes": 16,
+    }
+    arms = {"ceiling-to-device": (10.0, 10.0), "safetensors-load-file": (30.0, 30.0), "torch-load": (12.0, 12.0)}
+    samples = cell_samples(arms=arms, device="cuda", mapped_bytes=0)
+    on_gpu = make_run(
+        tmp_path / "runs", samples, name="20250102T000000Z-test", machine={"gpus": ["NVIDIA H200"], "gpu_details": [described]}
+    )
+    page = write_reports([on_cpu, on_gpu], tmp_path / "reports").read_text(encoding="utf-8")
+    assert page.count(said) == 1, "the run without a GPU still says so"
+    assert "| GPU | NVIDIA H200, 150 GB, PCI Express 5 x16, driver 570.1 |" in page
+    assert (
+        "The ceiling is ceiling-to-device (transfer, 48.6 GB/s), and what binds is **transfer** (torch-load); **the loader's own work**"
+        in page
+    )
+    assert "returned-ready-gpt2-cuda.svg" in page
+
+
 def test_a_table_says_what_binds_each_load_and_at_what_rate(tmp_path: Path) -> None:
     arms = {"ceiling-read": (60.0, 60.0), "ceiling-copy": (40.0, 40.0), "torch-load": (240.0, 240.0), "safetensors-pread": (45.0, 45.0)}
     (cell,) = cells_of({}, [Sample.from_json(sample.as_json() | {"mapped_bytes": 0}) for sample in cell_samples(arms=arms)])

@@ -15,16 +15,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from harness.checkpoints.formats import FORMATS, Format, missing_package
 from harness.checkpoints.parts import Piece
+from harness.errors import WeighbridgeError
 
 if TYPE_CHECKING:
     import torch
 
     Tensors = dict[str, torch.Tensor]
 
+GROUP = "weighbridge.loaders"
+"""The group of entry points by which modules of other distributions join."""
 CACHE_STATES, DEVICES = ("cold", "warm"), ("cpu", "cuda")
 EVERYTHING, PART, SHARE = "LOADERS", "PART_LOADERS", "SHARE_LOADERS"
 """The names of a module's tuples, each a kind of loader."""
@@ -86,7 +90,7 @@ class Loader:
 
 def loaders(module: str, kind: str = EVERYTHING) -> dict[str, Loader]:
     """Return the loaders of one kind that a module holds, by name."""
-    return {loader.name: loader for loader in getattr(importlib.import_module(module), kind, ())}
+    return {loader.name: loader for loader in getattr(_imported(module), kind, ())}
 
 
 def all_loaders(kind: str = EVERYTHING) -> dict[str, tuple[str, Loader]]:
@@ -96,7 +100,7 @@ def all_loaders(kind: str = EVERYTHING) -> dict[str, tuple[str, Loader]]:
 
 def all_formats() -> dict[str, Format]:
     """Return every format by name: the common ones, and those that a loader's module brings."""
-    brought = (form for module in _modules(tuple(__path__)) for form in getattr(importlib.import_module(module), "FORMATS", ()))
+    brought = (form for module in _modules(tuple(__path__)) for form in getattr(_imported(module), "FORMATS", ()))
     return FORMATS | {form.name: form for form in brought}
 
 
@@ -104,7 +108,19 @@ def all_formats() -> dict[str, Format]:
 def _modules(folders: tuple[str, ...]) -> tuple[str, ...]:
     """Return the names of the modules in these folders, in their order, then of those that other distributions enter."""
     own = sorted(module.name for module in pkgutil.iter_modules(folders, f"{__name__}."))
-    return (*own, *sorted({entered.value for entered in entry_points(group="weighbridge.loaders")}))
+    return (*own, *sorted({entered.value for entered in entry_points(group=GROUP)}))
+
+
+def _imported(module: str) -> ModuleType:
+    """Return a module of loaders; raises `WeighbridgeError` for one of another distribution that cannot be imported."""
+    try:
+        return importlib.import_module(module)
+    except Exception as error:
+        if module.startswith(f"{__name__}."):
+            raise
+        raise WeighbridgeError(
+            f"the entry point {module!r} of the group {GROUP} cannot be imported ({type(error).__name__}: {error}); repair or uninstall the distribution that has it"
+        ) from error
 
 
 def key_of(module: str, name: str, kind: str = EVERYTHING) -> str:

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from harness.machine.nvidia import describe_gpus
+
 NO_GPU = "no NVIDIA GPU: looked for /proc/driver/nvidia/gpus and /dev/nvidia0"
 PACKAGES = ("torch", "safetensors", "numpy", "pytest", "pytest-benchmark", "pandas", "matplotlib")
 """Distributions whose versions every manifest records."""
@@ -30,6 +32,7 @@ def describe_machine() -> dict[str, Any]:
         "proactive_reclaim": _reclaims_proactively(),
         "transparent_hugepages": _chosen(Path("/sys/kernel/mm/transparent_hugepage/enabled")),
         "gpus": gpus(),
+        "gpu_details": describe_gpus(),
     }
 
 

@@ -19,7 +19,7 @@ def conditions_table(manifest: Mapping[str, Any]) -> pd.DataFrame:
         ("system", _joined(machine.get(name) for name in ("system", "kernel", "architecture"))),
         ("processor", _joined([machine.get("cpu"), _counted(machine.get("cores"), "core"), _virtual(machine.get("hypervisor"))], ", ")),
         ("memory", _memory(machine)),
-        ("GPU", _joined(machine.get("gpus") or ["none"], ", ")),
+        ("GPU", "; ".join(_gpu(name, found) for name, found in _gpus(machine)) or "none"),
         ("storage", _storage(storage)),
         ("readahead", _read_ahead(manifest, storage)),
         ("cold", _provable(manifest, "cold")),
@@ -59,6 +59,21 @@ def _memory(machine: Mapping[str, Any]) -> str:
         ],
         ", ",
     )
+
+
+def _gpus(machine: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    """Return each GPU's name, and what its driver told of it."""
+    names, details = machine.get("gpus") or [], machine.get("gpu_details") or []
+    return ((name, details[number] if number < len(details) else {}) for number, name in enumerate(names))
+
+
+def _gpu(name: Any, found: Mapping[str, Any]) -> str:
+    link = (
+        f"PCI Express {found['pci_express_generation']} x{found.get('pci_express_lanes')}" if found.get("pci_express_generation") else None
+    )
+    driver = f"driver {found['driver']}" if found.get("driver") else None
+    memory = size_text(found["memory_bytes"]) if found.get("memory_bytes") else None
+    return _joined([found.get("name") or name, memory, link, driver], ", ")
 
 
 def _storage(storage: Mapping[str, Any]) -> str:

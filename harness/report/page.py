@@ -43,6 +43,10 @@ it (`ceiling-direct`), a copy in memory (`ceiling-copy`), a copy to the device. 
 the fastest, of the resources the slowest. A loader that maps a warm file copies nothing and may exceed 100 %.
 MB is 10^6 bytes and GB 10^9. `insufficient`: too few valid samples for an interval; `missing`: no valid sample at all.
 """.strip()
+_NO_GPU = (
+    "**GPU rows: not measured.** {which} has no sample taken on a GPU, so there is no such row and nothing here speaks of one; "
+    "`nox -s bench-gpu` takes them on a machine that has one."
+)
 _FIRST_CALLS = (
     "What each loader's first call took in a process that had imported its library but not used it yet, on a tiny checkpoint. What it pays "
     "for, imports and set-up, belongs to the process and to no load, so no figure above holds it."
@@ -87,6 +91,8 @@ def write_reports(runs: Sequence[RunDirectory], folder: Path) -> Path:
     _remove_stale(*(path for kind in ("tables", "figures") for path in sorted((folder / kind).glob("*"))))
     blocks = ["# Reports", "What the reference runs say, made from their manifests and samples and from nothing else."]
     blocks.append("\n".join(f"- [{run.name}](#run-{run.name.lower()})" for run, *_ in evidence) if evidence else _HOW_TO_ADD)
+    if evidence and not any(_on_a_gpu(samples) for _, _, samples in evidence):
+        blocks.append(_NO_GPU.format(which="What was measured here"))
     for run, manifest, samples in evidence:
         place = Place(folder, run.name, 2)
         sections = [[f"## Run {run.name}"], *_sections(place, manifest, samples), _files(place, run, _beside(run.path, folder))]
@@ -145,8 +151,14 @@ def _not_measured(place: Place, manifest: Mapping[str, Any], samples: Sequence[S
     invalid = invalid_frame(samples)
     if not invalid.empty:
         blocks += [markdown(invalid_table(invalid)), f"In plain figures: {place.table('invalid-samples', invalid)}"]
+    if not _on_a_gpu(samples):
+        blocks.append(_NO_GPU.format(which="This run"))
     others = sorted({cell.scenario for cell in cells} - {FULL_LOAD, PARTIAL_LOAD, SHARDED_LOAD})
     return [*blocks, f"No table is made yet of: {', '.join(others)}. Its samples are in the run's directory."] if others else blocks
+
+
+def _on_a_gpu(samples: Sequence[Sample]) -> bool:
+    return any(sample.device != "cpu" for sample in samples)
 
 
 def _costs(place: Place, samples: Sequence[Sample]) -> list[str]:
