@@ -81,6 +81,18 @@ def _make(asked: argparse.Namespace) -> int:
     return 0
 
 
+def _ceilings_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", nargs="?", default="gpt2", metavar="CHECKPOINT", help="whose file is read (default: gpt2)")
+    parser.add_argument("--rounds", type=int, default=11, metavar="N", help="how often each reads it (default: 11)")
+    parser.add_argument("--store", type=Path, metavar="DIR", help="where checkpoints are kept (default: where runs keep theirs)")
+
+
+def _ceilings(asked: argparse.Namespace) -> int:
+    from harness.fio import check_ceilings
+
+    return 0 if check_ceilings(asked.checkpoint, asked.rounds, asked.store, print) else 1
+
+
 def _report_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run directories (default: every one in results/reference)")
     parser.add_argument(
@@ -114,6 +126,9 @@ _COMMANDS = {
     "make": _Command("make checkpoints in the store ahead of a run, on a machine that takes part in one", _make_arguments, _make),
     "doctor": _Command(
         "say what this machine can do: cold or not and why, storage, processor, GPU, memory, loaders", _doctor_arguments, _doctor
+    ),
+    "ceilings": _Command(
+        "hold the cold ceilings against fio on the same file; exit 1 where they fall short", _ceilings_arguments, _ceilings
     ),
     "report": _Command("make the page, tables and figures of runs from what they recorded", _report_arguments, _report),
 }

@@ -16,6 +16,7 @@ from harness.report.conditions import conditions_table
 from harness.report.figures import draw_full_load
 from harness.report.paper import fits_of, on_paper
 from harness.report.parts import PARTIAL_LOAD, partial_load
+from harness.report.peers import peers_page
 from harness.report.place import Place, course
 from harness.report.shares import SHARDED_LOAD, sharded_load
 from harness.report.tables import (
@@ -83,20 +84,23 @@ def write_run_report(run: RunDirectory) -> Path:
 
 
 def write_reports(runs: Sequence[RunDirectory], folder: Path) -> Path:
-    """Write `README.md` into `folder`, with a section for each run and its tables and figures beside it, and return its path.
+    """Write `README.md` into `folder`, with a section for each run and its tables and figures beside it, and `peers.md`; return the first's path.
 
-    Only `README.md`, `figures/*/*.svg` and `tables/*/*.csv` are ever written or removed there.
+    Only `README.md`, `peers.md`, `figures/*/*.svg` and `tables/*/*.csv` are ever written or removed there.
     """
     evidence = [(run, run.manifest(), run.samples()) for run in sorted(runs, key=lambda run: run.name)]
     _remove_stale(*(path for kind in ("tables", "figures") for path in sorted((folder / kind).glob("*"))))
     blocks = ["# Reports", "What the reference runs say, made from their manifests and samples and from nothing else."]
     blocks.append("\n".join(f"- [{run.name}](#run-{run.name.lower()})" for run, *_ in evidence) if evidence else _HOW_TO_ADD)
+    blocks.append("[What other loaders say of themselves](peers.md), beside what was found here.")
     if evidence and not any(_on_a_gpu(samples) for _, _, samples in evidence):
         blocks.append(_NO_GPU.format(which="What was measured here"))
     for run, manifest, samples in evidence:
         place = Place(folder, run.name, 2)
         sections = [[f"## Run {run.name}"], *_sections(place, manifest, samples), _files(place, run, _beside(run.path, folder))]
         blocks += [block for section in sections for block in section]
+    cells = {run.name: cells_of(manifest, samples) for run, manifest, samples in evidence}
+    _written(folder / "peers.md", peers_page(Place(folder, "peers", 1), cells))
     return _written(folder / "README.md", blocks)
 
 

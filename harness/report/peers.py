@@ -1,0 +1,244 @@
+"""The page on peers: what other loaders say of themselves, beside what was found here under a proved cache state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from harness.measure.sample import Sample
+from harness.report.cells import FULL_LOAD, Cell
+from harness.report.place import Place
+from harness.report.tables import markdown
+from harness.report.words import size_text, spread, time_text
+from harness.verdicts.cells import paired_ratios
+from harness.verdicts.statistics import Estimate, estimate
+
+
+@dataclass(frozen=True)
+class Headline:
+    """A figure that a loader's makers lead with."""
+
+    peer: str
+    said: str
+    source: str
+    over: str | None
+    """The loader it is compared with; None where the figure is of nothing that is weighed here."""
+    under: tuple[str, ...]
+    """The peer's own loaders here."""
+    times: tuple[float, float] | None
+    """How many times as long `over` is said to take, least and most."""
+    device: str | None
+    """The device it was said of, None where that is not told."""
+    conditions: str
+    """Those it was said under, and what they leave open."""
+
+
+HEADLINES = (
+    Headline(
+        "fastsafetensors",
+        "4.8 to 7.5 times as fast as safetensors, at up to 26.4 GB/s",
+        "its README and arXiv 2505.23072",
+        "safetensors-load-file",
+        ("fastsafetensors", "fastsafetensors-buffered", "fastsafetensors-gds"),
+        (4.8, 7.5),
+        "cuda",
+        "GPUs with direct storage and several NVMe drives; which pages were cached is not told",
+    ),
+    Headline(
+        "fastsafetensors",
+        "GPT-2 at 2.62 GB/s against 1.01 GB/s by mapping",
+        "its docs/amd-perf.md",
+        "safetensors-load-file",
+        ("fastsafetensors", "fastsafetensors-buffered"),
+        (2.62 / 1.01, 2.62 / 1.01),
+        "cuda",
+        "one run of each on an AMD GPU; its own table has a cold read (1.24 GB/s) faster than a warm one of the mapping (1.01 GB/s)",
+    ),
+    Headline(
+        "runai-model-streamer",
+        "Llama-3-8B (15 GB) in 14.34 s with 16 threads, against 47.99 s by safetensors, from one cloud disk",
+        "its docs/src/benchmarks.md",
+        "safetensors-load-file",
+        ("runai-model-streamer", "runai-model-streamer-buffered"),
+        (47.99 / 14.34, 47.99 / 14.34),
+        "cuda",
+        "an A10G and network storage whose rate grows with the requests in flight; neither repetitions nor the cache state are told",
+    ),
+    Headline(
+        "runai-model-streamer",
+        "the same in 14.34 s against 16.11 s by tensorizer",
+        "its docs/src/benchmarks.md",
+        "tensorizer",
+        ("runai-model-streamer", "runai-model-streamer-buffered"),
+        (16.11 / 14.34, 16.11 / 14.34),
+        "cuda",
+        "as above",
+    ),
+    Headline(
+        "tensorizer",
+        "2.25 GiB/s (4.6 in plaid mode) from a local file, against 1.875 to 2.0 GiB/s by torch.load",
+        "its README",
+        "torch-load",
+        ("tensorizer",),
+        (2.25 / 2.0, 4.6 / 1.875),
+        "cuda",
+        "medians of an old release (2.5.0) onto a GPU; plaid mode exists only there, and the cache state is not told",
+    ),
+    Headline(
+        "instanttensor",
+        "Qwen3-30B in 1.77 s against 57.4 s by safetensors, 32.4 times",
+        "its docs/benchmark.md",
+        "safetensors-load-file",
+        ("instanttensor", "instanttensor-buffered"),
+        (32.4, 32.4),
+        "cuda",
+        "one H200 and storage of 50 GB/s; repetitions are not told, and from memory (tmpfs) the same document has other fast loaders slower than safetensors",
+    ),
+    Headline(
+        "torch.distributed.checkpoint",
+        "no figure of loading; torchsnapshot, where it comes from, tells of saving 20 GB in 3.38 s instead of 32 s on 8 GPUs",
+        "torchsnapshot's benchmarks/ddp/README",
+        None,
+        ("torch-dcp",),
+        None,
+        None,
+        "saving is not weighed here",
+    ),
+    Headline(
+        "GGUF's reader",
+        "no figure of the Python reader; llama.cpp itself tells of 168 s instead of 512 s for a cold load through pinned memory",
+        "llama.cpp's pull request 28223",
+        None,
+        ("gguf-reader",),
+        None,
+        None,
+        "another reader of the same format, in another language, onto a GPU",
+    ),
+    Headline(
+        "NumPy's .npz and mapped .npy",
+        "no figure: the plain baselines",
+        "none",
+        None,
+        ("numpy-npz", "numpy-npy-mmap"),
+        None,
+        None,
+        "none",
+    ),
+)
+
+_INTRODUCTION = """
+What the makers of other loaders lead with, and what was found here. Every time below is a median to *ready*, of samples whose cache state
+was proved before the load and whose content was checked after it; a ratio is taken within blocks, with its 95 % interval. Nothing here says
+that a figure is wrong where it was taken: storage, device and sizes differ, and each table says how.
+""".strip()
+_BASELINE = "safetensors-load-file"
+_HEADS = ["checkpoint", "state", "on", "loader", "over", "takes", "the other", "times as long", "beside what is said", "run"]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """One comparison of a peer with what it is compared with, in one cell; times in s."""
+
+    run: str
+    cell: Cell
+    loader: str
+    over: str
+    takes: Estimate
+    other: Estimate
+    times: Estimate
+
+
+def peers_page(place: Place, runs: Mapping[str, Sequence[Cell]]) -> list[str]:
+    """Return the page's blocks of Markdown; `runs` are the cells of each run, by its name, the latest last."""
+    blocks = [place.heading("What other loaders say of themselves", 0), _INTRODUCTION]
+    for peer in dict.fromkeys(headline.peer for headline in HEADLINES):
+        blocks.append(place.heading(peer))
+        for headline in (one for one in HEADLINES if one.peer == peer):
+            blocks += _headline(place, headline, runs)
+    return blocks
+
+
+def _headline(place: Place, headline: Headline, runs: Mapping[str, Sequence[Cell]]) -> list[str]:
+    over = headline.over or _BASELINE
+    found = [one for loader in headline.under for one in _newest(runs, loader, over)]
+    blocks = [f"**Said**: {headline.said} ({headline.source}). **Under**: {headline.conditions}."]
+    if not found:
+        names = " or ".join(headline.under)
+        return [*blocks, f"**Found here**: nothing. No run here has {names} beside {over}, and nothing is said of it."]
+    rows = [_row(one, headline) for one in found]
+    differing = sorted({one.cell.device for one in found} - {headline.device}) if headline.device else []
+    where = f" It was said of {headline.device}, and these are on {', '.join(differing)}." if differing else ""
+    file = place.table(f"{headline.peer} over {over}", _frame(found))
+    return [*blocks, f"**Found here**, against {over}:{where}", markdown(pd.DataFrame(rows, columns=_HEADS)), f"In plain figures: {file}"]
+
+
+def _newest(runs: Mapping[str, Sequence[Cell]], loader: str, over: str) -> Iterator[_Found]:
+    """Give the comparison of each cell from the newest run that has it, in the order of that run's cells."""
+    newest: dict[str, _Found] = {}
+    for run, cells in runs.items():
+        newest |= {cell.name: one for cell in cells if cell.scenario == FULL_LOAD and (one := _compared(run, cell, loader, over))}
+    yield from sorted(newest.values(), key=lambda one: (one.cell.device, one.cell.bytes or 0, one.cell.checkpoint, one.cell.cache_state))
+
+
+def _compared(run: str, cell: Cell, loader: str, over: str) -> _Found | None:
+    arm, other = cell.arm(loader), cell.arm(over)
+    if not arm or not other or not arm.ready or not other.ready:
+        return None
+    above, below = ([sample for sample in cell.samples if _is(sample, name, arm.environment)] for name in (over, loader))
+    times = estimate(paired_ratios(above, below, lambda sample: sample.ready_s))
+    return _Found(run, cell, loader, over, arm.ready, other.ready, times) if times else None
+
+
+def _is(sample: Sample, loader: str, environment: str) -> bool:
+    return (sample.loader, sample.environment) == (loader, environment)
+
+
+def _row(found: _Found, headline: Headline) -> list[str]:
+    cell = found.cell
+    return [
+        f"{cell.checkpoint}, {size_text(cell.bytes)}",
+        cell.cache_state,
+        cell.device,
+        found.loader,
+        found.over,
+        time_text(found.takes.median),
+        time_text(found.other.median),
+        spread(found.times, "no pairs"),
+        _beside(found.times, headline.times),
+        found.run,
+    ]
+
+
+def _beside(found: Estimate, said: tuple[float, float] | None) -> str:
+    """Return where an interval lies beside what is said."""
+    if said is None:
+        return "nothing is said"
+    if found.low is None or found.high is None:
+        return "insufficient"
+    if found.high < said[0]:
+        return "less" if found.high >= 1 else "slower than the other"
+    return "more" if found.low > said[1] else "as said" if found.low >= said[0] and found.high <= said[1] else "not told apart"
+
+
+def _frame(found: Sequence[_Found]) -> pd.DataFrame:
+    """Return one row for each comparison: medians in s, the ratio with its interval and its number of pairs."""
+    return pd.DataFrame(
+        [
+            {
+                "run": one.run,
+                "cell": one.cell.name,
+                "bytes": one.cell.bytes,
+                "loader": one.loader,
+                "over": one.over,
+                "ready_s": one.takes.median,
+                "over_ready_s": one.other.median,
+                "times": one.times.median,
+                "times_low": one.times.low,
+                "times_high": one.times.high,
+                "pairs": one.times.count,
+            }
+            for one in found
+        ]
+    )
