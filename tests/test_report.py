@@ -437,6 +437,24 @@ def test_gpu_rows_are_said_not_to_be_measured_until_one_is_and_then_are_shown(tm
     assert "returned-ready-gpt2-cuda.svg" in page
 
 
+def test_a_peer_s_own_figure_stands_beside_what_was_found_here(tmp_path: Path) -> None:
+    arms = ARMS | {"fastsafetensors": (4.0, 4.0), "runai-model-streamer": (30.0, 30.0)}
+    older = make_run(tmp_path / "runs", cell_samples(arms=ARMS | {"fastsafetensors": (40.0, 40.0)}, cache_state="cold"))
+    newer = make_run(tmp_path / "runs", cell_samples(arms=arms, cache_state="cold"), name="20250102T000000Z-test")
+    folder = tmp_path / "reports"
+    page = write_reports([newer, older], folder).parent.joinpath("peers.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| gpt2")]
+    found = {row[3]: row for row in rows}
+    assert found["fastsafetensors"][7].startswith("5.12 [5.00")
+    assert found["fastsafetensors"][9].startswith("20250102T000000Z-test"), "of two runs the newer one speaks"
+    assert [row[8] for row in rows if row[3] == "fastsafetensors"] == ["as said", "more"]
+    assert found["runai-model-streamer"][8] == "slower than the other"
+    assert "It was said of cuda, and these are on cpu." in page
+    assert "No run here has instanttensor or instanttensor-buffered beside safetensors-load-file, and nothing is said of it." in page
+    assert "(peers.md)" in (folder / "README.md").read_text(encoding="utf-8")
+    assert (folder / "tables/peers/fastsafetensors-1.csv").is_file()
+
+
 def test_a_table_says_what_binds_each_load_and_at_what_rate(tmp_path: Path) -> None:
     arms = {"ceiling-read": (60.0, 60.0), "ceiling-copy": (40.0, 40.0), "torch-load": (240.0, 240.0), "safetensors-pread": (45.0, 45.0)}
     (cell,) = cells_of({}, [Sample.from_json(sample.as_json() | {"mapped_bytes": 0}) for sample in cell_samples(arms=arms)])

@@ -92,7 +92,8 @@ def write_reports(runs: Sequence[RunDirectory], folder: Path) -> Path:
     _remove_stale(*(path for kind in ("tables", "figures") for path in sorted((folder / kind).glob("*"))))
     blocks = ["# Reports", "What the reference runs say, made from their manifests and samples and from nothing else."]
     blocks.append("\n".join(f"- [{run.name}](#run-{run.name.lower()})" for run, *_ in evidence) if evidence else _HOW_TO_ADD)
-    blocks.append("[What other loaders say of themselves](peers.md), beside what was found here.")
+    if evidence:
+        blocks.append("[What other loaders say of themselves](peers.md), beside what was found here.")
     if evidence and not any(_on_a_gpu(samples) for _, _, samples in evidence):
         blocks.append(_NO_GPU.format(which="What was measured here"))
     for run, manifest, samples in evidence:
@@ -100,7 +101,10 @@ def write_reports(runs: Sequence[RunDirectory], folder: Path) -> Path:
         sections = [[f"## Run {run.name}"], *_sections(place, manifest, samples), _files(place, run, _beside(run.path, folder))]
         blocks += [block for section in sections for block in section]
     cells = {run.name: cells_of(manifest, samples) for run, manifest, samples in evidence}
-    _written(folder / "peers.md", peers_page(Place(folder, "peers", 1), cells))
+    if evidence:
+        _written(folder / "peers.md", peers_page(Place(folder, "peers", 1), cells))
+    else:
+        (folder / "peers.md").unlink(missing_ok=True)
     return _written(folder / "README.md", blocks)
 
 

@@ -155,12 +155,12 @@ def peers_page(place: Place, runs: Mapping[str, Sequence[Cell]]) -> list[str]:
     blocks = [place.heading("What other loaders say of themselves", 0), _INTRODUCTION]
     for peer in dict.fromkeys(headline.peer for headline in HEADLINES):
         blocks.append(place.heading(peer))
-        for headline in (one for one in HEADLINES if one.peer == peer):
-            blocks += _headline(place, headline, runs)
+        for number, headline in enumerate((one for one in HEADLINES if one.peer == peer), 1):
+            blocks += _headline(place, f"{peer}-{number}", headline, runs)
     return blocks
 
 
-def _headline(place: Place, headline: Headline, runs: Mapping[str, Sequence[Cell]]) -> list[str]:
+def _headline(place: Place, name: str, headline: Headline, runs: Mapping[str, Sequence[Cell]]) -> list[str]:
     over = headline.over or _BASELINE
     found = [one for loader in headline.under for one in _newest(runs, loader, over)]
     blocks = [f"**Said**: {headline.said} ({headline.source}). **Under**: {headline.conditions}."]
@@ -170,7 +170,7 @@ def _headline(place: Place, headline: Headline, runs: Mapping[str, Sequence[Cell
     rows = [_row(one, headline) for one in found]
     differing = sorted({one.cell.device for one in found} - {headline.device}) if headline.device else []
     where = f" It was said of {headline.device}, and these are on {', '.join(differing)}." if differing else ""
-    file = place.table(f"{headline.peer} over {over}", _frame(found))
+    file = place.table(name, _frame(found))
     return [*blocks, f"**Found here**, against {over}:{where}", markdown(pd.DataFrame(rows, columns=_HEADS)), f"In plain figures: {file}"]
 
 
