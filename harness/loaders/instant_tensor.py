@@ -49,7 +49,5 @@ _AS_IT_COMES = Loader(
 )
 LOADERS = (
     _AS_IT_COMES,
-    replace(
-        _AS_IT_COMES, name="instanttensor-buffered", load=_loading("BUFFERED"), supported=_has_policies, cache_states=("cold", "warm")
-    ),
+    replace(_AS_IT_COMES, name="instanttensor-buffered", load=_loading("BUFFERED"), supported=_has_policies, cache_states=("cold", "warm")),
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,8 @@ _DESCRIPTION = ".metadata"
 def _write(tensors: Tensors, folder: Path) -> None:
     import torch.distributed.checkpoint as dcp
 
-    dcp.save(dict(tensors), checkpoint_id=folder, no_dist=True)
+    with _alone():
+        dcp.save(dict(tensors), checkpoint_id=folder, no_dist=True)
 
 
 def _read(folder: Path) -> Tensors:
@@ -37,8 +40,17 @@ def _load_folder(folder: Path, device: str) -> Tensors:
 
     described = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
     tensors = {name: torch.empty(entry.size, dtype=entry.properties.dtype, device=device) for name, entry in described.items()}
-    dcp.load(tensors, checkpoint_id=folder, no_dist=True)
+    with _alone():
+        dcp.load(tensors, checkpoint_id=folder, no_dist=True)
     return tensors
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Keep torch from warning that there is one process: it was asked for."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
+        yield
 
 
 FORMATS = (Format("dcp", "dcp", "", _write, _read, folder=True),)
