@@ -30,9 +30,20 @@ def _loading(*, nogds: bool, **settings: str) -> Callable[[Sequence[str], str, A
             loader = SafeTensorsFileLoader(None, device, nogds=nogds)
             loader.add_filenames({0: list(files)})
             buffers = loader.copy_files_to_device()
-            return {name: buffers.get_tensor(name) for name in loader.get_keys()}
+            tensors = {name: buffers.get_tensor(name) for name in loader.get_keys()}
+        if not nogds:
+            _check_gds(loader)
+        return tensors
 
     return load
+
+
+def _check_gds(loader: Any) -> None:
+    """Raise where the library has quietly read through the processor's memory, which it does when the driver or the file system refuses."""
+    from fastsafetensors.copier import gds
+
+    if loader.copier_class is not gds.GdsFileCopier or getattr(gds, "_warned_gds_fallback", False):
+        raise RuntimeError("GPUDirect Storage cannot be had for this file, and fastsafetensors did without")
 
 
 def _tensors_own() -> str | None:
@@ -46,14 +57,10 @@ def _tensors_own() -> str | None:
 
 
 def _has_gds() -> str | None:
-    """Return why a file cannot go to the GPU without passing through the processor's memory, where the library would quietly do without."""
+    """Return why GPUDirect Storage cannot be had, as far as it shows without touching CUDA; the rest shows in the first call."""
     if not _GDS_NODE.exists():
-        return f"GPUDirect Storage cannot be had: there is no {_GDS_NODE.name} among the devices (the kernel module nvidia-fs makes it)"
-    from fastsafetensors import cpp
-    from fastsafetensors.copier.gds import load_library_func
-
-    load_library_func()
-    return _tensors_own() if cpp.is_cufile_found() else "GPUDirect Storage cannot be had: libcufile.so is not found"
+        return f"GPUDirect Storage cannot be had: there is no {_GDS_NODE.name}, which the kernel module nvidia-fs makes"
+    return _tensors_own()
 
 
 _AS_IT_COMES = Loader(

@@ -10,7 +10,21 @@ from pathlib import Path
 from typing import Any
 
 NO_GPU = "no NVIDIA GPU: looked for /proc/driver/nvidia/gpus and /dev/nvidia0"
-PACKAGES = ("torch", "safetensors", "numpy", "pytest", "pytest-benchmark", "pandas", "matplotlib")
+PACKAGES = (
+    "torch",
+    "safetensors",
+    "numpy",
+    "pytest",
+    "pytest-benchmark",
+    "pandas",
+    "matplotlib",
+    "fastsafetensors",
+    "gguf",
+    "instanttensor",
+    "runai-model-streamer",
+    "tensorizer",
+    "nvidia-ml-py",
+)
 """Distributions whose versions every manifest records."""
 
 
