@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from harness.loaders import Tensors
 
 _REQUIRES = ("torch", "numpy")
-_DTYPES, _INDEX = "weighbridge.dtypes", "index.json"
+_INDEX = "index.json"
 
 
 def _write_npz(tensors: Tensors, path: Path) -> None:
+    """Save the index and the arrays under the numbers that `np.savez` gives them: as a name, `file` would be taken for its own."""
     import numpy as np
 
-    arrays = {name: _array(tensor) for name, tensor in tensors.items()}
-    dtypes = json.dumps({name: _dtype(tensor) for name, tensor in tensors.items()})
-    np.savez(path, allow_pickle=False, **{_DTYPES: np.frombuffer(dtypes.encode(), np.uint8)}, **arrays)
+    index = json.dumps([(name, _dtype(tensor)) for name, tensor in tensors.items()])
+    np.savez(path, np.frombuffer(index.encode(), np.uint8), *map(_array, tensors.values()))
 
 
 def _read_npz(path: Path) -> Tensors:
@@ -43,8 +43,8 @@ def _load_one_npz(file: str, device: str) -> Tensors:
     import numpy as np
 
     with np.load(file) as arrays:
-        dtypes = json.loads(arrays[_DTYPES].tobytes())
-        return {name: _tensor(arrays[name], dtype).to(device) for name, dtype in dtypes.items()}
+        index = json.loads(arrays["arr_0"].tobytes())
+        return {name: _tensor(arrays[f"arr_{number}"], dtype).to(device) for number, (name, dtype) in enumerate(index, 1)}
 
 
 def _write_npy(tensors: Tensors, folder: Path) -> None:

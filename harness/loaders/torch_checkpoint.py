@@ -54,4 +54,4 @@ def _alone() -> Iterator[None]:
 
 
 FORMATS = (Format("dcp", "dcp", "", _write, _read, folder=True),)
-LOADERS = (Loader("torch-dcp", "dcp", _load, trusting=True),)
+LOADERS = (Loader("torch-dcp", "dcp", _load, memory=1.5, trusting=True),)  # a tensor is read beside the one it is to fill
