@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import os
+import sys
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ from harness.checkpoints.formats import Format
 from harness.checkpoints.layouts import LAYOUTS, REHEARSAL, Layout, TensorSpec
 from harness.checkpoints.sources import layout_source
 from harness.checkpoints.store import Checkpoint, Store
+from harness.errors import WeighbridgeError
 from harness.loaders import Loader, all_formats, all_loaders, fast_safetensors, variables
 from harness.machine import page_cache
 from harness.machine.counters import counters
@@ -201,6 +204,8 @@ def test_a_brought_format_holds_names_and_shapes_of_every_kind(container: str, t
         "none": torch.empty((0, 3), dtype=torch.bfloat16),
         "nan": torch.tensor([0x7FC1, 0x7F80, 0x8000], dtype=torch.uint16).view(torch.bfloat16),
     }
+    if container == "tensorizer":
+        del tensors["none"]
     held = _round_trip(_form(container), tensors, tmp_path)
     assert list(held) == list(tensors)
     assert tensor_digests(held) == tensor_digests(tensors)
@@ -211,6 +216,11 @@ def test_what_a_brought_format_cannot_hold_is_said_in_words(container: str) -> N
     form = _form(container)
     assert form.refusal({"uint8", "bool", "float32"}, False) == ("gguf holds no bool, uint8" if container == "gguf" else None)
     assert form.refusal({"float32"}, True) == f"{container} has no sharded form"
+
+
+def test_tensorizer_refuses_what_it_could_not_read_back(tmp_path: Path) -> None:
+    with pytest.raises(WeighbridgeError, match="cannot read back empty, a bfloat16 tensor without elements"):
+        _round_trip(_form("tensorizer"), {"empty": torch.empty((0, 3), dtype=torch.bfloat16)}, tmp_path)
 
 
 @pytest.mark.parametrize(("name", "maps"), [("gguf-reader", True), ("numpy-npy-mmap", True), ("numpy-npz", False), ("tensorizer", False)])
@@ -235,7 +245,8 @@ def test_gpudirect_storage_is_told_absent_by_what_is_missing(monkeypatch: pytest
     assert loader.supported() == "GPUDirect Storage cannot be had: there is no nvidia-fs0, which the kernel module nvidia-fs makes"
 
 
-def test_gpudirect_storage_that_was_quietly_done_without_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(Path("/dev/nvidia-fs0").exists(), reason="GPUDirect Storage may be had here")
+def test_gpudirect_storage_that_was_quietly_done_without_is_an_error(tmp_path: Path) -> None:
     """On the CPU the library falls back where the device node is missing, as it does on a GPU."""
     _present("fastsafetensors")
     checkpoint = _made(tmp_path, REHEARSAL, "safetensors")
@@ -264,7 +275,7 @@ def test_instanttensor_is_asked_for_everything_on_a_numbered_gpu(name: str, back
         yield SimpleNamespace(tensors=lambda: iter([("a", "tensor")]))
 
     library = SimpleNamespace(safe_open=safe_open, BackendPolicy={"BUFFERED": "through the page cache"})
-    monkeypatch.setitem(__import__("sys").modules, "instanttensor", library)
+    monkeypatch.setitem(sys.modules, "instanttensor", library)
     monkeypatch.setattr("torch.cuda.current_device", lambda: 3)
     files = ["2", "1"]
     assert _loader(name).load(files, "cuda", None) == {"a": "tensor"}
@@ -273,8 +284,6 @@ def test_instanttensor_is_asked_for_everything_on_a_numbered_gpu(name: str, back
 
 
 def test_variables_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
     monkeypatch.setenv("WEIGHBRIDGE_A", "before")
     monkeypatch.delenv("WEIGHBRIDGE_B", raising=False)
     with variables({"WEIGHBRIDGE_A": "1", "WEIGHBRIDGE_B": "2"}):

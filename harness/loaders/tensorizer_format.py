@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.checkpoints.formats import Format
+from harness.errors import WeighbridgeError
 from harness.loaders import Loader, merged
 
 if TYPE_CHECKING:
@@ -17,8 +18,13 @@ _EXTRA = "tensorizer"
 
 
 def _write(tensors: Tensors, path: Path) -> None:
+    """Serialize the tensors; raises `WeighbridgeError` for one without content whose dtype NumPy lacks, which is written and never read back."""
+    import torch
     from tensorizer import TensorSerializer
 
+    for name, tensor in tensors.items():
+        if tensor.dtype == torch.bfloat16 and tensor.numel() == 0:
+            raise WeighbridgeError(f"tensorizer cannot read back {name}, a bfloat16 tensor without elements; leave its loader out")
     serializer = TensorSerializer(path)
     try:
         serializer.write_state_dict(tensors)
