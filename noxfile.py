@@ -25,10 +25,16 @@ def install_reference(session: nox.Session) -> None:
     session.install("--no-deps", "--no-build-isolation", "-e", ".")
 
 
+def install_peers(session: nox.Session) -> None:
+    """Install the other libraries that there are loaders for, without whatever else they would bring for storage elsewhere."""
+    session.install("--no-deps", "--only-binary", ":all:", "-r", "requirements-peers.txt")
+
+
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests; arguments after -- go to pytest."""
     install_reference(session)
+    install_peers(session)
     session.run("python", "-m", "pytest", *session.posargs)
 
 
@@ -51,6 +57,7 @@ def types(session: nox.Session) -> None:
 def bench_cpu(session: nox.Session) -> None:
     """Weigh every loader on the CPU, cold and warm; options after -- (see README)."""
     install_reference(session)
+    install_peers(session)
     session.run("python", "-m", "pytest", "benchmarks", "-m", "cpu", *session.posargs)
 
 
@@ -60,6 +67,7 @@ def bench_gpu(session: nox.Session) -> None:
     if not any(path.exists() for path in GPU):
         session.skip(f"no NVIDIA GPU: looked for {' and '.join(map(str, GPU))}")
     install_reference(session)
+    install_peers(session)
     session.run("python", "-m", "pytest", "benchmarks", "-m", "gpu", *session.posargs)
 
 

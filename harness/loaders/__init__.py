@@ -10,8 +10,10 @@ itself imported, so that every loader can be named, and its absence explained, w
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
@@ -166,6 +168,20 @@ def then_cut(load: Callable[[Sequence[str], str, Any], Tensors], *, mapped: bool
         return tensors
 
     return cut
+
+
+@contextmanager
+def variables(settings: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables, for a library that can be told no other way, and put back what was there."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def own(tensor: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,21 @@ from typing import Any
 from harness.machine.nvidia import describe_gpus
 
 NO_GPU = "no NVIDIA GPU: looked for /proc/driver/nvidia/gpus and /dev/nvidia0"
-PACKAGES = ("torch", "safetensors", "numpy", "pytest", "pytest-benchmark", "pandas", "matplotlib")
+PACKAGES = (
+    "torch",
+    "safetensors",
+    "numpy",
+    "pytest",
+    "pytest-benchmark",
+    "pandas",
+    "matplotlib",
+    "fastsafetensors",
+    "gguf",
+    "instanttensor",
+    "runai-model-streamer",
+    "tensorizer",
+    "nvidia-ml-py",
+)
 """Distributions whose versions every manifest records."""
 
 
