@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from harness.report.cells import Cell
 from harness.report.drawing import LOOK, Drawn
 from harness.report.tables import csv
-from harness.report.words import significant, slug
+from harness.report.words import significant, slug, time_text
 from harness.verdicts.cells import reference_of
 
 
@@ -65,10 +65,9 @@ def course(cell: Cell) -> str:
     arm = cell.arm(reference)
     if arm and arm.walk_s:
         parts.append(f"the walk inside *ready* costs {significant(arm.walk_s * 1e3)} ms by itself (of `{reference}`)")
-    rates = [
-        sample.memory_touch_bytes / sample.memory_touch_s for sample in cell.samples if sample.memory_touch_bytes and sample.memory_touch_s
-    ]
-    if rates:
-        slowest, usual = (significant(rate / 1e9) for rate in (min(rates), statistics.median(rates)))
-        parts.append(f"memory touched before each load at {usual} GB/s, at {slowest} at the slowest")
+    touches = [sample.memory_touch_s for sample in cell.samples if sample.memory_touch_bytes and sample.memory_touch_s]
+    if touches:
+        parts.append(
+            f"touching memory before each load took {time_text(statistics.median(touches))}, {time_text(max(touches))} at the slowest"
+        )
     return f": {'; '.join(parts)}." if parts else "."
