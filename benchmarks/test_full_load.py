@@ -15,9 +15,21 @@ CHECKPOINTS = {
     "default": ("lora-1000", "all-minilm-l6-v2", "gpt2", "llama-3.2-1b"),
     "full": ("lora-1000", "all-minilm-l6-v2", "gpt2", "llama-3.2-1b", "mistral-7b-v0.1"),
 }
-_PAIRS = ("torch-load", "torch-load-mmap", "safetensors-load-file", "safetensors-pread", "ceiling-read")
-FEWER_ARMS = {("default", "llama-3.2-1b"): _PAIRS, **{("smoke", name): _PAIRS for name in CHECKPOINTS["smoke"]}}
-"""Where a profile's time would not reach for every loader: the two formats, each mapped and read."""
+_PAIRS = ("torch-load", "torch-load-mmap", "safetensors-load-file", "safetensors-pread")
+_PEERS = (
+    "fastsafetensors",
+    "fastsafetensors-buffered",
+    "runai-model-streamer",
+    "runai-model-streamer-buffered",
+    "tensorizer",
+    "gguf-reader",
+)
+FEWER_ARMS = {
+    ("default", "gpt2"): (*_PAIRS, *_PEERS),
+    ("default", "llama-3.2-1b"): _PAIRS,
+    **{("smoke", name): _PAIRS for name in CHECKPOINTS["smoke"]},
+}
+"""Where a profile's time would not reach for every loader: the two formats, each mapped and read, and at the claim's size other libraries."""
 
 
 def plan(options: Options) -> dict[Cell, tuple[str, ...]]:

@@ -72,7 +72,10 @@ class Loader:
     prepare: Callable[[Any, str], Any] | None = None
     reveal: Callable[[Tensors, Any], Tensors] | None = None
     memory: float = 1.0
-    """Memory it holds at its peak, as a multiple of the checkpoint's bytes; what does not fit is left out by name."""
+    """Memory of its own that it holds at its peak, as a multiple of the checkpoint's bytes; what does not fit is left out by name.
+
+    Pages of a mapped file are the page cache's.
+    """
     whole: bool = True
     """Whether `memory` is of the whole checkpoint; else, where only a part is asked for, of that part."""
     ceiling: bool = False

@@ -88,4 +88,4 @@ def _load_one(file: str, device: str) -> Tensors:
 
 
 FORMATS = (Format("gguf", "model", ".gguf", _write, _read, requires=_REQUIRES, extra=_EXTRA, dtypes=frozenset(_TYPES)),)
-LOADERS = (Loader("gguf-reader", "gguf", _load, ("torch", *_REQUIRES), extra=_EXTRA),)
+LOADERS = (Loader("gguf-reader", "gguf", _load, ("torch", *_REQUIRES), extra=_EXTRA, memory=0.0),)

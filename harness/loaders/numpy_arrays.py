@@ -98,5 +98,5 @@ FORMATS = (
 )
 LOADERS = (
     Loader("numpy-npz", "npz", _load_npz, _REQUIRES),
-    Loader("numpy-npy-mmap", "npy", _load_npy, _REQUIRES),
+    Loader("numpy-npy-mmap", "npy", _load_npy, _REQUIRES, memory=0.0),
 )

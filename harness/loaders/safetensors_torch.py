@@ -77,9 +77,9 @@ def _cut(wanted: Sequence[Wanted], device: str, **options: Any) -> Tensors:
 
 
 LOADERS = (
-    Loader("safetensors-load-file", "safetensors", load_mapped, _REQUIRES),
+    Loader("safetensors-load-file", "safetensors", load_mapped, _REQUIRES, memory=0.0),
     Loader("safetensors-pread", "safetensors", _pread, _REQUIRES, _has_pread),
-    Loader("safetensors-safe-open", "safetensors", _safe_open, _REQUIRES),
+    Loader("safetensors-safe-open", "safetensors", _safe_open, _REQUIRES, memory=0.0),
     Loader("safetensors-load-bytes", "safetensors", _load_bytes, _REQUIRES, memory=2.0, devices=("cpu",)),
 )
 PART_LOADERS = (

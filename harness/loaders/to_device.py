@@ -78,7 +78,12 @@ def _named(target: torch.Tensor, entry: dict[str, Any]) -> torch.Tensor:
 LOADERS = (
     Loader("torch-load-then-to", "torch-zip", _then_moved(torch_pickle.EVERYTHING.load), devices=_ONLY, memory=2.0),
     Loader(
-        "safetensors-load-file-then-to", "safetensors", _then_moved(safetensors_torch.load_mapped), ("torch", "safetensors"), devices=_ONLY
+        "safetensors-load-file-then-to",
+        "safetensors",
+        _then_moved(safetensors_torch.load_mapped),
+        ("torch", "safetensors"),
+        memory=0.0,
+        devices=_ONLY,
     ),
-    Loader("safetensors-staged", "safetensors", _staged, devices=_ONLY),
+    Loader("safetensors-staged", "safetensors", _staged, memory=0.0, devices=_ONLY),
 )

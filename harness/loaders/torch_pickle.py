@@ -24,7 +24,8 @@ def _torch_load(name: str, container: str, *, trusting: bool = False, devices: t
     return Loader(name, container, load, trusting=trusting, devices=devices)
 
 
-EVERYTHING, _MAPPED = _torch_load("torch-load", "torch-zip"), _torch_load("torch-load-mmap", "torch-zip", mmap=True)
+EVERYTHING = _torch_load("torch-load", "torch-zip")
+_MAPPED = replace(_torch_load("torch-load-mmap", "torch-zip", mmap=True), memory=0.0)
 
 LOADERS = (
     EVERYTHING,

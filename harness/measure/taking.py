@@ -93,8 +93,12 @@ def take_sample(
 def _memory_to_touch(checkpoint: Checkpoint, loader: Loader, selected: Sequence[Selection], ranks: int) -> int:
     """Return how much memory each process touches before a warm load: what its load will hold, or its share of what there is.
 
+    A ceiling fills memory that is there already.
+
     Warm loads become repeatable by it. Cold ones do not: what they fill beside their own memory is the page cache, in larger pieces.
     """
+    if loader.ceiling:
+        return 0
     part = max((selection.bytes for selection in selected), default=0)
     return min(int(loader.memory * checkpoint.bytes if loader.whole else 0) + part, room() // ranks)
 
