@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.machine import page_cache
+from harness.machine.counters import counters
 from harness.machine.libraries import hold_libraries
 from harness.measure import cache_state
 from harness.measure.cache_state import residency, set_cache_state
@@ -53,6 +54,29 @@ def test_another_file_that_is_made_warm_lets_go_of_the_one_before(file: Path, tm
     assert page_cache.evict([file]).fraction == 0.0
     assert residency([other]) == 1.0
     assert sum(len(lock.paths) for lock in cache_state._locks) == 1
+
+
+def test_a_file_is_brought_in_here_before_it_is_warm_and_only_the_first_time(file: Path, tmp_path: Path) -> None:
+    """Whoever read it last may have left its pages in pieces that make every warm load slower or faster."""
+    before = counters().storage_read_bytes
+    if before is None:
+        pytest.skip("this system does not say what was read from storage")
+    assert file.read_bytes()
+    assert residency([file]) == 1.0
+
+    def read_from_storage(state: str, path: Path) -> int:
+        start = counters().storage_read_bytes or 0
+        set_cache_state(state, [path])
+        return (counters().storage_read_bytes or 0) - start
+
+    assert read_from_storage("warm", file) >= SIZE
+    assert read_from_storage("warm", file) == 0
+    (tmp_path / "other").write_bytes(os.urandom(SIZE))
+    set_cache_state("warm", [tmp_path / "other"])
+    assert read_from_storage("warm", file) == 0, "another file in between changes nothing"
+    set_cache_state("cold", [file])
+    assert file.read_bytes()
+    assert read_from_storage("warm", file) >= SIZE, "after a cold load it is brought in again"
 
 
 def test_the_same_file_is_locked_once_however_often_it_is_made_warm(file: Path) -> None:
