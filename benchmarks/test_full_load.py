@@ -29,7 +29,7 @@ FEWER_ARMS = {
     ("default", "llama-3.2-1b"): _PAIRS[:3],
     **{("smoke", name): _PAIRS for name in CHECKPOINTS["smoke"]},
 }
-"""Where a profile's time would not reach for every loader: the two formats, each mapped and read, and at the claim's size other libraries."""
+"""Where a profile's time would not reach for every loader on the CPU: the two formats, each mapped and read, and at the claim's size other libraries."""
 
 
 def plan(options: Options) -> dict[Cell, tuple[str, ...]]:
@@ -37,7 +37,7 @@ def plan(options: Options) -> dict[Cell, tuple[str, ...]]:
     named = options.checkpoints if options.checkpoints is not None else CHECKPOINTS[options.profile]
     cells = {
         Cell(SCENARIO, checkpoint, cache_state, device, read_ahead_kb=kb): options.arms(
-            all_loaders(), device, cache_state, FEWER_ARMS.get((options.profile, checkpoint))
+            all_loaders(), device, cache_state, FEWER_ARMS.get((options.profile, checkpoint)) if device == "cpu" else None
         )
         for device in DEVICES
         for checkpoint in (*named, *options.model_names())

@@ -13,6 +13,7 @@ from benchmarks import test_full_load as full
 from benchmarks import test_partial_load as partial
 from benchmarks import test_sharded_load as sharded
 from harness.checkpoints.parts import PARTS
+from harness.loaders import all_loaders
 from harness.machine import page_cache
 from harness.measure.cell import Cell
 from harness.measure.experiment import whole_blocks
@@ -123,6 +124,17 @@ def test_every_part_is_a_cell_cold_and_warm_and_a_sweep_is_of_cold_ones_alone() 
     everything = partial.plan(options(checkpoints="gpt2"))
     assert {cell.part for cell in everything} == set(PARTS)
     assert all(set(arms) == PART_ARMS for arms in everything.values())
+
+
+def test_every_way_to_a_gpu_is_an_arm_at_every_size_and_the_cpu_has_what_its_time_reaches() -> None:
+    ways = {name for name, (_, loader) in all_loaders().items() if "cuda" in loader.devices and "cold" in loader.cache_states}
+    for profile in ("smoke", "default", "full"):
+        for cell, arms in full.plan(options(profile=profile)).items():
+            if (cell.device, cell.cache_state) == ("cuda", "cold"):
+                assert set(arms) == ways
+            asked = full.FEWER_ARMS.get((profile, cell.checkpoint))
+            if cell.device == "cpu" and asked:
+                assert {name for name in arms if not name.startswith("ceiling-")} <= set(asked)
 
 
 def test_loaders_that_know_no_parts_leave_that_scenario_empty() -> None:
