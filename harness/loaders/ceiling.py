@@ -166,8 +166,6 @@ def read_into(fd: int, block: memoryview, start: int, end: int | None = None) ->
 
 def name_tensors(buffers: Tensors, files: Sequence[str]) -> Tensors:
     """Return the safetensors file's tensors as views of the bytes that were read (format: eight bytes of header size, header, data)."""
-    import torch
-
     tensors = {}
     for file in files:
         buffer = buffers[file]
@@ -176,12 +174,18 @@ def name_tensors(buffers: Tensors, files: Sequence[str]) -> Tensors:
         for name, entry in header.items():
             if name != "__metadata__":
                 start, end = (8 + size + offset for offset in entry["data_offsets"])
-                dtype = getattr(torch, DTYPES[entry["dtype"]])
-                content = buffer[start:end]
-                if start % dtype.itemsize:
-                    content = content.clone()  # a view as another dtype wants aligned bytes
-                tensors[name] = content.view(dtype).reshape(entry["shape"])
+                tensors[name] = as_described(buffer[start:end], entry)
     return tensors
+
+
+def as_described(content: torch.Tensor, entry: dict[str, Any]) -> torch.Tensor:
+    """Return a tensor's bytes, cut from memory that starts aligned, as the tensor that an entry of a safetensors header describes."""
+    import torch
+
+    dtype = getattr(torch, DTYPES[entry["dtype"]])
+    if content.storage_offset() % dtype.itemsize:
+        content = content.clone()  # a view as another dtype wants aligned bytes
+    return content.view(dtype).reshape(entry["shape"])
 
 
 _READ = Loader("ceiling-read", "safetensors", _read, reserve=reserve, prepare=prepare, reveal=name_tensors, ceiling=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.loaders import Loader
 from harness.loaders.ceiling import name_tensors, prepare, read_in_turns, reserve
@@ -29,10 +29,6 @@ def _has_direct() -> str | None:
     return None if hasattr(os, "O_DIRECT") else "this system has no O_DIRECT"
 
 
-def _reveal(buffers: Tensors, asked: Any) -> Tensors:
-    return name_tensors(buffers, asked)
-
-
 LOADERS = (
     Loader(
         "ceiling-direct",
@@ -41,7 +37,7 @@ LOADERS = (
         supported=_has_direct,
         reserve=reserve,
         prepare=prepare,
-        reveal=_reveal,
+        reveal=name_tensors,
         ceiling=True,
         cache_states=("cold",),  # it never looks at the page cache, so warm it would read storage
     ),

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.loaders import Loader
+from harness.loaders import CACHE_STATES, Loader
 from harness.loaders.ceiling import held, hold, name_tensors, needed, prepare, read_in_turns, room, started_threads, threads
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def _on_both_sides(files: Sequence[str], device: str, *, pinned: bool) -> tuple[
     read_in_turns(files, (read, pool))
     pool.shutdown()
     pinned = pinned and device != "cpu"
-    sources = {file: bytes_.clone().pin_memory() if pinned else bytes_.clone() for file, bytes_ in read.items()}
+    sources = {file: bytes_.pin_memory() if pinned else bytes_.clone() for file, bytes_ in read.items()}
     targets = {file: torch.full(bytes_.shape, 1, dtype=torch.uint8, device=device) for file, bytes_ in read.items()}
     return sources, targets
 
@@ -83,32 +84,23 @@ def _to_device(_files: Sequence[str], _device: str, prepared: tuple[Tensors, Ten
     return targets
 
 
+_OF_MEMORY = Loader(
+    "ceiling-copy",
+    "safetensors",
+    _copy,
+    reserve=_reserve_twice,
+    prepare=_prepare_copy,
+    reveal=name_tensors,
+    memory=2.0,
+    ceiling=True,
+    reads=False,
+    devices=("cpu",),
+    cache_states=("warm",),  # what is cold has storage to wait for
+)
+_OF_THE_WAY = replace(_OF_MEMORY, load=_to_device, reserve=None, devices=("cuda",), cache_states=CACHE_STATES)
+
 LOADERS = (
-    Loader(
-        "ceiling-copy",
-        "safetensors",
-        _copy,
-        reserve=_reserve_twice,
-        prepare=_prepare_copy,
-        reveal=name_tensors,
-        memory=2.0,
-        ceiling=True,
-        reads=False,
-        devices=("cpu",),
-        cache_states=("warm",),  # what is cold has storage to wait for
-    ),
-    *(
-        Loader(
-            name,
-            "safetensors",
-            _to_device,
-            prepare=prepare_it,
-            reveal=name_tensors,
-            memory=2.0,
-            ceiling=True,
-            reads=False,
-            devices=("cuda",),
-        )
-        for name, prepare_it in (("ceiling-to-device", _prepare_pinned), ("ceiling-to-device-pageable", _prepare_pageable))
-    ),
+    _OF_MEMORY,
+    replace(_OF_THE_WAY, name="ceiling-to-device", prepare=_prepare_pinned),
+    replace(_OF_THE_WAY, name="ceiling-to-device-pageable", prepare=_prepare_pageable),
 )

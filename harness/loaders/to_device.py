@@ -8,11 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.loaders import Loader, safetensors_torch, torch_pickle
-from harness.loaders.ceiling import DTYPES, read_into, view
+from harness.loaders.ceiling import as_described, read_into, view
 
 if TYPE_CHECKING:
-    import torch
-
     from harness.loaders import Tensors
 
 _PIECE = 32 << 20
@@ -61,18 +59,7 @@ def _staged_file(file: str, device: str) -> Tensors:
                 copied[number % 2].record()
         if gpu:
             torch.cuda.current_stream().synchronize()  # the buffers go now
-    return {name: _named(target, entry) for name, entry in header.items() if name != "__metadata__"}
-
-
-def _named(target: torch.Tensor, entry: dict[str, Any]) -> torch.Tensor:
-    import torch
-
-    dtype = getattr(torch, DTYPES[entry["dtype"]])
-    start, end = entry["data_offsets"]
-    content = target[start:end]
-    if start % dtype.itemsize:
-        content = content.clone()  # a view as another dtype wants aligned bytes
-    return content.view(dtype).reshape(entry["shape"])
+    return {name: as_described(target[slice(*entry["data_offsets"])], entry) for name, entry in header.items() if name != "__metadata__"}
 
 
 LOADERS = (
