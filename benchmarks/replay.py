@@ -45,7 +45,7 @@ def replay(arm: Arm, benchmark: BenchmarkFixture) -> None:
     if arm.loader in arm.weighed.left_out:
         pytest.skip(f"{arm.loader}: {arm.weighed.left_out[arm.loader]}")
     if not arm.samples:
-        pytest.skip(arm.weighed.reason or "not measured")
+        pytest.skip(arm.weighed.reason or f"{arm.loader} was no arm of this cell when it was taken, in the run that is completed here")
     if found := wrong(arm.samples):
         pytest.fail(f"{arm.loader} handed back wrong tensors: {found}", pytrace=False)
     if valid:

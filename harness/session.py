@@ -28,6 +28,7 @@ from harness.verdicts.ceilings import is_ceiling
 from harness.verdicts.cells import by_cell, precise, summarise
 from harness.verdicts.host_cache import host_cache
 
+_NOBODY = {"status": "refused", "reason": "every loader is left out"}
 _CUT = {"status": "cut", "reason": "the time of the run was spent before it began"}
 
 
@@ -158,7 +159,7 @@ class Run:
                     samples.append(item)
                 else:
                     entry["stopped"] = item
-        entry |= {"status": "done"} if samples else _CUT
+        entry |= {"status": "done"} if samples else _CUT if arms else _NOBODY
         entry["blocks"] = len({sample.block for sample in samples})
         entry["spent_s"] = round(spent(samples), 3)
         return samples

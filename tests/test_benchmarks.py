@@ -272,6 +272,24 @@ def test_a_persons_own_checkpoint_is_weighed_in_every_format_and_never_written_t
     assert (own.read_bytes(), own.stat().st_mtime_ns) == before
 
 
+def test_a_loader_that_is_left_out_is_skipped_with_its_reason(place: Place) -> None:
+    own = place.folder / "own.bin"
+    torch.save({"weight": torch.rand(64, 64) + 0.5}, own)
+    choice = ("--model", str(own), "--cache-states", "warm", "--rounds", "6", "-k", "torch-load and not legacy and not mmap")
+    ended = place.run("-m", "cpu", "-rs", *choice)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "torch-load-unsafe: it would run whatever this file says; name it in --loaders if you trust the file" in ended.stdout
+    assert {line["loader"] for line in lines(place.only_run)} == {"torch-load"}
+
+
+def test_an_arm_that_the_run_to_be_completed_did_not_hold_is_skipped_with_that_reason(place: Place) -> None:
+    assert place.run("-m", "cpu", *QUICK, "-k", "torch-load").returncode == 0
+    ended = place.run("-m", "cpu", "-rs", "--resume", place.only_run.name)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "safetensors-load-file was no arm of this cell when it was taken" in ended.stdout
+    assert {line["loader"] for line in lines(place.only_run)} == {"torch-load"}
+
+
 def test_a_hostile_pickle_stops_the_run_and_the_global_it_met_is_named(place: Place) -> None:
     canary = place.folder / "canary"
 

@@ -45,6 +45,15 @@ def test_a_loader_whose_memory_does_not_fit_is_left_out_with_the_figure_that_was
     assert "GB of memory" in weighed.left_out["pickle-load"]
 
 
+def test_a_cell_that_every_loader_is_left_out_of_is_refused_and_not_called_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "room", lambda: 0)
+    with run(tmp_path, {WARM: ARMS}, rounds="6") as running:
+        weighed = running.weigh(WARM)
+    assert list(weighed.left_out) == list(ARMS)
+    assert weighed.reason == "every loader is left out"
+    assert running.manifest["cells"][0]["status"] == "refused"
+
+
 def test_a_checkpoint_that_does_not_fit_is_refused_with_the_figure_and_the_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
