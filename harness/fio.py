@@ -56,6 +56,8 @@ def check_ceilings(checkpoint: str, rounds: int, store: Path | None, say: Callab
     with only_run(Path("fio")):
         try:
             made = supply.checkpoint(checkpoint)
+            if made.sharded:
+                raise WeighbridgeError(f"{checkpoint} is in shards, and fio is to read one file; name another checkpoint")
             (file,) = made.artifacts["safetensors"].files
             reads: dict[str, _Read] = {name: _ceiling(supply, cell, name) for name in ceilings}
             reads |= {job: _fio(arguments, file) for job, arguments in JOBS.items()}
@@ -77,7 +79,9 @@ def _ceiling(supply: Supply, cell: Cell, name: str) -> _Read:
 
 def _fio(arguments: Sequence[str], file: Path) -> _Read:
     def read(_: int) -> float:
-        page_cache.evict([file])
+        left = page_cache.evict([file]).fraction
+        if left > page_cache.COLD_AT_MOST:
+            raise WeighbridgeError(f"{file.name} could not be made cold for fio: {left:.4f} of it stayed in the page cache")
         ended = subprocess.run(["fio", *_COMMON, *arguments, f"--filename={file}"], capture_output=True, text=True, check=False)
         if ended.returncode:
             raise WeighbridgeError(f"fio {' '.join(arguments)} failed: {ended.stderr.strip() or ended.stdout.strip()}")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from harness import fio
 from harness.cli import main
 from harness.errors import WeighbridgeError
+from harness.machine import page_cache
 
 RATES = {"ceiling-read": [1.9] * 6, "ceiling-read-4m": [1.0] * 6, "ceiling-direct": [9.0] * 6} | {job: [1.0] * 6 for job in fio.JOBS}
 
@@ -37,6 +39,12 @@ def test_a_job_that_fails_is_told_with_fio_s_own_words(tmp_path: Path, monkeypat
     file.write_bytes(bytes(4096))
     with pytest.raises(WeighbridgeError, match="failed: no such engine"):
         fio._fio(("--ioengine=psync",), file)(0)
+
+
+def test_fio_reads_nothing_that_is_not_proved_cold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_cache, "evict", lambda _: SimpleNamespace(fraction=0.5))
+    with pytest.raises(WeighbridgeError, match=r"could not be made cold for fio: 0\.5000 of it stayed"):
+        fio._fio(("--ioengine=psync",), tmp_path / "file")(0)
 
 
 @pytest.mark.skipif(shutil.which("fio") is None, reason="fio is not installed")
