@@ -35,7 +35,7 @@ def tests(session: nox.Session) -> None:
     """Run the tests; arguments after -- go to pytest."""
     install_reference(session)
     install_peers(session)
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "pytest", *session.posargs, env={"WEIGHBRIDGE_ALL_LOADERS": "1"})
 
 
 @nox.session

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -9,9 +11,31 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from harness.loaders import Loader, all_loaders
 from harness.measure.sample import SCHEMA, Sample
 
 ROOT = Path(__file__).parents[1]
+ALL_INSTALLED = "WEIGHBRIDGE_ALL_LOADERS"
+"""A variable of the tests' own session, which installs every loader's library that has a wheel here."""
+PINNED_FOR = ("linux", "x86_64")
+"""The platform that every pin of requirements-peers.txt has a wheel for."""
+
+
+def loader_of(name: str) -> Loader:
+    """Return a loader by name."""
+    return all_loaders()[name][1]
+
+
+def present(name: str) -> Loader:
+    """Return a loader; skip the test where its library is missing, and fail it where it was to be installed."""
+    loader = loader_of(name)
+    if absence := loader.absence():
+        if os.environ.get(ALL_INSTALLED) and (sys.platform, platform.machine()) == PINNED_FOR:
+            pytest.fail(f"{absence}, though {ALL_INSTALLED} says that all are")
+        pytest.skip(absence)
+    return loader
 
 
 def make_sample(**overrides: Any) -> Sample:

@@ -20,7 +20,7 @@ from harness.checkpoints.sources import layout_source
 from harness.checkpoints.store import Checkpoint, Store
 from harness.loaders import Loader, all_formats, all_loaders, merged
 from harness.machine import page_cache
-from tests.helpers import hear, python
+from tests.helpers import hear, loader_of, present, python
 
 Tensors = dict[str, torch.Tensor]
 
@@ -75,17 +75,6 @@ def _load(loader: Loader, checkpoint: Checkpoint) -> Tensors:
     return loader.reveal(loaded, files) if loader.reveal else loaded
 
 
-def _loader(name: str) -> Loader:
-    return all_loaders()[name][1]
-
-
-def _present(name: str) -> Loader:
-    """Return a loader, or skip the test where its library is missing."""
-    if absence := _loader(name).absence():
-        pytest.skip(absence)
-    return _loader(name)
-
-
 ON_A_GPU_ALONE = {"fastsafetensors-gds", "instanttensor", "instanttensor-buffered"}
 """Loaders that cannot so much as try without one; other ways to a GPU are tested as ways to the processor's memory."""
 ON_THE_CPU = [name for name in all_loaders() if name not in ON_A_GPU_ALONE]
@@ -94,7 +83,7 @@ ON_THE_CPU = [name for name in all_loaders() if name not in ON_A_GPU_ALONE]
 def test_every_documented_loader_is_there_and_runs_here() -> None:
     """Others may join; none of these may leave or be renamed, since runs are compared by these names."""
     assert set(DOCUMENTED) <= set(all_loaders())
-    assert {name: _loader(name).absence() for name in DOCUMENTED} == dict.fromkeys(DOCUMENTED)
+    assert {name: loader_of(name).absence() for name in DOCUMENTED} == dict.fromkeys(DOCUMENTED)
 
 
 def test_loaders_are_listed_under_their_own_names() -> None:
@@ -121,16 +110,22 @@ def test_ceilings_alone_are_let_prepare_and_are_called_so() -> None:
     assert {name for name, (_, loader) in all_loaders().items() if not loader.reads} < CEILINGS
 
 
+@pytest.mark.parametrize(("name", "ceiling"), [("ceiling-of-mine", False), ("mine", True)])
+def test_no_loader_passes_for_a_ceiling_and_no_ceiling_for_a_loader(name: str, ceiling: bool) -> None:
+    with pytest.raises(ValueError, match="a ceiling, and nothing else, is called ceiling-"):
+        Loader(name, "safetensors", lambda *_: {}, ceiling=ceiling)
+
+
 @pytest.mark.parametrize("name", ON_THE_CPU)
 def test_a_loader_brings_up_the_checkpoint_s_exact_content(name: str, checkpoints: dict[str, Checkpoint]) -> None:
-    loader = _present(name)
+    loader = present(name)
     layout = NARROWED if loader.container == "gguf" else WHOLE
     assert tensor_digests(_load(loader, checkpoints[layout.name])) == _content(layout)
 
 
-@pytest.mark.parametrize("name", [name for name in ON_THE_CPU if all_formats()[_loader(name).container].index])
+@pytest.mark.parametrize("name", [name for name in ON_THE_CPU if all_formats()[loader_of(name).container].index])
 def test_a_loader_brings_up_both_shards(name: str, checkpoints: dict[str, Checkpoint]) -> None:
-    checkpoint, loader = checkpoints["two-shards"], _present(name)
+    checkpoint, loader = checkpoints["two-shards"], present(name)
     assert len(checkpoint.artifacts[loader.container].files) == 2
     assert tensor_digests(_load(loader, checkpoint)) == _content(TWO_SHARDS)
 
@@ -139,8 +134,8 @@ def test_a_loader_brings_up_both_shards(name: str, checkpoints: dict[str, Checkp
 @pytest.mark.parametrize(("name", "maps"), [("torch-load-mmap", True), ("torch-load", False), ("safetensors-pread", False)])
 def test_a_loader_maps_the_file_only_where_its_name_says_so(name: str, maps: bool, checkpoints: dict[str, Checkpoint]) -> None:
     checkpoint = checkpoints["whole"]
-    (file,) = checkpoint.artifacts[_loader(name).container].files
-    tensors = _load(_loader(name), checkpoint)
+    (file,) = checkpoint.artifacts[loader_of(name).container].files
+    tensors = _load(loader_of(name), checkpoint)
     assert (str(file) in Path("/proc/self/maps").read_text()) == maps
     assert tensors
 
@@ -148,7 +143,7 @@ def test_a_loader_maps_the_file_only_where_its_name_says_so(name: str, maps: boo
 def test_the_ceiling_says_so_when_the_file_ends_early(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     path.write_bytes(bytes(5 << 20))
-    ceiling = _loader("ceiling-read")
+    ceiling = loader_of("ceiling-read")
     assert ceiling.prepare is not None
     prepared = ceiling.prepare([str(path)], "cpu")
     os.truncate(path, 3 << 20)
@@ -161,7 +156,7 @@ def test_the_ceiling_names_tensors_that_begin_anywhere(tmp_path: Path) -> None:
     header = b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"F32","shape":[2],"data_offsets":[1,9]}}'
     path = tmp_path / "weights.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header + struct.pack("<Bff", 7, 1.5, -2.0))
-    ceiling = _loader("ceiling-read")
+    ceiling = loader_of("ceiling-read")
     assert ceiling.prepare is not None
     assert ceiling.reveal is not None
     found = ceiling.reveal(ceiling.load([str(path)], "cpu", ceiling.prepare([str(path)], "cpu")), [str(path)])
@@ -172,7 +167,7 @@ def test_the_ceiling_s_memory_is_there_before_it_is_timed(tmp_path: Path) -> Non
     """What it reads goes into the memory that was prepared, none of it made during the read."""
     path = tmp_path / "weights.safetensors"
     path.write_bytes(os.urandom(3 << 20))
-    ceiling = _loader("ceiling-read")
+    ceiling = loader_of("ceiling-read")
     assert ceiling.prepare is not None
     prepared = ceiling.prepare([str(path)], "cpu")
     address = prepared[0][str(path)].data_ptr()
@@ -213,7 +208,7 @@ def test_each_gpu_arm_that_was_asked_for_takes_part_there() -> None:
 
 def test_a_staged_copy_takes_more_pieces_than_it_has_buffers(checkpoints: dict[str, Checkpoint], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.loaders.to_device._PIECE", (1 << 20) + 3)
-    assert tensor_digests(_load(_loader("safetensors-staged"), checkpoints["whole"])) == _content(WHOLE)
+    assert tensor_digests(_load(loader_of("safetensors-staged"), checkpoints["whole"])) == _content(WHOLE)
 
 
 def test_past_the_page_cache_nothing_becomes_resident(checkpoints: dict[str, Checkpoint]) -> None:
@@ -221,9 +216,9 @@ def test_past_the_page_cache_nothing_becomes_resident(checkpoints: dict[str, Che
     if not page_cache.capability(file.parent).cold:
         pytest.skip("nothing can be made cold here")
     page_cache.evict([file])
-    assert tensor_digests(_load(_loader("ceiling-direct"), checkpoints["whole"])) == _content(WHOLE)
+    assert tensor_digests(_load(loader_of("ceiling-direct"), checkpoints["whole"])) == _content(WHOLE)
     page_cache.evict([file])
-    direct = _loader("ceiling-direct")
+    direct = loader_of("ceiling-direct")
     assert direct.prepare
     direct.load([str(file)], "cpu", direct.prepare([str(file)], "cpu"))
     assert page_cache.residency([file]).fraction == 0.0
@@ -231,7 +226,7 @@ def test_past_the_page_cache_nothing_becomes_resident(checkpoints: dict[str, Che
 
 def test_the_ceiling_of_copying_copies_while_its_clock_runs(checkpoints: dict[str, Checkpoint]) -> None:
     """What is read beforehand lies elsewhere: before the call there is nothing of the file where its tensors will be."""
-    copy = _loader("ceiling-copy")
+    copy = loader_of("ceiling-copy")
     (file,) = checkpoints["whole"].artifacts["safetensors"].files
     assert copy.prepare
     sources, targets, pool = copy.prepare([str(file)], "cpu")
@@ -261,8 +256,8 @@ def test_a_safetensors_release_without_pread_is_told_by_its_version(monkeypatch:
 
     monkeypatch.setattr("safetensors.torch.load_file", load_file)
     monkeypatch.setattr(safetensors, "__version__", "0.7.0")
-    assert _loader("safetensors-pread").absence() == "safetensors 0.7.0 has no backend='pread' (0.8 and later have)"
-    assert _loader("safetensors-load-file").absence() is None
+    assert loader_of("safetensors-pread").absence() == "safetensors 0.7.0 has no backend='pread' (0.8 and later have)"
+    assert loader_of("safetensors-load-file").absence() is None
 
 
 def test_naming_every_loader_imports_no_library() -> None:
@@ -297,14 +292,14 @@ def test_torch_load_refuses_what_runs_when_unpickled(name: str, tmp_path: Path) 
     path, canary = tmp_path / "hostile.bin", tmp_path / "canary"
     torch.save({"w": torch.ones(2), "evil": Hostile(canary)}, path, _use_new_zipfile_serialization=name != "torch-load-legacy")
     with pytest.raises(Exception, match=r"[Ww]eights.?only"):
-        _loader(name).load([str(path)], "cpu", None)
+        loader_of(name).load([str(path)], "cpu", None)
     assert not canary.exists()
 
 
 def test_torch_load_unsafe_is_what_its_name_says(tmp_path: Path) -> None:
     path, canary = tmp_path / "hostile.bin", tmp_path / "canary"
     torch.save({"w": torch.ones(2), "evil": Hostile(canary)}, path)
-    assert list(_loader("torch-load-unsafe").load([str(path)], "cpu", None)) == ["w", "evil"]
+    assert list(loader_of("torch-load-unsafe").load([str(path)], "cpu", None)) == ["w", "evil"]
     assert canary.exists()
 
 

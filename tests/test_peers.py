@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib.util
 import os
+import platform
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ from harness.loaders import Loader, all_formats, all_loaders, fast_safetensors, 
 from harness.machine import page_cache
 from harness.machine.counters import counters
 from harness.machine.description import PACKAGES
-from tests.helpers import ROOT, hear, python
+from tests.helpers import ALL_INSTALLED, ROOT, hear, loader_of, present, python
 
 Tensors = dict[str, torch.Tensor]
 
@@ -50,17 +51,6 @@ ON_THE_CPU = [name for name in ARMS if "cpu" in all_loaders()[name][1].devices a
 BROUGHT = [name for name in all_formats() if name in {container for container, _ in ARMS.values()} - {"safetensors"}]
 """Formats that a loader's module brings."""
 LIBRARIES = {name: loader.requires[1] for name, (_, loader) in all_loaders().items() if loader.extra}
-
-
-def _loader(name: str) -> Loader:
-    return all_loaders()[name][1]
-
-
-def _present(name: str) -> Loader:
-    loader = _loader(name)
-    if absence := loader.absence():
-        pytest.skip(absence)
-    return loader
 
 
 def _form(name: str) -> Format:
@@ -94,31 +84,36 @@ def _round_trip(form: Format, tensors: Tensors, folder: Path) -> Tensors:
 
 
 def test_every_peer_is_there_with_its_container_and_its_extra() -> None:
-    assert {name: (_loader(name).container, _loader(name).extra) for name in ARMS} == ARMS
+    assert {name: (loader_of(name).container, loader_of(name).extra) for name in ARMS} == ARMS
     assert {name for name, (_, loader) in all_loaders().items() if loader.extra} <= set(ARMS)
 
 
 def test_a_peer_that_reads_past_the_page_cache_has_no_warm_cells() -> None:
-    cold = {name for name in ARMS if _loader(name).cache_states == ("cold",)}
+    cold = {name for name in ARMS if loader_of(name).cache_states == ("cold",)}
     assert cold == {"fastsafetensors", "fastsafetensors-gds", "instanttensor", "runai-model-streamer"}
 
 
 @pytest.mark.parametrize("name", [name for name, (_, extra) in ARMS.items() if extra])
 def test_an_absent_peer_is_told_with_its_extra(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    loader = _loader(name)
+    loader = loader_of(name)
     for package in loader.requires[1:]:
-        _hide(package, monkeypatch)
+        monkeypatch.setattr("importlib.util.find_spec", lambda asked, hidden=package: None if asked == hidden else "there")
         reason = f"{package} is not installed (the extra {loader.extra} has it)"
-        if all(importlib.util.find_spec(other) for other in loader.requires if other != package):
-            assert loader.absence() == reason
-            form = all_formats()[loader.container]
-            assert form.refusal({"float32"}, False) == (reason if package in form.requires else None)
+        assert loader.absence() == reason
+        form = all_formats()[loader.container]
+        assert form.refusal({"float32"}, False) == (reason if package in form.requires else None)
         monkeypatch.undo()
 
 
-def _hide(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    find = importlib.util.find_spec
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == package else find(name))
+def test_a_missing_peer_skips_its_tests_and_fails_them_where_all_are_to_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr("tests.helpers.PINNED_FOR", (sys.platform, platform.machine()))
+    monkeypatch.delenv(ALL_INSTALLED, raising=False)
+    with pytest.raises(pytest.skip.Exception, match="is not installed"):
+        present("tensorizer")
+    monkeypatch.setenv(ALL_INSTALLED, "1")
+    with pytest.raises(pytest.fail.Exception, match="is not installed"):
+        present("tensorizer")
 
 
 def test_every_extra_is_declared_and_pinned() -> None:
@@ -133,7 +128,7 @@ def test_every_extra_is_declared_and_pinned() -> None:
         assert pin.version in asked.specifier
         assert asked.name in PACKAGES, "a run's manifest says which release it was"
     (everything,) = map(Requirement, extras["peers"])
-    assert everything.extras == {extra for name, (_, extra) in ARMS.items() if extra and "cpu" in _loader(name).devices}
+    assert everything.extras == {extra for name, (_, extra) in ARMS.items() if extra and "cpu" in loader_of(name).devices}
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="this system does not list a process's threads")
@@ -152,14 +147,14 @@ def test_importing_a_peer_starts_no_thread(library: str) -> None:
 
 @pytest.mark.parametrize("name", ON_THE_CPU)
 def test_a_peer_loads_the_tiny_checkpoint_of_a_rehearsal(name: str, tmp_path: Path) -> None:
-    loader = _present(name)
+    loader = present(name)
     assert tensor_digests(_load(loader, _made(tmp_path, REHEARSAL, loader.container))) == _content(REHEARSAL)
 
 
 @pytest.mark.parametrize("name", ON_THE_CPU)
 def test_what_a_peer_loaded_stays_when_it_loads_again(name: str, tmp_path: Path) -> None:
     """Some keep their tensors in buffers: none may be freed or used again while a tensor lies in it."""
-    loader, layouts = _present(name), [Layout(f"many-{dtype}", _many(dtype)) for dtype in ("float32", "float16")]
+    loader, layouts = present(name), [Layout(f"many-{dtype}", _many(dtype)) for dtype in ("float32", "float16")]
     checkpoints = [_made(tmp_path, layout, loader.container) for layout in layouts]
     loaded = [_load(loader, checkpoint) for checkpoint in checkpoints]
     gc.collect()
@@ -172,7 +167,7 @@ def _many(dtype: str) -> tuple[TensorSpec, ...]:
 
 @pytest.mark.parametrize("name", ON_THE_CPU)
 def test_a_peer_with_warm_cells_reads_the_page_cache_and_one_without_reads_past_it(name: str, tmp_path: Path) -> None:
-    loader = _present(name)
+    loader = present(name)
     checkpoint = _made(tmp_path, LAYOUTS["lora-1000"](), loader.container)
     files = checkpoint.artifacts[loader.container].files
     if not page_cache.capability(tmp_path).cold:
@@ -226,7 +221,7 @@ def test_tensorizer_refuses_what_it_could_not_read_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "maps"), [("gguf-reader", True), ("numpy-npy-mmap", True), ("numpy-npz", False), ("tensorizer", False)])
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="this system does not list a process's mappings")
 def test_a_peer_maps_the_file_only_where_that_is_its_way(name: str, maps: bool, tmp_path: Path) -> None:
-    loader = _present(name)
+    loader = present(name)
     checkpoint = _made(tmp_path, REHEARSAL, loader.container)
     tensors = _load(loader, checkpoint)
     mapped = Path("/proc/self/maps").read_text()
@@ -239,7 +234,7 @@ def test_a_peer_maps_the_file_only_where_that_is_its_way(name: str, maps: bool, 
 
 
 def test_gpudirect_storage_is_told_absent_by_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    loader = _loader("fastsafetensors-gds")
+    loader = loader_of("fastsafetensors-gds")
     assert loader.devices == ("cuda",)
     monkeypatch.setattr(fast_safetensors, "_GDS_NODE", tmp_path / "nvidia-fs0")
     assert loader.supported() == "GPUDirect Storage cannot be had: there is no nvidia-fs0, which the kernel module nvidia-fs makes"
@@ -248,16 +243,16 @@ def test_gpudirect_storage_is_told_absent_by_what_is_missing(monkeypatch: pytest
 @pytest.mark.skipif(Path("/dev/nvidia-fs0").exists(), reason="GPUDirect Storage may be had here")
 def test_gpudirect_storage_that_was_quietly_done_without_is_an_error(tmp_path: Path) -> None:
     """On the CPU the library falls back where the device node is missing, as it does on a GPU."""
-    _present("fastsafetensors")
+    present("fastsafetensors")
     checkpoint = _made(tmp_path, REHEARSAL, "safetensors")
     with pytest.warns(UserWarning, match="nvidia-fs0 not found"), pytest.raises(RuntimeError, match="did without"):
-        _load(_loader("fastsafetensors-gds"), checkpoint)
+        _load(loader_of("fastsafetensors-gds"), checkpoint)
 
 
 def test_a_release_whose_tensors_do_not_outlive_their_buffer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def without_the_option(self: Any) -> None: ...
 
-    fast, streamer = _present("fastsafetensors"), _present("runai-model-streamer")
+    fast, streamer = present("fastsafetensors"), present("runai-model-streamer")
     monkeypatch.setattr("fastsafetensors.SafeTensorsFileLoader.copy_files_to_device", without_the_option)
     monkeypatch.setattr("runai_model_streamer.SafetensorsStreamer.stream_files", without_the_option)
     assert fast.absence() == "this release of fastsafetensors frees tensors with their buffer (0.5 and later do not)"
@@ -278,7 +273,7 @@ def test_instanttensor_is_asked_for_everything_on_a_numbered_gpu(name: str, back
     monkeypatch.setitem(sys.modules, "instanttensor", library)
     monkeypatch.setattr("torch.cuda.current_device", lambda: 3)
     files = ["2", "1"]
-    assert _loader(name).load(files, "cuda", None) == {"a": "tensor"}
+    assert loader_of(name).load(files, "cuda", None) == {"a": "tensor"}
     assert asked == [(["2", "1"], {"framework": "pt", "device": torch.device("cuda:3"), "backend": backend})]
     assert files == ["2", "1"], "it sorts the list it is given"
 

@@ -88,6 +88,11 @@ class Loader:
     trusting: bool = False
     """Whether it runs what the file says; a person's own file is given to it only if they name it."""
 
+    def __post_init__(self) -> None:
+        """Hold ceilings to their names, by which stored samples are told from those of loaders."""
+        if self.ceiling != self.name.startswith("ceiling-"):
+            raise ValueError(f"{self.name}: a ceiling, and nothing else, is called ceiling-…")
+
     def absence(self) -> str | None:
         """Return why this loader cannot run in this environment, or None."""
         return missing_package(self.requires, self.extra) or self.supported()

@@ -157,11 +157,11 @@ def _alone() -> None:
 
 
 def touch_memory(size: int) -> float:
-    """Write to every page of `size` bytes of fresh memory, give them back, do it again with plain pages, and return the s it took.
+    """Write to every page of `size` bytes of fresh memory and give them back, by large pages and then by small ones; return the s it took.
 
     A virtual machine's host takes back what the machine has freed and backs it again at the first touch, at a fraction of the speed of
     memory. A load is to be given memory whose state is known, as its file's is: pages that were in use a moment ago. Large pages come from
-    elsewhere than small ones, so both are touched: without the large ones, what NumPy allocates took twice as long and scattered tenfold.
+    elsewhere than small ones, so both are touched: without the large ones, loads into NumPy's memory took about twice as long, and scattered.
     """
     if size == 0:
         return 0.0

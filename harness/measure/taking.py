@@ -93,9 +93,8 @@ def take_sample(
 def _memory_to_touch(checkpoint: Checkpoint, loader: Loader, selected: Sequence[Selection], ranks: int) -> int:
     """Return how much memory each process touches before a warm load: what its load will hold, or its share of what there is.
 
-    A ceiling fills memory that is there already.
-
     Warm loads become repeatable by it. Cold ones do not: what they fill beside their own memory is the page cache, in larger pieces.
+    A ceiling touches nothing: what it fills is there already.
     """
     if loader.ceiling:
         return 0
