@@ -25,7 +25,7 @@ class Profile:
     blocks: int
 
 
-PROFILES = {"smoke": Profile(66.0, 12), "default": Profile(520.0, 30), "full": Profile(5400.0, 60)}
+PROFILES = {"smoke": Profile(66.0, 12), "default": Profile(510.0, 30), "full": Profile(5400.0, 60)}
 
 
 @dataclass(frozen=True)
