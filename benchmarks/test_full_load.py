@@ -7,7 +7,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks.replay import Arm, replay
 from harness.loaders import DEVICES, all_loaders
 from harness.measure.cell import Cell
-from harness.options import Options
+from harness.options import Options, flat
 
 SCENARIO = "full-load"
 CHECKPOINTS = {
@@ -40,7 +40,7 @@ def plan(options: Options) -> dict[Cell, tuple[str, ...]]:
             all_loaders(), device, cache_state, FEWER_ARMS.get((options.profile, checkpoint)) if device == "cpu" else None
         )
         for device in DEVICES
-        for checkpoint in (*named, *options.model_names())
+        for checkpoint in (*flat(named), *options.model_names())
         for cache_state, kb in options.states()
     }
     return {cell: arms for cell, arms in cells.items() if arms}

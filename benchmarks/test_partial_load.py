@@ -9,7 +9,7 @@ from harness.checkpoints.layouts import LAYOUTS
 from harness.checkpoints.parts import PARTS, part
 from harness.loaders import DEVICES, PART, all_loaders
 from harness.measure.cell import Cell
-from harness.options import Options
+from harness.options import Options, flat
 
 SCENARIO = "partial-load"
 CHECKPOINTS = {"smoke": ("all-minilm-l6-v2",), "default": ("all-minilm-l6-v2",), "full": ("gpt2", "llama-3.2-1b", "mistral-7b-v0.1")}
@@ -20,13 +20,13 @@ def plan(options: Options) -> dict[Cell, tuple[str, ...]]:
     """Return the cells of this scenario with their arms; raises `WeighbridgeError` for a part that a named layout does not have."""
     named = options.checkpoints if options.checkpoints is not None else CHECKPOINTS[options.profile]
     parts = options.parts or PARTS_OF.get(options.profile) or tuple(PARTS)
-    for checkpoint in named:
+    for checkpoint in flat(named):
         for name in options.parts or ():
             part(name, checkpoint, LAYOUTS[checkpoint]().tensors)
     cells = {
         Cell(SCENARIO, checkpoint, cache_state, device, part=name, read_ahead_kb=kb): options.arms(all_loaders(PART), device, cache_state)
         for device in DEVICES
-        for checkpoint in (*named, *options.model_names())
+        for checkpoint in (*flat(named), *options.model_names())
         for name in parts
         for cache_state, kb in options.states()
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from harness.checkpoints.layouts import LAYOUTS
 from harness.checkpoints.parts import PARTS
 from harness.errors import WeighbridgeError, unknown_name
-from harness.loaders import CACHE_STATES, EVERYTHING, PART, SHARE, Loader, all_loaders
+from harness.loaders import CACHE_STATES, KINDS, Loader, all_loaders
 
 _PLAIN_NAMES = {"model", "weights", "checkpoint", "pytorch_model", "diffusion_pytorch_model", "adapter_model", "consolidated"}
 _Number = TypeVar("_Number", int, float)
@@ -134,9 +134,7 @@ def parse(given: dict[str, Any], recorded: dict[str, Any] | None = None) -> Opti
         profile=profile,
         models=models,
         checkpoints=chosen if chosen is not None or not models else (),
-        loaders=_names(
-            "loader", given.get("loaders"), tuple(dict.fromkeys(name for kind in (EVERYTHING, PART, SHARE) for name in all_loaders(kind)))
-        ),
+        loaders=_names("loader", given.get("loaders"), tuple(dict.fromkeys(name for kind in KINDS for name in all_loaders(kind)))),
         cache_states=_names("cache state", given.get("cache_states"), CACHE_STATES) or CACHE_STATES,
         rounds=_number("--rounds", given.get("rounds"), int, 1),
         budget=_number("--budget", given.get("budget"), float, 0.0),
@@ -148,6 +146,11 @@ def parse(given: dict[str, Any], recorded: dict[str, Any] | None = None) -> Opti
         seed=_number("--seed", given.get("seed"), int, 0) or 0,
         resume=given.get("resume"),
     )
+
+
+def flat(checkpoints: Iterable[str]) -> tuple[str, ...]:
+    """Return those of the checkpoints that are kept as one set of tensors: a pipeline is not."""
+    return tuple(name for name in checkpoints if not LAYOUTS[name]().pipeline)
 
 
 def model_name(path: Path, taken: Container[str] = ()) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.checkpoints.layouts import LAYOUTS
-from harness.loaders import EVERYTHING, PART, SHARE, Loader, all_loaders
+from harness.loaders import EVERYTHING, MODEL, PART, SHARE, Loader, all_loaders
 from harness.measure.cell import Cell
 from harness.options import Options, model_name
 
@@ -17,7 +17,7 @@ Plan = Mapping[Cell, tuple[str, ...]]
 def kind_of(cell: Cell, name: str) -> str:
     """Return which kind of loader an arm of a cell is."""
     if cell.part is None and cell.ranks is None:
-        return EVERYTHING
+        return MODEL if name in all_loaders(MODEL) else EVERYTHING
     return PART if name in all_loaders(PART) else SHARE
 
 
@@ -41,7 +41,7 @@ def cheapest_first(plan: Plan, options: Options) -> dict[Cell, tuple[str, ...]]:
 def block_cost(cell: Cell, arms: tuple[str, ...], size: int) -> float:
     """Return roughly what a block of a cell costs in s, from bytes and arms alone; only the cells' proportions matter."""
     per_gb, ranks = (1.2 if cell.cache_state == "cold" else 1.0), cell.ranks or 1
-    loads = [ranks if kind_of(cell, name) == EVERYTHING or loader_of(cell, name)[1].whole else 0.5 for name in arms]
+    loads = [ranks if kind_of(cell, name) in (EVERYTHING, MODEL) or loader_of(cell, name)[1].whole else 0.5 for name in arms]
     return sum((0.05 if ranks == 1 else 0.3) + load * size / 1e9 * per_gb for load in loads)
 
 

@@ -12,7 +12,7 @@ from harness.checkpoints.shares import missing, shares_by_name
 from harness.checkpoints.sources import Source, layout_source, person_source
 from harness.checkpoints.store import Checkpoint, DoesNotFitError, Selection, Store, known_digest
 from harness.errors import WeighbridgeError
-from harness.loaders import key_of
+from harness.loaders import MODEL, key_of
 from harness.machine.description import PACKAGES
 from harness.measure.cell import Cell
 from harness.measure.client import Server
@@ -37,7 +37,7 @@ class Supply:
         self._sources: dict[str, Source] = {}
         self._made: dict[str, Checkpoint | str] = {}
         self._selections: dict[str, dict[str, Selection]] = {}
-        self._server: Server | None = None
+        self._servers: dict[bool, Server] = {}
         self._ranks: Ranks | None = None
 
     def close(self) -> None:
@@ -76,16 +76,13 @@ class Supply:
     def environments(self, cell: Cell) -> dict[str, Any]:
         """Return what the environment under test said of itself, by name, the servers of all cells so far taken together."""
         self._server_of(cell)
-        said = [server.environment for server in (self._server, self._ranks) if server]
+        said = [server.environment for server in (*self._servers.values(), self._ranks) if server]
         together = {field: {key: value for one in said for key, value in one[field].items()} for field in ("absent", "first_calls")}
         return {ENVIRONMENT: said[0] | together}
 
     def absence(self, cell: Cell, name: str) -> str | None:
         """Return why a loader cannot run in the environment, or None."""
-        self._server_of(cell)
-        server = self._server if cell.ranks is None else self._ranks
-        assert server
-        reason: str | None = server.environment["absent"].get(self._key(cell, name))
+        reason: str | None = self._server_of(cell).environment["absent"].get(self._key(cell, name))
         return reason
 
     def arm(self, cell: Cell, name: str) -> Arm:
@@ -96,31 +93,35 @@ class Supply:
 
     def _server_of(self, cell: Cell) -> Server | SomeRanks:
         """Return what takes the samples of a cell, started when it is first needed."""
-        alone = cell.ranks is None
-        if alone and self._server is None:
+        if cell.ranks:
+            if self._ranks is None:
+                most = max(other.ranks or 1 for other in self._plan if other.device == cell.device)
+                self._say(f"starting {most} ranks by torchrun: each imports torch and makes each loader's first call")
+                self._ranks = self._stack.enter_context(Ranks(self._rehearsals(cell), PACKAGES, most))
+            return self._ranks.of(cell.ranks)
+        models = self._of_models(cell)
+        if models not in self._servers:
             self._say("starting the measuring server: it imports torch and makes each loader's first call")
-            self._server = self._stack.enter_context(Server(self._rehearsals(alone=True), PACKAGES))
-        if not alone and self._ranks is None:
-            most = max(other.ranks or 1 for other in self._plan if other.device == cell.device)
-            self._say(f"starting {most} ranks by torchrun: each imports torch and makes each loader's first call")
-            self._ranks = self._stack.enter_context(Ranks(self._rehearsals(alone=False), PACKAGES, most))
-        server = self._server if alone else self._ranks and self._ranks.of(cell.ranks or 1)
-        assert server
-        return server
+            self._servers[models] = self._stack.enter_context(Server(self._rehearsals(cell), PACKAGES))
+        return self._servers[models]
 
-    def _rehearsals(self, *, alone: bool) -> dict[str, list[str]]:
-        """Return the rehearsal files of each loader that the cells of one server use, by key."""
+    def _of_models(self, cell: Cell) -> bool:
+        """Return whether a cell's loaders make models: those have a server of their own, so that nobody else's forks carry their libraries."""
+        return any(kind_of(cell, name) == MODEL for name in self._plan[cell])
+
+    def _rehearsals(self, served: Cell) -> dict[str, list[str]]:
+        """Return the rehearsal files of each loader that the cells of one cell's server use, by key."""
         used = {
             self._key(cell, name): loader_of(cell, name)[1]
             for cell, arms in self._plan.items()
-            if (cell.ranks is None) == alone
+            if (cell.ranks is None) == (served.ranks is None) and self._of_models(cell) == self._of_models(served)
             for name in arms
         }
         files = self._rehearsal({loader.container for loader in used.values()})
         return {key: [str(file) for file in files[loader.container]] for key, loader in used.items() if loader.container in files}
 
     def _rehearsal(self, containers: set[str]) -> dict[str, Any]:
-        return {container: artifact.files for container, artifact in self._store.rehearsal(containers).artifacts.items()}
+        return self._store.rehearsal(containers)
 
     def _key(self, cell: Cell, name: str) -> str:
         return key_of(loader_of(cell, name)[0], name, kind_of(cell, name))

@@ -20,7 +20,8 @@ ODD_ONE = 1
 
 
 def _slices(wanted: Sequence[Wanted], device: str) -> Tensors:
-    return all_loaders("PART_LOADERS")["safetensors-get-slice"][1].load(wanted, device, None)
+    tensors: Tensors = all_loaders("PART_LOADERS")["safetensors-get-slice"][1].load(wanted, device, None)
+    return tensors
 
 
 def _one(name: str, misbehave: Callable[[Tensors], Tensors]) -> Loader:

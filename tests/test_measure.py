@@ -44,7 +44,7 @@ def checkpoint(store: Store) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def arms(store: Store) -> Iterator[dict[str, Arm]]:
-    rehearsal = store.rehearsal(["safetensors"]).artifacts["safetensors"].files
+    rehearsal = store.rehearsal(["safetensors"])["safetensors"]
     keys = {loader.name: f"tests.misbehaving:{loader.name}" for loader in misbehaving.LOADERS}
     with Server({key: [str(file) for file in rehearsal] for key in keys.values()}, ["torch"]) as server:
         yield {loader.name: Arm(keys[loader.name], loader, "reference", server, rehearsal) for loader in misbehaving.LOADERS}
@@ -196,7 +196,7 @@ def test_a_state_that_cannot_be_read_makes_an_invalid_sample(
 
 
 def test_server_and_sample_die_with_an_orchestrator_that_is_killed(store: Store, checkpoint: Checkpoint) -> None:
-    rehearsal = store.rehearsal(["safetensors"]).artifacts["safetensors"].files[0]
+    rehearsal = store.rehearsal(["safetensors"])["safetensors"][0]
     file = checkpoint.artifacts["safetensors"].files[0]
     program = f"""
 from pathlib import Path

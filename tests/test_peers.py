@@ -55,7 +55,7 @@ LIBRARIES = {name: loader.requires[1] for name, (_, loader) in all_loaders().ite
 
 def _form(name: str) -> Format:
     form = all_formats()[name]
-    if absence := form.refusal((), False):
+    if absence := form.refusal("rehearsal", (), False):
         pytest.skip(absence)
     return form
 
@@ -65,7 +65,8 @@ def _made(folder: Path, layout: Layout, container: str) -> Checkpoint:
 
 
 def _load(loader: Loader, checkpoint: Checkpoint) -> Tensors:
-    return loader.load([str(file) for file in checkpoint.artifacts[loader.container].files], "cpu", None)
+    tensors: Tensors = loader.load([str(file) for file in checkpoint.artifacts[loader.container].files], "cpu", None)
+    return tensors
 
 
 def _content(layout: Layout) -> dict[str, str]:
@@ -101,7 +102,7 @@ def test_an_absent_peer_is_told_with_its_extra(name: str, monkeypatch: pytest.Mo
         reason = f"{package} is not installed (the extra {loader.extra} has it)"
         assert loader.absence() == reason
         form = all_formats()[loader.container]
-        assert form.refusal({"float32"}, False) == (reason if package in form.requires else None)
+        assert form.refusal("rehearsal", {"float32"}, False) == (reason if package in form.requires else None)
         monkeypatch.undo()
 
 
@@ -209,8 +210,8 @@ def test_a_brought_format_holds_names_and_shapes_of_every_kind(container: str, t
 @pytest.mark.parametrize("container", BROUGHT)
 def test_what_a_brought_format_cannot_hold_is_said_in_words(container: str) -> None:
     form = _form(container)
-    assert form.refusal({"uint8", "bool", "float32"}, False) == ("gguf holds no bool, uint8" if container == "gguf" else None)
-    assert form.refusal({"float32"}, True) == f"{container} has no sharded form"
+    assert form.refusal("rehearsal", {"uint8", "bool", "float32"}, False) == ("gguf holds no bool, uint8" if container == "gguf" else None)
+    assert form.refusal("rehearsal", {"float32"}, True) == f"{container} has no sharded form"
 
 
 def test_tensorizer_refuses_what_it_could_not_read_back(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def _arms(store: Store) -> Iterator[dict[str, Arm]]:
     keys = {loader.name: (key_of("tests.misbehaving_ranks", loader.name, PART), loader) for loader in misbehaving_ranks.PART_LOADERS}
     for kind in (PART, SHARE):
         keys |= {name: (key_of(module, name, kind), loader) for name, (module, loader) in all_loaders(kind).items() if not loader.ceiling}
-    files = {name: artifact.files for name, artifact in store.rehearsal(["safetensors", "torch-zip"]).artifacts.items()}
+    files = store.rehearsal(["safetensors", "torch-zip"])
     with Ranks({key: [str(file) for file in files[loader.container]] for key, loader in keys.values()}, ["torch"], RANKS) as ranks:
         yield {name: Arm(key, loader, "reference", ranks.of(RANKS), files[loader.container]) for name, (key, loader) in keys.items()}
 
@@ -188,7 +188,7 @@ def test_a_server_that_dies_takes_the_ranks_with_it_and_they_come_back(store: St
 
 
 def test_no_rank_outlives_an_orchestrator_that_is_killed(store: Store, checkpoint: Checkpoint, selected: Selected) -> None:
-    rehearsal = store.rehearsal(["safetensors"]).artifacts["safetensors"].files[0]
+    rehearsal = store.rehearsal(["safetensors"])["safetensors"][0]
     program = f"""
 from pathlib import Path
 from harness.measure.client import Load

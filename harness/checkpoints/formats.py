@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import pickle
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,9 +42,16 @@ class Format:
     """The dtypes it can hold, None for every one that a layout can name."""
     folder: bool = False
     """Whether it is a folder of files."""
+    beside: Callable[[str], Mapping[str, str] | None] | None = None
+    """For a folder that a model is made from: returns what it holds beside the weights of a checkpoint of this name, the text of each file
+    by its path, or None where there is no such model. A format without it holds any tensors at all."""
+    rehearsal: str = "rehearsal"
+    """The tiny checkpoint that its loaders rehearse on, one of `REHEARSALS`."""
 
-    def refusal(self, dtypes: Iterable[str], sharded: bool) -> str | None:
-        """Return why a checkpoint of these dtypes cannot be made in this format here, or None."""
+    def refusal(self, name: str, dtypes: Iterable[str], sharded: bool) -> str | None:
+        """Return why a checkpoint of this name and these dtypes cannot be made in this format here, or None."""
+        if self.beside and self.beside(name) is None:
+            return f"{self.name} holds models that are known by name, and {name} is none"
         if sharded and self.index is None:
             return f"{self.name} has no sharded form"
         unknown = sorted(set(dtypes) - self.dtypes) if self.dtypes is not None else []

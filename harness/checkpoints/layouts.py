@@ -41,6 +41,8 @@ class Layout:
     shard_bytes: int | None = None
     heads: int | None = None
     """Attention heads, key and value heads where those are fewer: what tensor-parallel ranks share out."""
+    pipeline: bool = False
+    """Whether it is several networks, each in files of its own: nobody keeps it as one flat checkpoint."""
 
     @property
     def bytes(self) -> int:
@@ -74,11 +76,12 @@ def _lora_1000() -> Entries:
                 yield f"base_model.model.model.layers.{layer}.{module}.{half}.weight", (32, 32)
 
 
-def _gpt2() -> Entries:
+def _gpt2(name: str) -> Entries:
     """openai-community/gpt2 without its twelve constant `attn.bias` masks, which later releases dropped: 498 MB."""
-    width, layers = 768, 12
-    yield "wte.weight", (50257, width)
-    yield "wpe.weight", (1024, width)
+    sizes = GPT2_SIZES[name]
+    width, layers = sizes["n_embd"], sizes["n_layer"]
+    yield "wte.weight", (sizes["vocab_size"], width)
+    yield "wpe.weight", (sizes["n_positions"], width)
     for layer in range(layers):
         block = f"h.{layer}"
         for name, shape in (
@@ -167,8 +170,21 @@ def _bloom(vocabulary: int, width: int, layers: int) -> Entries:
     yield "ln_f.bias", (width,)
 
 
+GPT2_SIZES = {
+    "gpt2": {"n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024, "vocab_size": 50257},
+    "rehearsal-gpt2": {"n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 16, "vocab_size": 64},
+}
+"""The models of GPT-2's class, with what their configurations say of their sizes."""
+
+
 def _uniform(dtype: str, entries: Entries) -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec(name, dtype, shape) for name, shape in entries)
+
+
+def _pipeline(name: str) -> Layout:
+    from harness.checkpoints.diffusion import pipeline_layout  # which is written in terms of this module
+
+    return pipeline_layout(name)
 
 
 def _all_minilm() -> Layout:
@@ -180,15 +196,18 @@ def _all_minilm() -> Layout:
 LAYOUTS: dict[str, Callable[[], Layout]] = {
     "lora-1000": lambda: Layout("lora-1000", _uniform("float32", _lora_1000())),
     "all-minilm-l6-v2": _all_minilm,
-    "gpt2": lambda: Layout("gpt2", _uniform("float32", _gpt2())),
+    "gpt2": lambda: Layout("gpt2", _uniform("float32", _gpt2("gpt2"))),
     "bloom-slim": lambda: Layout("bloom-slim", _uniform("float16", _bloom(31360, 1024, 3)), heads=16),
     "bloom-560m": lambda: Layout("bloom-560m", _uniform("float16", _bloom(250880, 1024, 24)), heads=16),
     "llama-3.2-1b": lambda: Layout("llama-3.2-1b", _uniform("bfloat16", _llama(128256, 2048, 16, 8192, 512, tied=True)), heads=8),
     "mistral-7b-v0.1": lambda: Layout(
         "mistral-7b-v0.1", _uniform("bfloat16", _llama(32000, 4096, 32, 14336, 1024, tied=False)), shard_bytes=10_000_000_000, heads=8
     ),
+    "small-stable-diffusion": lambda: _pipeline("small-stable-diffusion"),
+    "stable-diffusion-2.1": lambda: _pipeline("stable-diffusion-2.1"),
 }
-"""Every layout by name. All but `bloom-slim` are published: that one is an eighth of bloom-560m's layers and vocabulary, for runs in a hurry."""
+"""Every layout by name. All but two are published: `bloom-slim` is an eighth of bloom-560m's layers and vocabulary, `small-stable-diffusion` a
+pipeline of the same classes with fewer channels, for runs in a hurry."""
 
 BLOOM_176B = Layout("bloom-176b", _uniform("bfloat16", _bloom(250880, 14336, 70)), heads=112)
 """The model of the document's claim about several GPUs: names and shapes to reckon with; too large to be made here."""
@@ -203,3 +222,10 @@ REHEARSAL = Layout(
     ),
 )
 """The tiny checkpoint of a sample's rehearsal: one tensor of each usual dtype."""
+
+REHEARSALS: dict[str, Callable[[], Layout]] = {
+    "rehearsal": lambda: REHEARSAL,
+    "rehearsal-gpt2": lambda: Layout("rehearsal-gpt2", _uniform("float32", _gpt2("rehearsal-gpt2"))),
+    "rehearsal-stable-diffusion": lambda: _pipeline("rehearsal-stable-diffusion"),
+}
+"""Every tiny checkpoint by name: a loader that makes a model needs a tiny model."""

@@ -18,7 +18,7 @@ from harness.checkpoints.checksum import Checksum, checksums
 from harness.checkpoints.digest import checkpoint_digest, tensor_digests
 from harness.checkpoints.durable import write_atomically, write_folder_atomically, write_text
 from harness.checkpoints.formats import FORMATS, Format
-from harness.checkpoints.layouts import REHEARSAL, TensorSpec
+from harness.checkpoints.layouts import REHEARSALS, TensorSpec
 from harness.checkpoints.parts import Piece
 from harness.checkpoints.sources import Source, layout_source
 from harness.errors import WeighbridgeError
@@ -97,7 +97,7 @@ class Store:
         given = source.given if source.given and _same_device(source.given.files, self.folder) else None
         dtypes = {spec.dtype for shard in source.shards for spec in shard}
         asked = [self._formats[name] for name in containers]
-        refused = {form.name: reason for form in asked if (reason := form.refusal(dtypes, sharded))}
+        refused = {form.name: reason for form in asked if (reason := form.refusal(source.name, dtypes, sharded))}
         wanted = [form for form in asked if form.name not in refused]
         missing = [form for form in wanted if not (given and given.container == form.name) and _receipt(folder, form, sharded) is None]
         digests_file, checksums_file = folder / "digests.json", folder / "checksums.json"
@@ -129,9 +129,16 @@ class Store:
                 write_text(files[name], json.dumps(content))
         return {name: Selection(file, json.loads(file.read_text())["bytes"]) for name, file in files.items()}
 
-    def rehearsal(self, containers: Iterable[str]) -> Checkpoint:
-        """Return the tiny checkpoint that a sample's process loads before the one that is timed."""
-        return self.checkpoint(layout_source(REHEARSAL, 0), containers)
+    def rehearsal(self, containers: Iterable[str]) -> dict[str, tuple[Path, ...]]:
+        """Return the files of the tiny checkpoint that a sample's process loads before the one that is timed, by container.
+
+        A container that cannot be made here is left out.
+        """
+        by_layout: dict[str, list[str]] = {}
+        for container in containers:
+            by_layout.setdefault(self._formats[container].rehearsal, []).append(container)
+        made = [self.checkpoint(layout_source(REHEARSALS[name](), 0), wanted) for name, wanted in by_layout.items()]
+        return {container: artifact.files for checkpoint in made for container, artifact in checkpoint.artifacts.items()}
 
     def _make(self, source: Source, folder: Path, missing: list[Format], sharded: bool) -> None:
         self._check_room(source, len(missing))
@@ -148,7 +155,7 @@ class Store:
             for form in missing:
                 path = folder / form.file_names(shards)[number]
                 self._say(f"making {source.name}: {path.name}")
-                _write(form, path, tensors, expected)
+                _write(form, path, source.name, tensors, expected)
                 where[form.name] |= dict.fromkeys(tensors, path.name)
             del tensors  # before the next shard is made
         write_text(folder / "digests.json", json.dumps(digests, indent=0))
@@ -195,14 +202,21 @@ def known_digest(name: str, seed: int) -> str | None:
     return recorded.get(name) if seed == 0 else None
 
 
-def _write(form: Format, path: Path, tensors: dict[str, torch.Tensor], expected: dict[str, str]) -> None:
-    """Write one file of a format and read it back before it gets its name."""
+def _write(form: Format, path: Path, name: str, tensors: dict[str, torch.Tensor], expected: dict[str, str]) -> None:
+    """Write one file or folder of a format and read it back before it gets its name."""
+    beside = (form.beside(name) if form.beside else None) or {}
+
+    def write(part: Path) -> None:
+        for relative, text in beside.items():
+            (part / relative).parent.mkdir(parents=True, exist_ok=True)
+            (part / relative).write_text(text, encoding="utf-8")
+        form.write(tensors, part)
 
     def verify(written: Path) -> None:
         if tensor_digests(form.read(written)) != expected:
             raise WeighbridgeError(f"{path}: does not read back as the same tensors; the disk or the writer of {form.name} is at fault")
 
-    (write_folder_atomically if form.folder else write_atomically)(path, lambda part: form.write(tensors, part), verify)
+    (write_folder_atomically if form.folder else write_atomically)(path, write, verify)
 
 
 def _receipt_path(folder: Path, form: Format, sharded: bool) -> Path:

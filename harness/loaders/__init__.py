@@ -1,8 +1,8 @@
 """Loaders: each module holds the ways one library brings a checkpoint into memory.
 
-A module joins by lying in this folder with at least one of three tuples, which differ in what their loaders are asked for: everything
-(`LOADERS`), pieces of some tensors (`PART_LOADERS`), or one rank's share, brought up by all ranks together (`SHARE_LOADERS`). One of another
-distribution joins by an entry point of the group `weighbridge.loaders` that names the module. A library with a format of its own brings
+A module joins by lying in this folder with at least one of four tuples, which differ in what their loaders are asked for: everything
+(`LOADERS`), a model to call (`MODEL_LOADERS`), pieces of some tensors (`PART_LOADERS`), or one rank's share, brought up by all ranks together
+(`SHARE_LOADERS`). One of another distribution joins by an entry point of the group `weighbridge.loaders` that names the module. A library with a format of its own brings
 that too (`FORMATS`), so that the store can make checkpoints in it. A module may import nothing but the standard library when it is
 itself imported, so that every loader can be named, and its absence explained, where its library is missing.
 """
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 GROUP = "weighbridge.loaders"
 """The group of entry points by which modules of other distributions join."""
 CACHE_STATES, DEVICES = ("cold", "warm"), ("cpu", "cuda")
-EVERYTHING, PART, SHARE = "LOADERS", "PART_LOADERS", "SHARE_LOADERS"
+EVERYTHING, MODEL, PART, SHARE = KINDS = ("LOADERS", "MODEL_LOADERS", "PART_LOADERS", "SHARE_LOADERS")
 """The names of a module's tuples, each a kind of loader."""
 
 Wanted = tuple[str, Sequence[Piece]]
@@ -54,14 +54,15 @@ class Loader:
     `load(asked, device, prepared)` returns tensors by name. In `LOADERS` it is asked for the checkpoint's files (paths as text; more than
     one where it is sharded). In `PART_LOADERS` it is asked for a list of (file, pieces), a `Wanted` for each file that holds any, and
     returns each piece under its tensor's name, contiguous and in memory of its own. In `SHARE_LOADERS` it is asked for `Shares` in a
-    process that has joined a `torch.distributed` group, and returns its own rank's pieces. What `prepare(asked, device)` returns is made
+    process that has joined a `torch.distributed` group, and returns its own rank's pieces. In `MODEL_LOADERS` it is asked for files as in
+    `LOADERS` and returns a model, of which `weights` and `run` tell the rest. What `prepare(asked, device)` returns is made
     before the clock starts and handed to `load`: only a ceiling may use it. `reveal(loaded, asked)` names the tensors in what `load`
     returned, after the clocks have stopped.
     """
 
     name: str
     container: str
-    load: Callable[[Any, str, Any], Tensors]
+    load: Callable[[Any, str, Any], Any]
     requires: tuple[str, ...] = ("torch",)
     supported: Callable[[], str | None] = lambda: None
     """Returns why the installed release cannot do this, or None; called with the required packages importable."""
@@ -71,6 +72,10 @@ class Loader:
     """Called in the server before the fork, to hold memory that outlives a sample; it may start no thread. Only a ceiling may use it."""
     prepare: Callable[[Any, str], Any] | None = None
     reveal: Callable[[Tensors, Any], Tensors] | None = None
+    weights: Callable[[Any], Tensors] | None = None
+    """Of a loader of models: names the tensors of what `load` returned, as the checkpoint does, while no clock runs."""
+    run: Callable[[Any], None] | None = None
+    """Of a loader of models: runs each network of what `load` returned once, on the least input there is."""
     memory: float = 1.0
     """Memory of its own that it holds at its peak, as a multiple of the checkpoint's bytes; what does not fit is left out by name.
 
@@ -141,7 +146,7 @@ def key_of(module: str, name: str, kind: str = EVERYTHING) -> str:
 def label_of(key: str) -> str:
     """Return the words by which a table names the loader of a key."""
     _, name, *kind = key.split(":")
-    return f"{name}{ {PART: ', of a part', SHARE: ', over ranks'}[kind[0]] if kind else '' }"
+    return f"{name}{ {MODEL: ', a model', PART: ', of a part', SHARE: ', over ranks'}[kind[0]] if kind else '' }"
 
 
 def by_key(key: str) -> tuple[str, Loader]:

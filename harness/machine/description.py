@@ -25,6 +25,9 @@ PACKAGES = (
     "instanttensor",
     "runai-model-streamer",
     "tensorizer",
+    "diffusers",
+    "transformers",
+    "accelerate",
     "nvidia-ml-py",
 )
 """Distributions whose versions every manifest records."""

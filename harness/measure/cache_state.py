@@ -14,7 +14,9 @@ _laid: set[Path] = set()
 
 
 def set_cache_state(cache_state: str, files: Sequence[Path]) -> tuple[float | None, str | None]:
-    """Return (resident fraction of the files once they were set cold or warm, None), or (None, why they could not be).
+    """Return (resident fraction once the files were set cold or warm, None), or (None, why they could not be).
+
+    Of several files it is that of the one furthest from what was asked for, so that none can hide among the others.
 
     What is warm is locked until the next call, where that is allowed: a system that reclaims memory nobody has used for a while would
     take pages away between this and the load, and the load would read them again. Before a file is warm for the first time it is evicted:
@@ -25,7 +27,7 @@ def set_cache_state(cache_state: str, files: Sequence[Path]) -> tuple[float | No
         if cache_state == "cold":
             _release()
             _laid.difference_update(files)
-            return page_cache.evict(files).fraction, None
+            return page_cache.evict(files).most, None
         if not (_locks and _locks[0].paths == tuple(files)):
             _release()
             if not _laid.issuperset(files):
@@ -33,7 +35,7 @@ def set_cache_state(cache_state: str, files: Sequence[Path]) -> tuple[float | No
                 _laid.update(files)
             page_cache.warm(files)
             _locks.append(page_cache.Lock(files))
-        return page_cache.warm(files).fraction, None
+        return page_cache.warm(files).least, None
     except OSError as error:
         return None, f"{type(error).__name__}: {error.strerror}"
 

@@ -1,7 +1,7 @@
 """One sample, taken in a forked child: rehearse, load, read the clocks and counters, check the content, leave.
 
-Between the two readings of the clock stands the load and nothing else; the walk and its clock come next; everything that reads
-`/proc`, hashes or talks comes before or after.
+Between the two readings of the clock stands the load and nothing else; the walk and its clock come next, then a model's first run with a clock
+of its own; everything that reads `/proc`, hashes or talks comes before, between or after.
 """
 
 from __future__ import annotations
@@ -65,13 +65,16 @@ def take(task: Task) -> dict[str, Any]:
     device.wait()
     before = counters()
     start = time.perf_counter_ns()
-    loaded = loader.load(asked, task.device, prepared)
+    made = loader.load(asked, task.device, prepared)
     device.wait()
     returned = time.perf_counter_ns()
+    loaded = loader.weights(made) if loader.weights else made
+    walking = time.perf_counter_ns() if loader.weights else returned  # naming a model's tensors is no part of its load
     device.bring_up(loaded.values())
-    ready = time.perf_counter_ns()
+    ready = time.perf_counter_ns() - (walking - returned)
     after, memory_after = counters(), memory()
     of_device = device.end()
+    first_run_s = _run(loader, made, device)
     meet()
     pss_after = proportional() if task.join else None
     meet()  # a rank that left before the others had counted would make their shares of common pages larger
@@ -84,6 +87,7 @@ def take(task: Task) -> dict[str, Any]:
         "memory_touch_s": memory_touch_s,
         "returned_s": (returned - start) / NANO_PER_S,
         "ready_s": (ready - start) / NANO_PER_S,
+        "module_ready_s": None if first_run_s is None else (ready - start) / NANO_PER_S + first_run_s,
         "walk_s": walk_s,
         "check_s": (time.perf_counter_ns() - check_start) / NANO_PER_S,
         "cpu_s": round(after.cpu_s - before.cpu_s, 6),
@@ -188,13 +192,25 @@ def _rehearse(loader: Loader, asked: Any, name: str) -> float:
     prepared = loader.prepare(asked, name) if loader.prepare else None
     device.wait()
     start = time.perf_counter_ns()
-    loaded = loader.load(asked, name, prepared)
+    made = loader.load(asked, name, prepared)
     device.wait()
     seconds = (time.perf_counter_ns() - start) / NANO_PER_S
+    loaded = loader.weights(made) if loader.weights else made
     device.bring_up(loaded.values())
+    _run(loader, made, device)
     _content(loader, loaded, asked)
     counters(), memory()
     return seconds
+
+
+def _run(loader: Loader, made: Any, device: Device) -> float | None:
+    """Run each network of a model once and return the s that took, None where the loader makes none."""
+    if loader.run is None:
+        return None
+    start = time.perf_counter_ns()
+    loader.run(made)
+    device.wait()
+    return (time.perf_counter_ns() - start) / NANO_PER_S
 
 
 def _repeat_walk(loaded: Tensors, device: Device) -> float:

@@ -23,6 +23,14 @@ PREPARE_TIMEOUT_S = 300.0
 
 Answer = dict[str, Any]
 
+LOCAL_ONLY = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DIFFUSERS_VERBOSITY": "error",
+}
+"""What libraries that know a hub are told in an environment under test: to ask nobody, and to draw and say nothing meanwhile."""
+
 
 @dataclass(frozen=True)
 class Load:
@@ -93,7 +101,7 @@ class Server:
             [self._python, "-m", "harness.measure.server", str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])},
+            env=os.environ | LOCAL_ONLY | {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])},
             start_new_session=True,  # Ctrl-C is for the orchestrator, which then ends the server in order
         )
         answer = self._exchange(self._prepare, 2 * PREPARE_TIMEOUT_S)

@@ -53,6 +53,8 @@ class Sample:
     memory_touch_s: float | None = None
     returned_s: float | None = None
     ready_s: float | None = None
+    module_ready_s: float | None = None
+    """When each network of a model had run once, after `ready`; None where the loader makes no model."""
     walk_s: float | None = None
     """What the walk inside `ready_s` costs by itself, measured by walking once more."""
     check_s: float | None = None

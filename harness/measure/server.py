@@ -155,7 +155,7 @@ def _sample(request: Answer) -> Answer:
     if loader.reserve:
         loader.reserve(asked)
     rehearsal = rehearsal_of(kind, request["rehearsal"], 0, 1)
-    task = child.Task(loader, asked, rehearsal, request["device"], expected, request["touch_bytes"], kind != loaders.EVERYTHING)
+    task = child.Task(loader, asked, rehearsal, request["device"], expected, request["touch_bytes"], kind in (loaders.PART, loaders.SHARE))
     return fork(lambda: child.take(task), request["timeout_s"])
 
 
@@ -164,7 +164,7 @@ def asked_for(kind: str, files: Sequence[str], expected: Sequence[str], rank: in
 
     `expected` names a file of checksums for everything, and of a selection for each rank otherwise.
     """
-    if kind == loaders.EVERYTHING:
+    if kind in (loaders.EVERYTHING, loaders.MODEL):
         return files, _read(expected[0])
     if kind == loaders.PART:
         return _wanted(files, _read(expected[rank])), _read(expected[rank])["checksums"]
@@ -177,7 +177,7 @@ def rehearsal_of(kind: str, files: Sequence[str], rank: int, ranks: int) -> Any:
     wanted = [(file, _REHEARSED) for file in files]
     if kind == loaders.SHARE:
         return loaders.Shares([wanted] * ranks, rank)
-    return files if kind == loaders.EVERYTHING else wanted
+    return files if kind in (loaders.EVERYTHING, loaders.MODEL) else wanted
 
 
 def _wanted(files: Sequence[str], selection: dict[str, Any]) -> list[loaders.Wanted]:

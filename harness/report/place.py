@@ -61,7 +61,7 @@ def course(cell: Cell) -> str:
         parts.append(f"{len({sample.block for sample in cell.samples})} blocks, {len(cell.samples)} samples")
     if cell.record.get("stopped"):
         parts.append(f"stopped by {cell.record['stopped']}")
-    reference = reference_of(cell.scenario)
+    reference = reference_of(cell.scenario, cell.checkpoint)
     arm = cell.arm(reference)
     if arm and arm.walk_s:
         parts.append(f"the walk inside *ready* costs {significant(arm.walk_s * 1e3)} ms by itself (of `{reference}`)")

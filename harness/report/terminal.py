@@ -25,7 +25,7 @@ def cell_table(samples: Sequence[Sample]) -> str:
     factor, unit = time_unit(time for arm in cell.arms if arm.ready for time in (_median(arm.returned), _median(arm.ready)))
     blocks = len({sample.block for sample in cell.samples})
     lines = _wrapped(
-        f"{cell.name}: {size_text(cell.bytes)}, {cell.samples[0].tensors} tensors, {blocks} blocks; ratios to {reference_of(cell.scenario)}"
+        f"{cell.name}: {size_text(cell.bytes)}, {cell.samples[0].tensors} tensors, {blocks} blocks; ratios to {reference_of(cell.scenario, cell.checkpoint)}"
     )
     if any(not sample.valid for sample in cell.samples):
         lines += _wrapped(invalid_line(cell.samples))

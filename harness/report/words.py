@@ -71,7 +71,7 @@ def spread(found: Estimate | None, otherwise: str, factor: float = 1.0, dash: st
 
 def ratio_text(cell: Cell, arm: ArmSummary, found: Estimate | None, dash: str = DASH) -> str:
     """Return a ratio to the reference loader with its interval, or why there is none."""
-    reference = reference_of(cell.scenario)
+    reference = reference_of(cell.scenario, cell.checkpoint)
     if arm.loader == reference and found:
         return "1 (reference)"
     return spread(found, "no reference" if cell.arm(reference) is None else "no pairs", dash=dash)

@@ -14,8 +14,10 @@ from harness.verdicts.statistics import Estimate, estimate
 
 REFERENCE = "safetensors-load-file"
 """The loader that ratios of whole loads are taken to."""
-REFERENCES = {"partial-load": "safetensors-get-slice", "sharded-load": "safetensors-get-slice"}
-"""The loader that ratios are taken to in scenarios that ask for less than everything."""
+REFERENCES = {"partial-load": "safetensors-get-slice", "sharded-load": "safetensors-get-slice", "pipeline-load": "diffusers-safetensors"}
+"""The loader that ratios are taken to in other scenarios than the full load."""
+REFERENCES_OF = {("pipeline-load", "gpt2"): "transformers-safetensors"}
+"""The same, where a checkpoint has another than its scenario."""
 PRECISION = 0.05
 """A cell is known well enough when every ratio's interval lies within this half width, relative to its median."""
 
@@ -52,9 +54,12 @@ class ArmSummary:
     """What was wrong with the tensors it handed back, even once; it then has no figure."""
     returned: Estimate | None
     ready: Estimate | None
+    module_ready: Estimate | None
+    """Of a loader that makes a model: when each of its networks had run once."""
     ratio_returned: Estimate | None
     """This arm's `returned` over the reference's, within blocks."""
     ratio_ready: Estimate | None
+    ratio_module_ready: Estimate | None
     ceiling: str | None
     """The ceiling of this cell that bounds it."""
     share_of_ceiling: Estimate | None
@@ -88,9 +93,9 @@ class ArmSummary:
         return (self.requested_bytes or self.bytes) / self.ready.median if self.ready else None
 
 
-def reference_of(scenario: str) -> str:
-    """Return the loader that ratios are taken to in a scenario."""
-    return REFERENCES.get(scenario, REFERENCE)
+def reference_of(scenario: str, checkpoint: str | None = None) -> str:
+    """Return the loader that ratios are taken to in a scenario, and there of a checkpoint."""
+    return REFERENCES_OF.get((scenario, checkpoint or ""), REFERENCES.get(scenario, REFERENCE))
 
 
 def by_cell(samples: Iterable[Sample]) -> dict[Cell, list[Sample]]:
@@ -129,7 +134,7 @@ def precise(samples: Sequence[Sample]) -> bool:
     sample has no figure to wait for.
     """
     arms = [arm for arm in summarise(samples) if arm.ready and not is_ceiling(arm.loader)]
-    compared = [arm for arm in arms if arm.loader != reference_of(arm.cell.scenario) and arm.ratio_ready]
+    compared = [arm for arm in arms if arm.loader != reference_of(arm.cell.scenario, arm.cell.checkpoint) and arm.ratio_ready]
     figures = [figure for arm in compared for figure in (arm.ratio_ready, arm.ratio_returned)] or [arm.ready for arm in arms]
     return bool(figures) and all(figure is not None and figure.half_width <= PRECISION for figure in figures)
 
@@ -139,7 +144,10 @@ def _summary(arm: tuple[str, str], taken: Sequence[Sample], counted: Mapping[tup
     loader, environment = arm
     valid, cell = counted[arm], Cell.of(taken[0])
     ceiling = bounding(cell.device, cell.cache_state, {name: found for (name, where), found in counted.items() if where == environment})
-    reference, bound = counted.get((reference_of(cell.scenario), environment), ()), counted.get((ceiling or "", environment), ())
+    reference, bound = (
+        counted.get((reference_of(cell.scenario, cell.checkpoint), environment), ()),
+        counted.get((ceiling or "", environment), ()),
+    )
 
     def median(field: str) -> float | None:
         found = estimate([value for sample in valid if (value := getattr(sample, field)) is not None])
@@ -158,8 +166,10 @@ def _summary(arm: tuple[str, str], taken: Sequence[Sample], counted: Mapping[tup
         wrong=wrong(taken),
         returned=estimate([sample.returned_s for sample in valid if sample.returned_s is not None]),
         ready=estimate([sample.ready_s for sample in valid if sample.ready_s is not None]),
+        module_ready=estimate([sample.module_ready_s for sample in valid if sample.module_ready_s is not None]),
         ratio_returned=estimate(paired_ratios(valid, reference, lambda sample: sample.returned_s)),
         ratio_ready=estimate(paired_ratios(valid, reference, lambda sample: sample.ready_s)),
+        ratio_module_ready=estimate(paired_ratios(valid, reference, lambda sample: sample.module_ready_s)),
         ceiling=ceiling,
         share_of_ceiling=estimate(paired_ratios(bound, valid, lambda sample: sample.ready_s)),
         amplification=estimate(

@@ -1,0 +1,35 @@
+"""Pipeline load: what a person calls and gets, a whole pipeline or a model ready to run, in both formats, from folders and from one file."""
+
+from __future__ import annotations
+
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks.replay import Arm, replay
+from harness.loaders import DEVICES, MODEL, all_formats, all_loaders
+from harness.measure.cell import Cell
+from harness.options import Options
+
+SCENARIO = "pipeline-load"
+CHECKPOINTS = {
+    "smoke": ("small-stable-diffusion",),
+    "default": ("small-stable-diffusion", "gpt2"),
+    "full": ("small-stable-diffusion", "gpt2", "stable-diffusion-2.1"),
+}
+
+
+def plan(options: Options) -> dict[Cell, tuple[str, ...]]:
+    """Return the cells of this scenario with their arms: the loaders whose format holds a checkpoint as a model."""
+    named = options.checkpoints if options.checkpoints is not None else CHECKPOINTS[options.profile]
+    forms = {name: form for name, form in all_formats().items() if form.beside}
+    cells = {}
+    for device in DEVICES:
+        for checkpoint in named:
+            able = {name for name, form in forms.items() if form.beside and form.beside(checkpoint) is not None}
+            known = {name: found for name, found in all_loaders(MODEL).items() if found[1].container in able}
+            for cache_state, kb in options.states():
+                cells[Cell(SCENARIO, checkpoint, cache_state, device, read_ahead_kb=kb)] = options.arms(known, device, cache_state)
+    return {cell: arms for cell, arms in cells.items() if arms}
+
+
+def test_pipeline_load(arm: Arm, benchmark: BenchmarkFixture) -> None:
+    replay(arm, benchmark)

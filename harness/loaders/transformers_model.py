@@ -1,0 +1,91 @@
+"""transformers: a text model by `from_pretrained` in both formats, and the same class filled by `Module.load_state_dict`.
+
+A format is a folder: the weights under the names the hub uses, and the configuration that the model is made from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.checkpoints.formats import FORMATS as COMMON
+from harness.checkpoints.formats import Format
+from harness.loaders import Loader
+
+if TYPE_CHECKING:
+    from harness.loaders import Tensors
+
+_REQUIRES = ("torch", "transformers")
+_EXTRA = "pipelines"
+_CONFIGURATION = "config.json"
+
+
+def _beside(name: str) -> Mapping[str, str] | None:
+    from harness.checkpoints.layouts import GPT2_SIZES
+
+    if name not in GPT2_SIZES:
+        return None
+    tokens = {"bos_token_id": 0, "eos_token_id": 0}
+    described = {"architectures": ["GPT2Model"], "model_type": "gpt2", "torch_dtype": "float32", **tokens, **GPT2_SIZES[name]}
+    return {_CONFIGURATION: json.dumps(described, indent=2) + "\n"}
+
+
+def _form(name: str, container: str) -> Format:
+    file, common = COMMON[container].file_names(1)[0], COMMON[container]
+
+    def write(tensors: Tensors, folder: Path) -> None:
+        common.write(tensors, folder / file)
+
+    return Format(name, name, "", write, lambda folder: common.read(folder / file), folder=True, beside=_beside, rehearsal="rehearsal-gpt2")
+
+
+def _from_pretrained(files: Sequence[str], device: str, _: Any, *, safetensors: bool) -> Any:
+    from transformers import GPT2Model
+
+    folder = str(Path(files[0]).parent)
+    return GPT2Model.from_pretrained(folder, use_safetensors=safetensors, local_files_only=True).to(device)
+
+
+def _filled(files: Sequence[str], device: str, _: Any, *, container: str, assign: bool) -> Any:
+    """Make a model without weights, of the meta device, and give it the file's: assigned as they are, or copied into memory of its own."""
+    import torch
+    from transformers import GPT2Config, GPT2Model
+
+    folder = Path(files[0]).parent
+    with torch.device("meta"):
+        model = GPT2Model(GPT2Config.from_json_file(folder / _CONFIGURATION))
+    if not assign:
+        model = model.to_empty(device=device)
+    model.load_state_dict(COMMON[container].read(folder / COMMON[container].file_names(1)[0]), assign=assign)
+    return model.to(device).eval()
+
+
+def _weights(model: Any) -> Tensors:
+    return dict(model.state_dict())
+
+
+def _run(model: Any) -> None:
+    """Run one token through it."""
+    import torch
+
+    with torch.inference_mode():
+        model(torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False)
+
+
+def _loader(name: str, container: str, load: Callable[..., Any], memory: float = 0.0) -> Loader:
+    return Loader(name, container, load, _REQUIRES, extra=_EXTRA, weights=_weights, run=_run, memory=memory)
+
+
+_SAFETENSORS, _BIN = "transformers-safetensors", "transformers-bin"
+FORMATS = (_form(_SAFETENSORS, "safetensors"), _form(_BIN, "torch-zip"))
+MODEL_LOADERS = (
+    _loader("transformers-safetensors", _SAFETENSORS, partial(_from_pretrained, safetensors=True)),
+    _loader("transformers-bin", _BIN, partial(_from_pretrained, safetensors=False)),
+    _loader("load-state-dict-safetensors-assign", _SAFETENSORS, partial(_filled, container="safetensors", assign=True)),
+    _loader("load-state-dict-safetensors-copy", _SAFETENSORS, partial(_filled, container="safetensors", assign=False), 1.0),
+    _loader("load-state-dict-torch-assign", _BIN, partial(_filled, container="torch-zip", assign=True), 1.0),
+    _loader("load-state-dict-torch-copy", _BIN, partial(_filled, container="torch-zip", assign=False), 2.0),
+)
