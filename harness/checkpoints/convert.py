@@ -1,0 +1,224 @@
+"""Torch checkpoints made into safetensors: streamed from a mapping of the source, and whole or not at all.
+
+Importing this and `convert_file` need the standard library and torch alone, so that they also run inside an environment under test.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import os
+import time
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from harness.checkpoints.durable import write_atomically, write_folder_atomically, write_text
+from harness.checkpoints.folders import WeightSet, is_weights, safetensors_name, weight_sets
+from harness.checkpoints.mapped import open_mapped, safetensors_header
+from harness.checkpoints.sharing import sharing
+from harness.checkpoints.stream import copy, safetensors_start, stream
+from harness.errors import WeighbridgeError
+
+
+@dataclass(frozen=True)
+class Converted:
+    """One safetensors file made of one torch file; sizes in bytes."""
+
+    path: Path
+    names: tuple[str, ...]
+    """The tensors it holds."""
+    bytes: int
+    """Size of its tensors, without the header."""
+    largest: int
+    """Size of the largest of them."""
+    ties: dict[str, str]
+    """Names it does not hold, since they are the tensor of another name: that name by each. Its metadata says so."""
+    parts: dict[str, str]
+    """Names it holds whole though they share memory with another one of the source: that name by each. Its metadata says that, too."""
+    dropped: tuple[str, ...]
+    """What the source held beside its `state_dict`, by name."""
+
+
+def convert_file(source: Path, destination: Path, discard: Callable[[], Collection[str]] = tuple) -> Converted:
+    """Make `destination` a safetensors file of the tensors of the torch file `source`, and return what was made.
+
+    Of names that are the same tensor one is kept, as the hub's converter chooses it, and the metadata maps each other to it; `discard`
+    returns names that are kept only if there is no other (it is asked only where memory is shared). Takes anonymous memory for one tensor
+    at most, and for none that is contiguous. The source is read with `weights_only=True` and not scanned.
+    Raises `WeighbridgeError` where it cannot be read or `destination` exists, which stays as it is.
+    """
+    refuse_existing(destination)
+    opened = open_mapped(source)
+    if opened.path.suffix != ".safetensors" and safetensors_header(source) is not None:
+        raise WeighbridgeError(f"{source}: is safetensors already, whatever its name says; give it one that ends in .safetensors")
+    shared = sharing(opened.tensors, discard)
+    kept = {name: tensor for name, tensor in opened.tensors.items() if name not in shared.same}
+    order = sorted(kept, key=lambda name: (-kept[name].itemsize, name))  # as the library does: what is large is aligned by coming first
+    header = safetensors_start(source, kept, order, shared.same | shared.parts)
+
+    def place(temporary: Path) -> None:
+        # A second name for the file rather than a rename: it fails where `destination` has come to exist meanwhile.
+        try:
+            os.link(temporary, destination)
+        except FileExistsError:
+            refuse_existing(destination)
+            raise
+        except OSError:  # a file system without second names
+            refuse_existing(destination)
+
+    write_atomically(destination, lambda temporary: stream(temporary, header, [kept[name] for name in order]), place)
+    sizes = [tensor.nbytes for tensor in kept.values()]
+    return Converted(destination, tuple(order), sum(sizes), max(sizes, default=0), shared.same, shared.parts, opened.dropped)
+
+
+def convert(source: Path, destination: Path | None, say: Callable[[str], None]) -> Path:
+    """Scan the torch file or folder `source`, make safetensors of it at `destination`, and return where that is.
+
+    The default destination is beside the source: of a file the hub's name for it (`model.safetensors` of `pytorch_model.bin`), of a folder
+    NAME-safetensors. `say` is given lines on what was made. Raises `WeighbridgeError` where there is nothing to convert, the scan is not
+    clean, the source is no checkpoint of tensors, or the destination exists.
+    """
+    if not source.exists():
+        raise WeighbridgeError(f"{source}: there is no such file or folder, so there is nothing to convert")
+    try:
+        return _convert_folder(source, destination, say) if source.is_dir() else _convert_one(source, destination, say)
+    except OSError as error:
+        raise WeighbridgeError(f"{source}: cannot be converted: {error}; nothing was left at the destination") from None
+
+
+def convert_weights(source: Path, into: Path, say: Callable[[str], None]) -> list[Path]:
+    """Scan the torch weights of the folder `source`, make safetensors of them under `into`, and return their files, indexes included.
+
+    They are named by their hub names at the same places. What is there as safetensors already is not made again.
+    Raises `WeighbridgeError` where there are no torch weights or the scan is not clean.
+    """
+    sets = [found for found in weight_sets(source) if found.torch]
+    if not sets:
+        raise WeighbridgeError(f"{source}: holds no torch weights that are not there as safetensors already; there is nothing to convert")
+    _scan([file for found in sets for file in found.files])
+    made: list[Path] = []
+    for found in sets:
+        folder = into / found.folder.relative_to(source)
+        folder.mkdir(parents=True, exist_ok=True)
+        files = [_convert_told(file, folder / safetensors_name(file.name), say) for file in found.files]
+        made += [converted.path for converted in files]
+        if found.index:
+            made.append(_write_index(found, folder, files))
+    return made
+
+
+def default_destination(source: Path) -> Path:
+    """Return where a converted checkpoint goes unless the person says otherwise."""
+    source = source.absolute()
+    return source.with_name(f"{source.name}-safetensors") if source.is_dir() else source.with_name(safetensors_name(source.name))
+
+
+def refuse_existing(path: Path) -> None:
+    """Raise `WeighbridgeError` where there is something at `path`."""
+    if path.exists() or path.is_symlink():
+        raise WeighbridgeError(f"{path}: exists already and is left as it is; name another destination or remove it")
+
+
+def _convert_one(source: Path, destination: Path | None, say: Callable[[str], None]) -> Path:
+    target = destination or default_destination(source)
+    if target.suffix != ".safetensors":
+        raise WeighbridgeError(f"{target}: a safetensors file ends in .safetensors; name the destination so")
+    if not target.parent.is_dir():
+        raise WeighbridgeError(f"{target}: its folder does not exist; make it or name another destination")
+    if source.suffix == ".safetensors":
+        raise WeighbridgeError(f"{source}: is safetensors by its name; there is nothing to convert")
+    refuse_existing(target)
+    _scan([source])
+    _convert_told(source, target, say)
+    return target
+
+
+def _convert_folder(source: Path, destination: Path | None, say: Callable[[str], None]) -> Path:
+    target = destination or default_destination(source)
+    refuse_existing(target)
+    if target.absolute().is_relative_to(source.absolute()):
+        raise WeighbridgeError(f"{target}: lies in the folder that is converted; name a destination outside of it")
+    if not target.absolute().parent.is_dir():
+        raise WeighbridgeError(f"{target}: its folder does not exist; make it or name another destination")
+
+    def fill(temporary: Path) -> None:
+        convert_weights(source, temporary, say)
+        _copy_rest(source, temporary, say)
+
+    write_folder_atomically(target, fill, lambda _: refuse_existing(target))
+    return target
+
+
+def _copy_rest(source: Path, into: Path, say: Callable[[str], None]) -> None:
+    """Copy what a loader needs beside the converted weights, and say of every other weights file that it was left out."""
+    converted = {file for found in weight_sets(source) if found.torch for file in (*found.files, *([found.index] if found.index else []))}
+    for file in sorted(source.rglob("*")):
+        relative = file.relative_to(source)
+        if file.is_dir() or file in converted or any(part.startswith(".") for part in relative.parts):
+            continue
+        if is_weights(file):
+            say(f"{relative}: left out, it is no part of the safetensors form")
+            continue
+        (into / relative).parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(into / relative, partial(copy, file))
+
+
+def _convert_told(source: Path, destination: Path, say: Callable[[str], None]) -> Converted:
+    began = time.perf_counter()
+    made = convert_file(source, destination, lambda: _tied_names(source.parent))
+    took = time.perf_counter() - began
+    say(f"{made.path.name}: {len(made.names)} tensors, {made.bytes / 1e6:,.1f} MB in {took:.1f} s, of {source.name}")
+    for name, kept in made.ties.items():
+        say(f"  {name} is {kept}, which is kept; the metadata says so")
+    for name, kept in made.parts.items():
+        say(f"  {name} shares memory with {kept}; both are kept whole, and the metadata says so")
+    if made.dropped:
+        say(f"  left out, since it lay beside the state_dict: {', '.join(made.dropped)}")
+    return made
+
+
+def _scan(files: Iterable[Path]) -> None:
+    """Raise `WeighbridgeError` for the first file that is not clean."""
+    from harness.checkpoints.scan import CLEAN, scan  # imported here: it brings picklescan
+
+    for finding in scan(files):
+        if finding.verdict != CLEAN:
+            raise WeighbridgeError(
+                f"{finding.path}: {finding.verdict} in a scan ({finding.found}); nothing of it was run, and nothing is converted"
+            )
+
+
+def _write_index(found: WeightSet, folder: Path, files: list[Converted]) -> Path:
+    assert found.index
+    path = folder / safetensors_name(found.index.name.removesuffix(".index.json"))
+    path = path.with_name(f"{path.name}.index.json")
+    index = {
+        "metadata": {"total_size": sum(file.bytes for file in files)},
+        "weight_map": {name: file.path.name for file in files for name in sorted(file.names)},
+    }
+    write_text(path, json.dumps(index, indent=2) + "\n")
+    return path
+
+
+def _tied_names(folder: Path) -> set[str]:
+    """Return the names a transformers model makes by tying, which it expects no file to hold; none where its class is not known here.
+
+    The hub's converter asks the class that `config.json` names. Here its source is read instead, since importing it takes seconds and
+    more memory than the conversion.
+    """
+    spec = importlib.util.find_spec("transformers")
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        kind, model = str(config["architectures"][0]), str(config["model_type"]).replace("-", "_")
+        assert spec and spec.origin and model.isidentifier()
+        source = Path(spec.origin).parent / "models" / model / f"modeling_{model}.py"
+        classes = [node for node in ast.parse(source.read_text(encoding="utf-8")).body if isinstance(node, ast.ClassDef)]
+        for line in next(node for node in classes if node.name == kind).body:
+            if isinstance(line, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "_tied_weights_keys" for t in line.targets):
+                return set(map(str, ast.literal_eval(line.value)))
+    except (OSError, ValueError, KeyError, IndexError, TypeError, SyntaxError, StopIteration, AssertionError):
+        return set()
+    return set()

@@ -1,0 +1,264 @@
+"""Checkpoint files opened without being read: each tensor lies in a mapping of its file, and its pages come when they are looked at.
+
+Needs the standard library and torch alone, since `convert_file` also runs inside an environment under test.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import mmap
+import re
+import struct
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.errors import WeighbridgeError
+
+Tensors = dict[str, torch.Tensor]
+
+SAFETENSORS_DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U64": "uint64",
+    "U32": "uint32",
+    "U16": "uint16",
+    "U8": "uint8",
+    "BOOL": "bool",
+    "C64": "complex64",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "F8_E8M0": "float8_e8m0fnu",
+}
+"""The names safetensors gives to torch's dtypes."""
+
+ZIP_MAGIC = b"PK\x03\x04"
+_MOST_HEADER_BYTES = 100_000_000  # safetensors itself takes no longer header
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """One opened checkpoint file: its tensors, each of them a view of the mapped file."""
+
+    path: Path
+    tensors: Tensors
+    recorded: dict[str, str] = field(default_factory=dict)
+    """Of safetensors, the names whose metadata says that they share the memory of another: the other by the name."""
+    dropped: tuple[str, ...] = ()
+    """What the file held beside its `state_dict`, by name."""
+
+
+def open_mapped(path: Path) -> Mapped:
+    """Return the tensors of a safetensors file or a torch file of either kind, told apart by content.
+
+    A pickle is read with `weights_only=True`. Raises `WeighbridgeError` where the file is neither, is broken, asks for more than that
+    allows, or holds something else than tensors.
+    """
+    if not path.is_file():
+        raise WeighbridgeError(f"{path}: there is no such file")
+    header = safetensors_header(path)
+    if header is not None:
+        return _safetensors(path, *header)
+    if path.suffix == ".safetensors":
+        raise WeighbridgeError(f"{path}: not a whole safetensors file; `weighbridge scan` says what it is")
+    try:
+        with path.open("rb") as file:
+            loaded = _zip(path) if file.read(4) == ZIP_MAGIC else _Legacy(path).load()
+    except WeighbridgeError:
+        raise
+    except Exception as error:  # a broken pickle can raise anything at all
+        raise WeighbridgeError(f"{path}: torch.load with weights_only=True refuses it: {_refusal(error)}; nothing of it was run") from None
+    tensors, dropped = _unwrapped(path, loaded)
+    return Mapped(path, {name: _plain(path, name, tensor) for name, tensor in tensors.items()}, dropped=dropped)
+
+
+def safetensors_header(path: Path) -> tuple[dict[str, Any], int] | None:
+    """Return (header, where the tensors' bytes begin) of a whole safetensors file; None for anything else, also one cut short."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        length = int.from_bytes(start, "little")
+        if len(start) < 8 or length < 2 or length > min(size - 8, _MOST_HEADER_BYTES):
+            return None
+        try:
+            header: dict[str, Any] = json.loads(file.read(length))
+            ends = sorted(tuple(entry["data_offsets"]) for name, entry in header.items() if name != "__metadata__")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return None
+    # Tensors lie end to end and fill the file: what is hidden between or behind them would be no safetensors.
+    reached = 0
+    for pair in ends:
+        if len(pair) != 2 or pair[0] != reached or not isinstance(pair[1], int) or pair[1] < reached:
+            return None
+        reached = pair[1]
+    return (header, 8 + length) if 8 + length + reached == size else None
+
+
+def bytes_of(tensor: torch.Tensor) -> memoryview:
+    """Return the bytes of a contiguous tensor where they lie; the tensor has to outlive them."""
+    if not tensor.nbytes:
+        return memoryview(b"")
+    return memoryview((ctypes.c_char * tensor.nbytes).from_address(tensor.data_ptr())).cast("B")
+
+
+def expect(address: int, size: int) -> None:
+    """Have the kernel begin to read these bytes of a mapping (`madvise(2)`, MADV_WILLNEED)."""
+    _advise(address, size, mmap.MADV_WILLNEED)
+
+
+def release(address: int, size: int) -> None:
+    """Give back the pages of a mapped file, which nobody has written to (`madvise(2)`, MADV_DONTNEED).
+
+    Only ever of a mapping: of other memory this would lose the content.
+    """
+    _advise(address, size, mmap.MADV_DONTNEED)
+
+
+def extent(tensor: torch.Tensor) -> int:
+    """Return the bytes of its storage that a tensor takes, from the storage's first to its own last."""
+    last = tensor.storage_offset() + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return (last + 1) * tensor.itemsize if tensor.numel() else 0
+
+
+def _advise(address: int, size: int, advice: int) -> None:
+    first = address - address % mmap.PAGESIZE
+    _libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(address + size - first), advice)
+
+
+def _safetensors(path: Path, header: dict[str, Any], start: int) -> Mapped:
+    metadata: dict[str, str] = header.pop("__metadata__", None) or {}
+    storage = torch.UntypedStorage.from_file(str(path), False, path.stat().st_size)
+    tensors: Tensors = {}
+    for name, entry in header.items():
+        dtype = getattr(torch, SAFETENSORS_DTYPES.get(entry["dtype"], ""), None)
+        if dtype is None:
+            raise WeighbridgeError(f"{path}: {name} is of dtype {entry['dtype']}, which is not known here")
+        begin, end = entry["data_offsets"]
+        shape = tuple(entry["shape"])
+        tensor = torch.empty(0, dtype=dtype)
+        if torch.Size(shape).numel() * dtype.itemsize != end - begin:
+            raise WeighbridgeError(f"{path}: {name} is of {end - begin} bytes, which do not make {entry['dtype']} {list(shape)}")
+        tensors[name] = tensor.set_(storage[start + begin : start + end]).reshape(shape) if end > begin else tensor.reshape(shape)
+    recorded = {name: kept for name, kept in metadata.items() if name != "format" and kept in tensors}
+    return Mapped(path, tensors, recorded)
+
+
+def _zip(path: Path) -> Any:
+    with zipfile.ZipFile(path) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise WeighbridgeError(f"{path}: its records are compressed, which torch.save never does; load it and save it again")
+        if any(entry.filename.endswith("/byteorder") and archive.read(entry) == b"big" for entry in archive.infolist()):
+            raise WeighbridgeError(f"{path}: was saved big-endian; load it and save it again on this machine")
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+
+
+class _Legacy:
+    """A file of torch before 1.6: four small pickles, the checkpoint's own, the list of storages, then each storage's bytes.
+
+    torch maps no such file. So the same unpickler that `weights_only=True` uses is given storages without memory, and every tensor is made
+    again over the mapping at the place where its storage lies (`_legacy_load` in torch/serialization.py).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stand_ins: dict[str, torch.storage.TypedStorage] = {}
+        self._made: dict[int, torch.UntypedStorage] = {}
+
+    def load(self) -> Any:
+        from torch import _weights_only_unpickler as safe
+
+        with self._path.open("rb") as file:
+            if safe.load(file, encoding="utf-8") != torch.serialization.MAGIC_NUMBER:
+                raise WeighbridgeError(f"{self._path}: neither safetensors nor a file of torch.save; `weighbridge scan` says what it is")
+            if safe.load(file, encoding="utf-8") != torch.serialization.PROTOCOL_VERSION:
+                raise WeighbridgeError(f"{self._path}: of a protocol that torch.load does not know")
+            safe.load(file, encoding="utf-8")  # the sizes of integers where it was saved, which torch does not look at either
+            unpickler = safe.Unpickler(file, encoding="utf-8")
+            unpickler.persistent_load = self._stand_in
+            loaded = unpickler.load()
+            places = self._places(file, safe.load(file, encoding="utf-8"))
+        whole = torch.UntypedStorage.from_file(str(self._path), False, self._path.stat().st_size)
+        for key, (start, size) in places.items():
+            self._made[self._stand_ins[key]._untyped_storage._cdata] = whole[start : start + size]
+        return self._over_mapping(loaded)
+
+    def _stand_in(self, saved: Any) -> torch.storage.TypedStorage:
+        _, kind, key, _, count, view = saved
+        if view is not None:
+            raise WeighbridgeError(f"{self._path}: holds views in the manner of torch before 0.4; load it and save it again")
+        if key not in self._stand_ins:
+            storage = torch.UntypedStorage(count * kind.dtype.itemsize, device="meta")
+            self._stand_ins[key] = torch.storage.TypedStorage(wrap_storage=storage, dtype=kind.dtype, _internal=True)
+        return self._stand_ins[key]
+
+    def _places(self, file: Any, keys: list[str]) -> dict[str, tuple[int, int]]:
+        """Return (first byte, size in bytes) of each storage in the file."""
+        places: dict[str, tuple[int, int]] = {}
+        at, end = file.tell(), self._path.stat().st_size
+        for key in keys:
+            file.seek(at)
+            (count,) = struct.unpack("<q", file.read(8))
+            size = count * self._stand_ins[key].dtype.itemsize
+            if count < 0 or at + 8 + size > end:
+                raise WeighbridgeError(f"{self._path}: cut short; storage {key} ends at byte {at + 8 + size:,} of {end:,}")
+            places[key] = (at + 8, size)
+            at += 8 + size
+        return places
+
+    def _over_mapping(self, loaded: Any) -> Any:
+        if isinstance(loaded, torch.Tensor) and loaded.layout == torch.strided:
+            real = self._made[loaded.untyped_storage()._cdata]
+            if extent(loaded) > real.nbytes():
+                raise WeighbridgeError(f"{self._path}: cut short; a tensor of {extent(loaded):,} bytes lies in {real.nbytes():,}")
+            empty = torch.empty(0, dtype=loaded.dtype)
+            return (
+                empty.set_(real, loaded.storage_offset(), loaded.size(), loaded.stride()) if loaded.numel() else empty.reshape(loaded.shape)
+            )
+        return {name: self._over_mapping(value) for name, value in loaded.items()} if isinstance(loaded, Mapping) else loaded
+
+
+def _unwrapped(path: Path, loaded: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return (entries by name, names of what lay beside them) of a state dict, or of the `state_dict` of a training checkpoint."""
+    dropped: tuple[str, ...] = ()
+    if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
+        dropped = tuple(str(name) for name in loaded if name != "state_dict")
+        loaded = loaded["state_dict"]
+    if not isinstance(loaded, Mapping):
+        raise WeighbridgeError(f"{path}: holds {type(loaded).__name__}; a checkpoint maps names to tensors")
+    for name, value in loaded.items():
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+            raise WeighbridgeError(f"{path}: {name!r} is {type(value).__name__} and no named tensor; save the tensors alone")
+    return dict(loaded), dropped
+
+
+def _plain(path: Path, name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor without its gradient's machinery; raise where it is more than dtype, shape and bytes in memory."""
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_conj() or tensor.is_neg():
+        raise WeighbridgeError(
+            f"{path}: {name} is a {tensor.device.type} tensor of another kind ({tensor.layout}); make it dense and save it"
+        )
+    if str(tensor.dtype).removeprefix("torch.") not in SAFETENSORS_DTYPES.values():
+        raise WeighbridgeError(f"{path}: {name} is of {tensor.dtype}, which safetensors cannot hold")
+    if tensor.numel() and extent(tensor) > tensor.untyped_storage().nbytes():
+        raise WeighbridgeError(f"{path}: cut short; {name} ends behind its storage")
+    return tensor.detach()
+
+
+def _refusal(error: Exception) -> str:
+    met = ", ".join(sorted(set(re.findall(r"GLOBAL ([\w.]+)", str(error)))))
+    said = (str(error).splitlines() or [""])[0]
+    return f"it asks for {met}, which is not allowed" if met else f"{type(error).__name__} {said}".strip()

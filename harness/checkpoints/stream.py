@@ -1,0 +1,86 @@
+"""Bytes on their way into a file, a bounded number of them at a time.
+
+Needs the standard library and torch alone, since `convert_file` also runs inside an environment under test.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import struct
+from pathlib import Path
+
+import torch
+
+from harness.checkpoints.mapped import SAFETENSORS_DTYPES, Tensors, bytes_of, expect, release
+from harness.errors import WeighbridgeError
+
+_PIECE_BYTES = 16 << 20
+_HEADER_ALIGNMENT = 8
+_CODES = {name: code for code, name in SAFETENSORS_DTYPES.items()}
+
+
+def copy(source: Path, destination: Path) -> None:
+    """Copy a file's content, whatever its size, without holding it."""
+    with source.open("rb") as taken, destination.open("wb") as given:
+        while os.sendfile(given.fileno(), taken.fileno(), None, _PIECE_BYTES):
+            pass
+
+
+def safetensors_start(source: Path, tensors: Tensors, order: list[str], recorded: dict[str, str]) -> bytes:
+    """Return what a safetensors file of these tensors begins with: the header's length, the header and its padding.
+
+    `recorded` goes to the metadata. Raises `WeighbridgeError`, naming `source`, for a name that safetensors keeps for itself.
+    """
+    entries: dict[str, object] = {"__metadata__": recorded | {"format": "pt"}}
+    if "__metadata__" in tensors or "format" in recorded:
+        raise WeighbridgeError(
+            f"{source}: names a tensor '__metadata__', or a tied one 'format', which safetensors keeps for itself; rename it"
+        )
+    at = 0
+    for name in order:
+        tensor = tensors[name]
+        code = _CODES[str(tensor.dtype).removeprefix("torch.")]
+        entries[name] = {"dtype": code, "shape": list(tensor.shape), "data_offsets": [at, at + tensor.nbytes]}
+        at += tensor.nbytes
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % _HEADER_ALIGNMENT)
+    return struct.pack("<Q", len(text)) + text
+
+
+def stream(path: Path, start: bytes, tensors: list[torch.Tensor]) -> None:
+    """Write a file of `start` and the bytes of `tensors`, giving back the pages of each as soon as it is written.
+
+    They have to lie in mapped files. One that is not contiguous is copied while it is written. Raises `WeighbridgeError` where another
+    process is writing the file.
+    """
+    fd = os.open(path, os.O_CREAT | os.O_WRONLY, 0o644)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise WeighbridgeError(f"{path}: another convert is writing it; wait for that one, or name another destination") from None
+        os.ftruncate(fd, 0)
+        _put(fd, memoryview(start))
+        for tensor in tensors:
+            _put_tensor(fd, tensor)
+    finally:
+        os.close(fd)
+
+
+def _put_tensor(fd: int, tensor: torch.Tensor) -> None:
+    lies = tensor.is_contiguous()
+    whole = tensor if lies else tensor.contiguous()
+    for at in range(0, whole.nbytes, _PIECE_BYTES):
+        size = min(_PIECE_BYTES, whole.nbytes - at)
+        if lies:
+            expect(whole.data_ptr() + at, min(2 * _PIECE_BYTES, whole.nbytes - at))
+        _put(fd, bytes_of(whole)[at : at + size])
+        if lies:
+            release(whole.data_ptr() + at, size)
+
+
+def _put(fd: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
