@@ -1,6 +1,7 @@
 """pytest's side of a run: options, one test per arm, progress, and the report at the end.
 
 A scenario is a test module with a function `plan(options)`, which returns its cells with their arms, and a test that asks for `arm`.
+Checks are a test module with a function `promises(options)`, which returns what is put to the test, and a test that asks for `promise`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from harness.options import FLAGS, Options, parse
 from harness.plan import cheapest_first
 from harness.records.run_directory import BENCHMARK, RunDirectory
 from harness.session import Run
+from harness.verdicts.promises import Promise
 
 _OPTIONS = pytest.StashKey[Options]()
 _RUN = pytest.StashKey[Run]()
@@ -53,6 +55,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "promise" in metafunc.fixturenames:
+        promises: Sequence[Promise] = metafunc.module.promises(metafunc.config.stash[_OPTIONS])
+        metafunc.parametrize("promise", [pytest.param(promise, id=promise.name, marks=pytest.mark.cpu) for promise in promises])
     if "arm" not in metafunc.fixturenames:
         return
     plan: dict[Cell, tuple[str, ...]] = metafunc.module.plan(metafunc.config.stash[_OPTIONS])
@@ -77,7 +82,7 @@ def _scenarios() -> list[ModuleType]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put the cells in the order they are taken in, whatever file they come from."""
+    """Put the cells in the order they are taken in, whatever file they come from, after the checks: cells share what time is left."""
     plan = _plan_of(items)
     place = {cell: number for number, cell in enumerate(cheapest_first(plan, config.stash[_OPTIONS]))}
     items.sort(key=lambda item: place[found[0]] if (found := _selected(item)) else -1)
@@ -95,14 +100,14 @@ def _mark(cell: Cell) -> pytest.MarkDecorator:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Open the run once it is known what was selected: the cells and arms left after `-m` and `-k` are its plan."""
-    plan = _plan_of(session.items)
-    if not plan or session.config.option.collectonly:
+    """Open the run once it is known what was selected: the cells, arms and promises left after `-m` and `-k` are its plan."""
+    plan, promises = _plan_of(session.items), [promise for promise in map(_promise_of, session.items) if promise]
+    if not (plan or promises) or session.config.option.collectonly:
         return
     config = session.config
     watcher = _Watcher(config)
     command = ["pytest", *config.invocation_params.args]
-    run = Run(config.stash[_OPTIONS], plan, [str(argument) for argument in command], watcher.say, watcher.tell)
+    run = Run(config.stash[_OPTIONS], plan, [str(argument) for argument in command], watcher.say, watcher.tell, promises)
     try:
         run.__enter__()
     except WeighbridgeError as error:
@@ -115,6 +120,19 @@ def _selected(item: pytest.Item) -> tuple[Cell, str] | None:
     callspec = getattr(item, "callspec", None)
     selected: tuple[Cell, str] | None = callspec.params.get("arm") if callspec else None
     return selected
+
+
+def _promise_of(item: pytest.Item) -> Promise | None:
+    """Return the promise that an item puts to the test, None for any other."""
+    callspec = getattr(item, "callspec", None)
+    promise: Promise | None = callspec.params.get("promise") if callspec else None
+    return promise
+
+
+@pytest.fixture(scope="session")
+def run(request: pytest.FixtureRequest) -> Run:
+    """The run that was opened for what was selected."""
+    return request.config.stash[_RUN]
 
 
 @pytest.fixture(scope="session")
@@ -155,11 +173,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if run is None:
         return
     from harness.report.page import write_run_report
+    from harness.report.promises import promises_lines
     from harness.report.terminal import run_summary
 
     page = write_run_report(run.directory)
     terminalreporter.section("what was weighed")
     terminalreporter.write_line(run_summary(run.manifest, run.directory.samples()))
+    for line in promises_lines(run.directory.checks()):
+        terminalreporter.write_line(line)
     terminalreporter.write_line(f"\nreport: {page}")
 
 

@@ -8,6 +8,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from harness.checking import Checking
 from harness.checkpoints.place import default_store
 from harness.checkpoints.store import Checkpoint, Store
 from harness.loaders import all_formats
@@ -17,16 +18,19 @@ from harness.machine.page_cache import capability
 from harness.machine.read_ahead import read_ahead, restore_left_over, setting_refused
 from harness.measure.cell import Cell
 from harness.measure.experiment import Limits, order_of_block, run_blocks, spent
+from harness.measure.promise_client import CannotBeCheckedError
 from harness.measure.sample import Sample
 from harness.measure.taking import Place, room, take_sample
 from harness.options import PROFILES, Options
 from harness.plan import Plan, block_cost, loader_of, size_of
+from harness.records.checks import Check
 from harness.records.manifest import new_manifest, now, refuse_other_conditions
 from harness.records.run_directory import RunDirectory
 from harness.supply import CannotBeWeighedError, Supply
 from harness.verdicts.ceilings import is_ceiling
 from harness.verdicts.cells import by_cell, precise, summarise
 from harness.verdicts.host_cache import host_cache
+from harness.verdicts.promises import Promise
 
 _NOBODY = {"status": "refused", "reason": "every loader is left out"}
 _CUT = {"status": "cut", "reason": "the time of the run was spent before it began"}
@@ -46,10 +50,16 @@ class Run:
     """A run in progress, as a context manager: nothing is written before it is entered, and one runs at a time on a machine."""
 
     def __init__(
-        self, options: Options, plan: Plan, command: Sequence[str], say: Callable[[str], None], tell: Callable[[Sequence[Sample]], None]
+        self,
+        options: Options,
+        plan: Plan,
+        command: Sequence[str],
+        say: Callable[[str], None],
+        tell: Callable[[Sequence[Sample]], None],
+        promises: Sequence[Promise] = (),
     ) -> None:
         """`say` is told what goes on, for a person who watches; `tell` is given the samples of each cell when it is done."""
-        self._options, self._plan, self._command = options, plan, command
+        self._options, self._plan, self._command, self._promises = options, plan, command, promises
         self._say, self._tell = say, tell
         self._profile = PROFILES[options.profile]
         self._start = time.monotonic()
@@ -76,6 +86,8 @@ class Run:
             self._folder = store.folder
             self._supply = Supply(store, options, self._plan, self._say)
             self._stack.callback(self._supply.close)
+            self._checking = Checking(store, self.directory, self._say)
+            self._stack.callback(self._checking.close)
             self._taken = by_cell(self.directory.samples())
             self._save()
         except BaseException:
@@ -85,7 +97,8 @@ class Run:
 
     def __exit__(self, *_: object) -> None:
         samples = self.directory.samples()
-        self.manifest["finished_at"] = now() if all(cell in self._weighed for cell in self._plan) else None
+        whole = all(cell in self._weighed for cell in self._plan) and self._checking.done(self._promises)
+        self.manifest["finished_at"] = now() if whole else None
         self.manifest["host_cache"] = asdict(host_cache(samples))
         self.manifest["ceilings"] = {
             cell.name: {arm.loader: arm.rate for arm in summarise(taken) if is_ceiling(arm.loader)}
@@ -101,6 +114,21 @@ class Run:
             if self._weighed[cell].samples:
                 self._tell(self._weighed[cell].samples)
         return self._weighed[cell]
+
+    def check(self, promise: Promise) -> Check:
+        """Return what came of a promise, put to the test once in a run, however often that is resumed.
+
+        Raises `CannotBeCheckedError` where it could not be: then the manifest says why, and the run is not finished.
+        """
+        without = self.manifest.setdefault("not_checked", {})
+        try:
+            check = self._checking.check(promise)
+        except CannotBeCheckedError as error:
+            without[promise.name] = str(error)
+            self._save()
+            raise
+        without.pop(promise.name, None)
+        return check
 
     def _measure(self, cell: Cell) -> Weighed:
         taken = self._taken.get(cell, [])

@@ -5,17 +5,19 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.errors import WeighbridgeError
 from harness.measure.sample import SCHEMA, Sample
+from harness.records.checks import CHECKS, Check
 
 MANIFEST, SAMPLES, BENCHMARK = "manifest.json", "samples.jsonl", "benchmark.json"
 
 Manifest = dict[str, Any]
+_Line = TypeVar("_Line", Sample, Check)
 
 
 class RunDirectory:
@@ -70,30 +72,41 @@ class RunDirectory:
 
     def append(self, sample: Sample) -> None:
         """Add a sample as one line, handed to the kernel in one write before this returns: a killed run keeps it."""
-        fd = os.open(self.path / SAMPLES, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            os.write(fd, json.dumps(sample.as_json()).encode() + b"\n")
-        finally:
-            os.close(fd)
+        self._append(SAMPLES, sample.as_json())
+
+    def append_check(self, check: Check) -> None:
+        """Add a check as one line of its own file, as safely as a sample."""
+        self._append(CHECKS, check.as_json())
 
     def samples(self) -> list[Sample]:
         """Return every whole sample in the order taken; a last line without its end is one that was being written, and is left out.
 
         Raises `WeighbridgeError` for any other line that cannot be read.
         """
-        return list(self._read())
+        return list(self._read(SAMPLES, Sample.from_json, "a sample"))
+
+    def checks(self) -> list[Check]:
+        """Return every whole check in the order carried out, none where the run has none; as careful as `samples`."""
+        return list(self._read(CHECKS, Check.from_json, "a check"))
 
     def drop_unfinished_line(self) -> None:
         """Cut off a last line that has no end, so that what is appended next stands on a line of its own."""
-        path = self.path / SAMPLES
-        if path.exists():
-            content = path.read_bytes()
-            whole = content.rfind(b"\n") + 1
-            if whole != len(content):
-                os.truncate(path, whole)
+        for path in (self.path / SAMPLES, self.path / CHECKS):
+            if path.exists():
+                content = path.read_bytes()
+                whole = content.rfind(b"\n") + 1
+                if whole != len(content):
+                    os.truncate(path, whole)
 
-    def _read(self) -> Iterator[Sample]:
-        path = self.path / SAMPLES
+    def _append(self, name: str, line: dict[str, Any]) -> None:
+        fd = os.open(self.path / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(fd, json.dumps(line).encode() + b"\n")
+        finally:
+            os.close(fd)
+
+    def _read(self, name: str, parse: Callable[[dict[str, Any]], _Line], what: str) -> Iterator[_Line]:
+        path = self.path / name
         if not path.exists():
             return
         with path.open("rb") as lines:
@@ -101,6 +114,6 @@ class RunDirectory:
                 if not line.endswith(b"\n"):
                     return
                 try:
-                    yield Sample.from_json(json.loads(line))
+                    yield parse(json.loads(line))
                 except (ValueError, TypeError) as error:
-                    raise WeighbridgeError(f"{path}, line {number}: not a sample ({error})") from None
+                    raise WeighbridgeError(f"{path}, line {number}: not {what} ({error})") from None

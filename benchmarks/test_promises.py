@@ -1,0 +1,25 @@
+"""Promises: what the page says of formats, single files and revisions, each put to the test and recorded; a broken one is an outcome."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.measure.promise_client import CannotBeCheckedError
+from harness.options import Options
+from harness.session import Run
+from harness.verdicts.promises import NOT_TESTED, PROMISES, Promise
+
+
+def promises(options: Options) -> tuple[Promise, ...]:
+    """Return what is put to the test: everything, or nothing where a person names what is to be weighed."""
+    named = (options.models, options.checkpoints, options.loaders)
+    return () if any(named) else PROMISES
+
+
+def test_promises(promise: Promise, run: Run) -> None:
+    try:
+        check = run.check(promise)
+    except CannotBeCheckedError as error:
+        pytest.fail(str(error), pytrace=False)
+    if check.outcome == NOT_TESTED:
+        pytest.skip(check.happened)
