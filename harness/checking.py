@@ -96,9 +96,7 @@ class Checking:
     def _asker(self, package: bool, found: Repositories) -> Asker:
         if package not in self._askers:
             packages = None if package else packages_without(self._folder / "packages", "safetensors")
-            asker = Asker(found.home, packages)
-            self._stack.enter_context(asker)
-            self._askers[package] = asker
+            self._askers[package] = self._stack.enter_context(Asker(found.home, packages))
         return self._askers[package]
 
 

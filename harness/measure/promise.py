@@ -33,7 +33,8 @@ _CLASSES = {
     "text-encoder": ("transformers", "CLIPTextModel"),
 }
 _COMPONENTS = ("unet", "text_encoder", "vae")
-_LIBRARIES = ("torch", "transformers", "diffusers")
+_OF_TORCH = ("torch", "torch._dynamo")  # the second is most of what importing diffusers takes
+_LIBRARIES = (*_OF_TORCH, "transformers", "diffusers")
 _MESSAGE_LINES, _MESSAGE_LENGTH = 4, 500
 
 
@@ -51,7 +52,7 @@ def main() -> None:
 def prepare(_: Answer) -> Answer:
     """Import what the checks use, as far as that goes; return whether safetensors can be imported here."""
     safetensors = importlib.util.find_spec("safetensors") is not None
-    for library in _LIBRARIES if safetensors else ("torch",):  # what fails halfway leaves half of itself behind for the children
+    for library in _LIBRARIES if safetensors else _OF_TORCH:  # what fails halfway would leave half of itself behind for the children
         with suppress(Exception):  # a child then meets the same, and tells it
             importlib.import_module(library)
     if safetensors:

@@ -30,6 +30,10 @@ class Asker(Server):
         super().__init__({}, ())
         self._home, self._packages = home, packages
 
+    def __enter__(self) -> Asker:
+        super().__enter__()
+        return self
+
     def ask(self, request: Answer, timeout_s: float) -> Answer:
         """Return what a child found; raises `CannotBeCheckedError` where it hung, died or could not be started."""
         answer = self._ask({"do": "attempt", "timeout_s": timeout_s} | request, timeout_s + GRACE_S)
@@ -53,6 +57,7 @@ class Asker(Server):
             self._stop()
             raise CannotBeCheckedError("the process that was to ask could not be started; its own message stands above")
         if self._packages and answer["safetensors"]:
+            self._stop()
             raise CannotBeCheckedError("safetensors can be imported although it was left out of the packages")
         return answer
 
