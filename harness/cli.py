@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import __version__
+from harness import __version__, commands
 from harness.errors import USAGE_EXIT, WeighbridgeError, unknown_name
 
 _REFERENCE = Path("results/reference")
@@ -22,7 +22,7 @@ class _Command:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status: 0, or 2 for something that cannot be done as asked."""
+    """Run the command and return its exit status: 0, 1 where what was looked at is not as it should be, or 2 for what cannot be done as asked."""
     parser = argparse.ArgumentParser(prog="weighbridge", description="How model checkpoints load, measured and proved.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -129,6 +129,21 @@ _COMMANDS = {
     ),
     "ceilings": _Command(
         "hold the cold ceilings against fio on the same file; exit 1 where they fall short", _ceilings_arguments, _ceilings
+    ),
+    "convert": _Command(
+        "make safetensors of a torch checkpoint, scanned first: a file, a sharded folder or a whole pipeline",
+        commands.convert_arguments,
+        commands.convert,
+    ),
+    "verify": _Command(
+        "hold two checkpoints against each other, tensor by tensor, whatever their formats; exit 1 where they differ",
+        commands.verify_arguments,
+        commands.verify,
+    ),
+    "scan": _Command(
+        "say what unpickling files would run, without running it; exit 1 for something found, 2 where it could not be told",
+        commands.scan_arguments,
+        commands.scan,
     ),
     "report": _Command("make the page, tables and figures of runs from what they recorded", _report_arguments, _report),
 }

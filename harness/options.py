@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from harness.checkpoints.hub import repository_name, resolve
 from harness.checkpoints.layouts import LAYOUTS
 from harness.checkpoints.parts import PARTS
 from harness.errors import WeighbridgeError, unknown_name
@@ -91,7 +92,7 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--model": {
         "action": "append",
         "metavar": "PATH",
-        "help": "weigh this checkpoint of yours: a weights file or a folder; repeatable; it is only read",
+        "help": "weigh this checkpoint of yours: a weights file, a folder or a hub id (ORG/NAME@REVISION); repeatable; it is only read",
     },
     "--checkpoints": {"metavar": "A,B", "help": f"only these of {', '.join(LAYOUTS)}"},
     "--loaders": {"metavar": "A,B", "help": "only these loaders (the ceiling is always measured)"},
@@ -125,10 +126,7 @@ def parse(given: dict[str, Any], recorded: dict[str, Any] | None = None) -> Opti
     profile = given.get("profile") or "default"
     if profile not in PROFILES:
         raise unknown_name("profile", profile, PROFILES)
-    models = tuple(Path(path) for path in given.get("model") or ())
-    for path in models:
-        if not path.exists():
-            raise WeighbridgeError(f"--model {path}: there is no such file or folder")
+    models = tuple(_model(text) for text in given.get("model") or ())
     chosen = _names("checkpoint", given.get("checkpoints"), tuple(LAYOUTS))
     return Options(
         profile=profile,
@@ -156,13 +154,20 @@ def flat(checkpoints: Iterable[str]) -> tuple[str, ...]:
 def model_name(path: Path, taken: Container[str] = ()) -> str:
     """Return a name for a person's checkpoint: its file's or folder's, or the next folder's up where that is what everyone's is called.
 
-    Never one of `taken`.
+    Of a snapshot in the hub's cache, its repository's with the start of its commit. Never one of `taken`.
     """
     resolved = path.resolve()
     candidates = [resolved.name if path.is_dir() else resolved.stem, *(parent.name for parent in resolved.parents)]
-    chosen = next((name for name in candidates if name and name not in _PLAIN_NAMES), "model")
+    chosen = repository_name(path) or next((name for name in candidates if name and name not in _PLAIN_NAMES), "model")
     name = re.sub(r"[^a-z0-9._]+", "-", chosen.lower()).strip("-.") or "model"
     return f"my-{name}" if name in taken else name
+
+
+def _model(text: str) -> Path:
+    try:
+        return resolve(text)
+    except WeighbridgeError as error:
+        raise WeighbridgeError(f"--model {error}") from None
 
 
 def _names(kind: str, text: str | None, known: Sequence[str]) -> tuple[str, ...] | None:

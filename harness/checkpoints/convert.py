@@ -56,7 +56,9 @@ def convert_file(source: Path, destination: Path, discard: Callable[[], Collecti
         raise WeighbridgeError(f"{source}: is safetensors already, whatever its name says; give it one that ends in .safetensors")
     shared = sharing(opened.tensors, discard)
     kept = {name: tensor for name, tensor in opened.tensors.items() if name not in shared.same}
-    order = sorted(kept, key=lambda name: (-kept[name].itemsize, name))  # as the library does: what is large is aligned by coming first
+    order = sorted(
+        kept, key=lambda name: (-kept[name].itemsize, kept[name].data_ptr())
+    )  # as the library does: what is large is aligned by coming first
     header = safetensors_start(source, kept, order, shared.same | shared.parts)
 
     def place(temporary: Path) -> None:

@@ -115,28 +115,19 @@ def bytes_of(tensor: torch.Tensor) -> memoryview:
     return memoryview((ctypes.c_char * tensor.nbytes).from_address(tensor.data_ptr())).cast("B")
 
 
-def expect(address: int, size: int) -> None:
-    """Have the kernel begin to read these bytes of a mapping (`madvise(2)`, MADV_WILLNEED)."""
-    _advise(address, size, mmap.MADV_WILLNEED)
-
-
 def release(address: int, size: int) -> None:
     """Give back the pages of a mapped file, which nobody has written to (`madvise(2)`, MADV_DONTNEED).
 
     Only ever of a mapping: of other memory this would lose the content.
     """
-    _advise(address, size, mmap.MADV_DONTNEED)
+    first = address - address % mmap.PAGESIZE
+    _libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(address + size - first), mmap.MADV_DONTNEED)
 
 
 def extent(tensor: torch.Tensor) -> int:
     """Return the bytes of its storage that a tensor takes, from the storage's first to its own last."""
     last = tensor.storage_offset() + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     return (last + 1) * tensor.itemsize if tensor.numel() else 0
-
-
-def _advise(address: int, size: int, advice: int) -> None:
-    first = address - address % mmap.PAGESIZE
-    _libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(address + size - first), advice)
 
 
 def _safetensors(path: Path, header: dict[str, Any], start: int) -> Mapped:

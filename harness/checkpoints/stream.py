@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from harness.checkpoints.mapped import SAFETENSORS_DTYPES, Tensors, bytes_of, expect, release
+from harness.checkpoints.mapped import SAFETENSORS_DTYPES, Tensors, bytes_of, release
 from harness.errors import WeighbridgeError
 
 _PIECE_BYTES = 16 << 20
@@ -74,8 +74,6 @@ def _put_tensor(fd: int, tensor: torch.Tensor) -> None:
     whole = tensor if lies else tensor.contiguous()
     for at in range(0, whole.nbytes, _PIECE_BYTES):
         size = min(_PIECE_BYTES, whole.nbytes - at)
-        if lies:
-            expect(whole.data_ptr() + at, min(2 * _PIECE_BYTES, whole.nbytes - at))
         _put(fd, bytes_of(whole)[at : at + size])
         if lies:
             release(whole.data_ptr() + at, size)

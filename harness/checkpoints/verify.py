@@ -1,0 +1,188 @@
+"""Two checkpoints held against each other, whatever their formats: names, dtypes, shapes, bytes, and which names are one tensor."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from harness.checkpoints.folders import WeightSet, weight_sets
+from harness.checkpoints.mapped import Tensors, open_mapped, release
+from harness.checkpoints.sharing import sharing
+from harness.errors import WeighbridgeError
+
+_PIECE_BYTES = 16 << 20
+_libc = ctypes.CDLL(None)
+_libc.memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+
+
+@dataclass
+class _Side:
+    """One of the two checkpoints: every name it gives, those included that only its metadata knows."""
+
+    called: str
+    tensors: Tensors = field(default_factory=dict)
+    same: dict[str, str] = field(default_factory=dict)
+    """Names that are the same tensor as another: the other by each."""
+    parts: dict[str, str] = field(default_factory=dict)
+    """Names that overlap another: the other by each."""
+
+    def add(self, file: Path, where: str) -> None:
+        """Take in one file; a name that another one holds as well is an error."""
+        opened = open_mapped(file)
+        for name in opened.tensors:
+            if name in self.tensors:
+                raise WeighbridgeError(
+                    f"{where}: {name} is held by more than one file, {file.name} among them; which one is meant is unknown"
+                )
+        shared = sharing(opened.tensors)
+        self.tensors |= opened.tensors
+        self.same |= shared.same | {name: kept for name, kept in opened.recorded.items() if name not in opened.tensors}
+        self.parts |= shared.parts | {name: kept for name, kept in opened.recorded.items() if name in opened.tensors}
+
+    def names(self) -> set[str]:
+        """Return every name, those that only the metadata knows included."""
+        return {*self.tensors, *self.same}
+
+    def one(self, name: str) -> str:
+        """Return the name that stands for the tensor of this name."""
+        return self.same.get(name, name)
+
+    def group(self, name: str) -> frozenset[str]:
+        """Return all the names of the tensor of this name."""
+        one = self.one(name)
+        return frozenset({one, *(other for other, kept in self.same.items() if kept == one)})
+
+    def overlap(self, name: str) -> frozenset[str]:
+        """Return all the names whose memory overlaps that of the tensor of this name, or is recorded to."""
+        centre = self.one(self.parts.get(name, name))
+        return frozenset({centre, *(other for other, kept in self.parts.items() if self.one(kept) == centre)})
+
+
+def differences(a: Path, b: Path) -> list[str]:
+    """Return every difference between two checkpoints in a line each, none where they are the same.
+
+    Either is a weights file or a folder of any number of components, each of them one file or shards; of weights that are there as
+    safetensors and as torch files the safetensors are taken. Bytes are compared, so that a NaN is itself, a bounded number of them at a
+    time. Raises `WeighbridgeError` where either cannot be read as a checkpoint; nothing of it is run.
+    """
+    ours, theirs = _components(a), _components(b)
+    if a.is_file() or b.is_file():
+        if len(ours) != 1 or len(theirs) != 1:
+            several = a if len(ours) != 1 else b
+            raise WeighbridgeError(
+                f"{several}: holds several sets of weights, which no one file can be the same as; name the one that is meant"
+            )
+        (first,), (second,) = ours.values(), theirs.values()
+        return _compare(_side(a, first), _side(b, second), "")
+    found = [f"{name}: {a} has these weights, {b} has not" for name in ours if name not in theirs]
+    found += [f"{name}: {b} has these weights, {a} has not" for name in theirs if name not in ours]
+    several_sets = len({*ours, *theirs}) > 1
+    for name in ours:
+        if name in theirs:
+            found += _compare(_side(a, ours[name]), _side(b, theirs[name]), f"{name}: " if several_sets else "")
+    return found
+
+
+def _components(path: Path) -> dict[str, WeightSet]:
+    """Return the sets of weights by their place under `path` and their safetensors name."""
+    if path.is_file():
+        return {"": WeightSet(path.parent, path.name, (path,), None, torch=path.suffix != ".safetensors")}
+    if not path.is_dir():
+        raise WeighbridgeError(f"{path}: there is no such file or folder")
+    sets = {str((found.folder / found.name).relative_to(path)): found for found in weight_sets(path)}
+    if not sets:
+        raise WeighbridgeError(f"{path}: the folder holds no weights, neither safetensors nor files of torch; name the weights file itself")
+    return sets
+
+
+def _side(called: Path, weights: WeightSet) -> _Side:
+    side = _Side(str(called))
+    for file in weights.files:
+        side.add(file, str(called))
+    return side
+
+
+def _compare(a: _Side, b: _Side, prefix: str) -> list[str]:
+    found = [f"{name}: only in {a.called}" for name in sorted(a.names() - b.names())]
+    found += [f"{name}: only in {b.called}" for name in sorted(b.names() - a.names())]
+    seen: dict[tuple[str, str], str | None] = {}
+    for name in sorted(a.names() & b.names()):
+        pair = (a.one(name), b.one(name))
+        if pair not in seen:  # what is one tensor on both sides is looked at once
+            seen[pair] = _difference(a.tensors[pair[0]], b.tensors[pair[1]])
+        if said := seen[pair]:
+            found.append(f"{name}: {said}")
+    return [prefix + line for line in found + _broken_ties(a, b)]
+
+
+def _broken_ties(a: _Side, b: _Side) -> list[str]:
+    found: list[str] = []
+    both = a.names() & b.names()
+    for name in sorted(both):
+        one, other = a.group(name) & both, b.group(name) & both
+        if one != other:
+            found.append(f"{name}: in {a.called} {_tied(name, one)}, in {b.called} {_tied(name, other)}")
+        if name in {*a.parts, *b.parts} and a.overlap(name) & both != b.overlap(name) & both and one == other:
+            found.append(
+                f"{name}: in {a.called} it {_overlaps(name, a)}, in {b.called} it {_overlaps(name, b)}",
+            )
+    return found
+
+
+def _tied(name: str, group: frozenset[str]) -> str:
+    others = ", ".join(sorted(group - {name}))
+    return f"it is one tensor with {others}" if others else "it is tied to none"
+
+
+def _overlaps(name: str, side: _Side) -> str:
+    others = ", ".join(sorted(side.overlap(name) - {name}))
+    return f"shares memory with {others}" if others else "shares memory with none"
+
+
+def _difference(a: torch.Tensor, b: torch.Tensor) -> str | None:
+    """Return what sets two tensors apart, or None."""
+    said = []
+    if a.dtype != b.dtype:
+        said.append(f"dtype {_plain(a)} and {_plain(b)}")
+    if a.shape != b.shape:
+        said.append(f"shape {list(a.shape)} and {list(b.shape)}")
+    if said:
+        return "; ".join(said)
+    count, first, at = 0, None, 0
+    for ours, theirs in zip(_pieces(a), _pieces(b), strict=True):
+        if _libc.memcmp(ours.data_ptr(), theirs.data_ptr(), ours.nbytes):
+            differing = (ours.view(-1, a.itemsize) != theirs.view(-1, a.itemsize)).any(dim=1)
+            count += int(differing.sum())
+            first = at + int(differing.int().argmax()) if first is None else first
+        at += ours.nbytes // a.itemsize
+    return f"{count:,} of {a.numel():,} elements differ in their bytes, the first of them number {first:,}" if count else None
+
+
+def _plain(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _pieces(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yield the bytes of a mapped tensor in order, a piece at a time as a flat tensor of uint8; the pages of each are given back after it.
+
+    Pieces of one shape are cut at the same places, whatever the strides.
+    """
+    if not tensor.numel():
+        return
+    rows = tensor.reshape(1) if tensor.dim() == 0 else tensor
+    if rows.nbytes > _PIECE_BYTES and rows.dim() > 1 and rows[0].nbytes > _PIECE_BYTES:
+        for row in rows:
+            yield from _pieces(row)
+        return
+    step = max(1, _PIECE_BYTES // max(1, rows[0].nbytes))
+    for start in range(0, len(rows), step):
+        part = rows[start : start + step]
+        lies = part.is_contiguous()
+        flat = part.reshape(-1) if lies else part.contiguous().reshape(-1)
+        yield flat.view(torch.uint8)
+        if lies:
+            release(flat.data_ptr(), flat.nbytes)
