@@ -14,6 +14,7 @@ from harness.measure.client import GRACE_S, LOCAL_ONLY, PREPARE_TIMEOUT_S, ROOT,
 _SITES = ("site-packages", "dist-packages")
 _STEERING = ("HF_", "HUGGINGFACE_", "TRANSFORMERS_", "DIFFUSERS_", "SAFETENSORS_")
 """How the variables begin with which a person steers these libraries: a check must not depend on them."""
+_SAME_ORDER = {"PYTHONHASHSEED": "0"}  # diffusers goes through components in the order of a set, so which is missed first would be chance
 
 
 class CannotBeCheckedError(WeighbridgeError):
@@ -49,7 +50,10 @@ class Asker(Server):
             [self._python, *isolated, "-m", "harness.measure.promise", str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=inherited | LOCAL_ONLY | {"HF_HOME": str(self._home), "PYTHONPATH": os.pathsep.join(map(str, [ROOT, *paths]))},
+            env=inherited
+            | LOCAL_ONLY
+            | _SAME_ORDER
+            | {"HF_HOME": str(self._home), "PYTHONPATH": os.pathsep.join(map(str, [ROOT, *paths]))},
             start_new_session=True,
         )
         answer = self._exchange({"do": "prepare"}, PREPARE_TIMEOUT_S)
