@@ -192,8 +192,9 @@ class _Legacy:
         if view is not None:
             raise WeighbridgeError(f"{self._path}: holds views in the manner of torch before 0.4; load it and save it again")
         if key not in self._stand_ins:
-            storage = torch.UntypedStorage(count * kind.dtype.itemsize, device="meta")
-            self._stand_ins[key] = torch.storage.TypedStorage(wrap_storage=storage, dtype=kind.dtype, _internal=True)
+            dtype = getattr(kind, "dtype", torch.uint8)  # storages of the newer dtypes have none and are counted in bytes
+            storage = torch.UntypedStorage(count * dtype.itemsize, device="meta")
+            self._stand_ins[key] = torch.storage.TypedStorage(wrap_storage=storage, dtype=dtype, _internal=True)
         return self._stand_ins[key]
 
     def _places(self, file: Any, keys: list[str]) -> dict[str, tuple[int, int]]:
@@ -239,9 +240,7 @@ def _unwrapped(path: Path, loaded: Any) -> tuple[dict[str, Any], tuple[str, ...]
 def _plain(path: Path, name: str, tensor: torch.Tensor) -> torch.Tensor:
     """Return a tensor without its gradient's machinery; raise where it is more than dtype, shape and bytes in memory."""
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_conj() or tensor.is_neg():
-        raise WeighbridgeError(
-            f"{path}: {name} is a {tensor.device.type} tensor of another kind ({tensor.layout}); make it dense and save it"
-        )
+        raise WeighbridgeError(f"{path}: {name} is no dense tensor of the CPU ({tensor.layout}); make it one and save it again")
     if str(tensor.dtype).removeprefix("torch.") not in SAFETENSORS_DTYPES.values():
         raise WeighbridgeError(f"{path}: {name} is of {tensor.dtype}, which safetensors cannot hold")
     if tensor.numel() and extent(tensor) > tensor.untyped_storage().nbytes():
