@@ -39,7 +39,7 @@ def resolve(text: str) -> Path:
 def hub_id(text: str) -> tuple[str | None, str | None]:
     """Return (repository, revision or None) of a hub id; (None, None) where `text` is none, also where it ends like a weights file."""
     matched = _ID.fullmatch(text)
-    if matched is None or matched[1].endswith(_FILE_SUFFIXES):
+    if matched is None or matched[1].endswith(_FILE_SUFFIXES) or ".." in text:
         return None, None
     return matched[1], matched[2]
 
@@ -186,6 +186,7 @@ def _put_reference(home: Path, commit: str) -> str:
 def _hub() -> Any:
     try:
         import huggingface_hub
+        import huggingface_hub.constants
         import huggingface_hub.errors
     except ModuleNotFoundError:
         raise WeighbridgeError("a hub id needs huggingface_hub, which is not installed (the extra pipelines has it)") from None
