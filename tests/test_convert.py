@@ -164,6 +164,21 @@ def test_a_converted_file_has_the_hubs_name(name: str, hubs: str) -> None:
     assert safetensors_name(name) == hubs
 
 
+_BARE = """
+import sys
+from pathlib import Path
+sys.modules.update(dict.fromkeys(("safetensors", "picklescan", "huggingface_hub", "transformers", "matplotlib", "pandas")))
+from harness.checkpoints.convert import convert_file
+print(convert_file(Path(sys.argv[1]), Path(sys.argv[2])).bytes)
+"""
+
+
+def test_a_file_is_converted_where_there_is_nothing_but_torch(tmp_path: Path) -> None:
+    source = _save({"a": torch.ones(3)}, tmp_path / "x.bin")
+    with python(_BARE, source, tmp_path / "x.safetensors") as process:
+        assert hear(process) == "12"
+
+
 # Convert: folders
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,27 @@ def test_an_id_is_taken_by_every_command_and_by_model(cache: Path, tmp_path: Pat
     assert main(["verify", _REPO, str(tmp_path / "made")]) == 0
     assert not (tmp_path / "made/config.json").is_symlink()
     assert "name a DESTINATION, or --pull-request" in _error(["convert", _REPO], capsys)
+
+
+def test_a_pull_request_that_is_here_is_not_asked_of_the_hub_which_may_have_another_of_its_number(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = _in_cache(cache, _plain(tmp_path / "plain"), revision="refs/pr/1")
+    ask = huggingface_hub.snapshot_download
+
+    def offline_only(*asked: Any, local_files_only: bool = False, **how: Any) -> str:
+        assert local_files_only, "the hub was asked"
+        return str(ask(*asked, local_files_only=True, **how))
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline_only)
+    assert hub.resolve(f"{_REPO}@refs/pr/1") == home / "snapshots" / _COMMIT
+
+
+def test_without_the_hubs_client_an_id_is_told_which_extra_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(WeighbridgeError, match=r"huggingface_hub, which is not installed \(the extra pipelines has it\)"):
+        hub.resolve(_REPO)
+    assert hub.resolve(str(Path.cwd())) == Path.cwd(), "a path needs none"
 
 
 # Pull requests
