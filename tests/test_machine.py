@@ -172,8 +172,8 @@ def test_cachestat_and_mincore_count_the_same_pages(disk: Path, state: str, cach
 def test_mincore_is_asked_where_the_kernel_has_no_cachestat(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = _synced(disk / "weights")
     monkeypatch.setattr(page_cache, "_by_cachestat", lambda fd: None)
-    assert page_cache.evict([path]) == Residency(PAGES, 0, None, "mincore")
-    assert page_cache.warm([path]) == Residency(PAGES, PAGES, None, "mincore")
+    assert page_cache.evict([path]) == Residency(PAGES, 0, None, "mincore", (0.0,))
+    assert page_cache.warm([path]) == Residency(PAGES, PAGES, None, "mincore", (1.0,))
 
 
 def test_mincore_is_believed_only_of_a_file_one_owns_or_may_write(tmp_path: Path) -> None:
