@@ -8,10 +8,15 @@ from pathlib import Path
 from harness.checkpoints.layouts import LAYOUTS
 from harness.loaders import EVERYTHING, MODEL, PART, SHARE, Loader, all_loaders
 from harness.measure.cell import Cell
+from harness.measure.process_start import SCENARIO as PROCESS_START
 from harness.options import Options, model_name
 
 Plan = Mapping[Cell, tuple[str, ...]]
 """The cells of a run, in the order they are to be taken, each with the loaders that are its arms."""
+
+
+_START_S = 2.0
+"""What an interpreter takes that imports torch, roughly."""
 
 
 def kind_of(cell: Cell, name: str) -> str:
@@ -42,7 +47,8 @@ def block_cost(cell: Cell, arms: tuple[str, ...], size: int) -> float:
     """Return roughly what a block of a cell costs in s, from bytes and arms alone; only the cells' proportions matter."""
     per_gb, ranks = (1.2 if cell.cache_state == "cold" else 1.0), cell.ranks or 1
     loads = [ranks if kind_of(cell, name) in (EVERYTHING, MODEL) or loader_of(cell, name)[1].whole else 0.5 for name in arms]
-    return sum((0.05 if ranks == 1 else 0.3) + load * size / 1e9 * per_gb for load in loads)
+    around = _START_S if cell.scenario == PROCESS_START else 0.05 if ranks == 1 else 0.3
+    return sum(around + load * size / 1e9 * per_gb for load in loads)
 
 
 def size_of(checkpoint: str, options: Options) -> int:

@@ -16,6 +16,8 @@ from harness.loaders import MODEL, key_of
 from harness.machine.description import PACKAGES
 from harness.measure.cell import Cell
 from harness.measure.client import Server
+from harness.measure.process_start import SCENARIO as PROCESS_START
+from harness.measure.process_start import Interpreters
 from harness.measure.ranks import Ranks, SomeRanks
 from harness.measure.taking import Arm
 from harness.options import Options, model_name
@@ -39,6 +41,7 @@ class Supply:
         self._selections: dict[str, dict[str, Selection]] = {}
         self._servers: dict[bool, Server] = {}
         self._ranks: Ranks | None = None
+        self._interpreters = Interpreters()
 
     def close(self) -> None:
         """End the servers."""
@@ -88,8 +91,9 @@ class Supply:
     def arm(self, cell: Cell, name: str) -> Arm:
         """Return an arm of a cell."""
         loader = loader_of(cell, name)[1]
-        rehearsal = self._rehearsal({loader.container})
-        return Arm(self._key(cell, name), loader, ENVIRONMENT, self._server_of(cell), rehearsal[loader.container])
+        rehearsal, server = self._rehearsal({loader.container}), self._server_of(cell)
+        takes = self._interpreters if cell.scenario == PROCESS_START else server
+        return Arm(self._key(cell, name), loader, ENVIRONMENT, takes, rehearsal[loader.container])
 
     def _server_of(self, cell: Cell) -> Server | SomeRanks:
         """Return what takes the samples of a cell, started when it is first needed."""

@@ -128,7 +128,7 @@ def test_whatever_a_loader_does_is_an_invalid_sample_with_its_own_reason_and_the
 def test_a_load_that_hangs_is_killed_and_leaves_no_process(checkpoint: Checkpoint, arms: dict[str, Arm]) -> None:
     taken = sample(checkpoint, arms["hangs"], timeout_s=0.5)
     assert (taken.valid, taken.reason) == (False, "hung")
-    server = arms["hangs"].server.pid
+    server = _server(arms["hangs"]).pid
     assert server is not None
     assert children(server) == []
 
@@ -222,7 +222,7 @@ def test_the_server_imports_nothing_but_the_standard_library_torch_and_the_loade
 
 
 def test_an_environment_says_what_it_holds_and_what_it_lacks(store: Store, arms: dict[str, Arm]) -> None:
-    environment = arms["behaves"].server.environment
+    environment = _server(arms["behaves"]).environment
     assert environment["absent"] == {}
     assert set(environment["first_calls"]) == {arm.key for arm in arms.values()}
     assert environment["versions"]["torch"] == environment["torch"]
@@ -247,3 +247,8 @@ def wait_for(condition: object, seconds: float = 30.0) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.01)
+
+
+def _server(arm: Arm) -> Server:
+    assert isinstance(arm.server, Server)
+    return arm.server

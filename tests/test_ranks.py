@@ -22,7 +22,7 @@ from harness.checkpoints.sources import layout_source
 from harness.checkpoints.store import Checkpoint, Selection, Store
 from harness.loaders import PART, SHARE, all_loaders, key_of
 from harness.measure.cell import Cell
-from harness.measure.ranks import Ranks, together
+from harness.measure.ranks import Ranks, SomeRanks, together
 from harness.measure.sample import Sample
 from harness.measure.taking import Arm, Place, take_sample
 from tests import misbehaving_ranks
@@ -164,7 +164,7 @@ def test_a_rank_that_hangs_is_the_one_named_and_all_are_gone_in_time(
     taken = sample(checkpoint, arms["one-hangs"], selected, timeout_s=5.0)
     assert (taken.valid, taken.reason) == (False, "hung")
     assert (taken.detail or "").startswith("rank 1: no result within 5 s")
-    torchrun = arms["one-hangs"].server.pid
+    torchrun = _ranks(arms["one-hangs"]).pid
     assert torchrun is not None
     assert [children(server) for server in children(torchrun)] == [[]] * RANKS
     assert following(checkpoint, arms, selected)
@@ -172,7 +172,7 @@ def test_a_rank_that_hangs_is_the_one_named_and_all_are_gone_in_time(
 
 def test_a_server_that_dies_takes_the_ranks_with_it_and_they_come_back(store: Store, checkpoint: Checkpoint, selected: Selected) -> None:
     for arms in _arms(store):
-        torchrun = arms["behaves"].server.pid
+        torchrun = _ranks(arms["behaves"]).pid
         assert torchrun is not None
         servers = children(torchrun)
         assert len(servers) == RANKS
@@ -181,7 +181,7 @@ def test_a_server_that_dies_takes_the_ranks_with_it_and_they_come_back(store: St
         assert (taken.valid, taken.reason) in ((False, "server-died"), (False, "unprepared"))
         assert following(checkpoint, arms, selected)
         assert not any(map(alive, [torchrun, *servers]))
-        last = arms["behaves"].server.pid
+        last = _ranks(arms["behaves"]).pid
         assert last is not None
         left = [last, *children(last)]
     wait_for(lambda: not any(map(alive, left)))
@@ -192,7 +192,7 @@ def test_no_rank_outlives_an_orchestrator_that_is_killed(store: Store, checkpoin
     program = f"""
 from pathlib import Path
 from harness.measure.client import Load
-from harness.measure.ranks import Ranks
+from harness.measure.ranks import Ranks, SomeRanks
 key = {key_of("tests.misbehaving_ranks", "one-hangs", PART)!r}
 with Ranks({{key: [{str(rehearsal)!r}]}}, [], {RANKS}) as ranks:
     print(ranks.pid, flush=True)
@@ -305,3 +305,8 @@ def wait_for(true: Callable[[], bool], timeout_s: float = 60.0) -> None:
     while not true():
         assert time.monotonic() < deadline, "it did not come true in time"
         time.sleep(0.05)
+
+
+def _ranks(arm: Arm) -> SomeRanks:
+    assert isinstance(arm.server, SomeRanks)
+    return arm.server

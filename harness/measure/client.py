@@ -12,16 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from harness.errors import WeighbridgeError
 from harness.measure.cache_state import residency, set_cache_state
+from harness.measure.outcome import Answer
 
 ROOT = Path(__file__).parents[2]
 GRACE_S = 30.0
 PREPARE_TIMEOUT_S = 300.0
-
-Answer = dict[str, Any]
 
 LOCAL_ONLY = {
     "HF_HUB_OFFLINE": "1",
@@ -30,6 +28,11 @@ LOCAL_ONLY = {
     "DIFFUSERS_VERBOSITY": "error",
 }
 """What libraries that know a hub are told in an environment under test: to ask nobody, and to draw and say nothing meanwhile."""
+
+
+def under_test() -> dict[str, str]:
+    """Return the environment variables of a process under test: the person's, what keeps libraries local, and where the harness is."""
+    return os.environ | LOCAL_ONLY | {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])}
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ class Server:
             [self._python, "-m", "harness.measure.server", str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=os.environ | LOCAL_ONLY | {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])},
+            env=under_test(),
             start_new_session=True,  # Ctrl-C is for the orchestrator, which then ends the server in order
         )
         answer = self._exchange(self._prepare, 2 * PREPARE_TIMEOUT_S)

@@ -20,7 +20,8 @@ from typing import Any
 
 from harness.checkpoints.digest import tensor_digests
 from harness.machine.lifeline import die_with_parent
-from harness.measure.server import fork, without_paths
+from harness.measure.outcome import without_paths
+from harness.measure.server import fork
 
 Answer = dict[str, Any]
 

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from harness.errors import WeighbridgeError
-from harness.measure.client import GRACE_S, LOCAL_ONLY, PREPARE_TIMEOUT_S, ROOT, Answer, Server
+from harness.measure.client import GRACE_S, LOCAL_ONLY, PREPARE_TIMEOUT_S, ROOT, Server
+from harness.measure.outcome import Answer
 
 _SITES = ("site-packages", "dist-packages")
 _STEERING = ("HF_", "HUGGINGFACE_", "TRANSFORMERS_", "DIFFUSERS_", "SAFETENSORS_")

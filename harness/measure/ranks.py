@@ -16,7 +16,8 @@ from types import TracebackType
 from typing import Any
 
 from harness.errors import WeighbridgeError
-from harness.measure.client import GRACE_S, PREPARE_TIMEOUT_S, ROOT, Answer, Load
+from harness.measure.client import GRACE_S, PREPARE_TIMEOUT_S, ROOT, Load
+from harness.measure.outcome import Answer
 
 SOCKET = "WEIGHBRIDGE_RANKS"
 """Environment variable that names the socket between the orchestrator and rank 0."""

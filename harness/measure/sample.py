@@ -15,6 +15,11 @@ STORAGE_AT_LEAST = 0.99
 """Smallest share of the tensors' bytes that a cold load must have fetched from storage."""
 
 
+LIBRARIES_READ_AT_MOST = 1 << 16
+"""Most bytes that a process may read from storage before its load: blocks of folders, which no proof of a file's pages covers. As single
+blocks they take some milliseconds of its seconds."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """One load by one arm in one fresh process. Seconds are floats in s, sizes in bytes, fractions 0 to 1; absent is None, never 0."""
@@ -86,6 +91,9 @@ class Sample:
     """Size of the pieces asked for, over all ranks; None where everything was."""
     pss_bytes: int | None = None
     """Growth of the proportional set size, all ranks holding their share; a page that n processes share counts as 1/n."""
+    phases: dict[str, float] | None = None
+    """What a whole process spent until its weights were ready, in s: start, import_torch, import_library, first_call, load. They add up to
+    `ready_s`; what else the harness did in between is in neither, and every counter is of the load alone."""
     per_rank: list[dict[str, Any]] | None = None
     """Each rank's own figures, by rank."""
 
@@ -114,6 +122,7 @@ REASONS = {
     "not-warm": "part of the file was missing from the page cache before",
     "storage-unknown": "the system does not tell what was read from storage",
     "storage-short": "storage gave less than was loaded, so something else served the rest",
+    "libraries-read": "a library was read from storage while the process started",
     "storage-read": "storage was read although everything was in the page cache",
 }
 """Every reason a sample can be invalid for."""
@@ -152,6 +161,8 @@ def judge(cache_state: str, resident_before: float, size: int, answer: dict[str,
         )
     else:
         state = Judgement(False, "storage-read", f"{read} bytes read from storage") if read else Judgement(True)
+    if state.valid and (answer.get("libraries_read_bytes") or 0) > LIBRARIES_READ_AT_MOST:
+        state = Judgement(False, "libraries-read", f"{answer['libraries_read_bytes']} bytes read from storage before the load")
     return _fault_of_the_load(answer) or state
 
 

@@ -13,8 +13,6 @@ import gc
 import importlib
 import json
 import os
-import re
-import select
 import signal
 import sys
 import time
@@ -30,12 +28,9 @@ from harness.machine.heap import collapse_heap
 from harness.machine.libraries import hold_libraries
 from harness.machine.lifeline import die_with_parent
 from harness.measure import child
-
-Answer = dict[str, Any]
+from harness.measure.outcome import Answer, outcome, read_until_closed
 
 _REHEARSED = (Piece("a", 0, 1, 3), Piece("b"), Piece("c", 1, 0, 1))
-
-_ABSOLUTE_PATH = re.compile(r"(?<![\w.…/])/(?:[^\s/'\":,;<>()]+/)+([^\s/'\":,;<>()]*)")
 
 
 def main() -> None:
@@ -62,13 +57,13 @@ def fork(work: Callable[[], Answer], timeout_s: float) -> Answer:
         child.run_and_leave(work, writing)
     os.close(writing)
     try:
-        said = _read_until_closed(reading, time.monotonic() + timeout_s)
+        said = read_until_closed(reading, time.monotonic() + timeout_s)
     finally:
         os.close(reading)
         if said is None:
             os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
-    return _outcome(said, status, timeout_s)
+    return outcome(said, os.waitstatus_to_exitcode(status), timeout_s)
 
 
 def _become_child(parent: int, reading: int) -> None:
@@ -77,37 +72,6 @@ def _become_child(parent: int, reading: int) -> None:
     with suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
         score.write("1000")  # when memory runs out, this process goes and not the person's
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-
-
-def _read_until_closed(pipe: int, deadline: float) -> bytes | None:
-    """Return what the child wrote until it closed the pipe or ended its line; None once the deadline has passed."""
-    said = b""
-    while not said.endswith(b"\n"):
-        readable, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
-        if not readable:
-            return None
-        piece = os.read(pipe, 1 << 16)
-        if not piece:
-            break
-        said += piece
-    return said
-
-
-def _outcome(said: bytes | None, status: int, timeout_s: float) -> Answer:
-    if said is None:
-        return {"failure": "hung", "detail": f"no result within {timeout_s:.0f} s; the process was killed"}
-    if said.endswith(b"\n"):
-        answer: Answer = json.loads(said)
-        return {"failure": "raised", "detail": without_paths(answer["raised"])} if "raised" in answer else answer
-    code = os.waitstatus_to_exitcode(status)
-    if code < 0:
-        return {"failure": "killed", "detail": f"by signal {-code} ({signal.Signals(-code).name})"}
-    return {"failure": "exited", "detail": f"with status {code} before it gave a result"}
-
-
-def without_paths(text: str) -> str:
-    """Return a message with every absolute path in it cut down to its last name: a run keeps nothing private."""
-    return _ABSOLUTE_PATH.sub(r"…/\1", text)
 
 
 def prepare(request: Answer, join: Callable[[], Callable[[], None]] | None = None) -> Answer:
@@ -150,13 +114,18 @@ def prepare(request: Answer, join: Callable[[], Callable[[], None]] | None = Non
 
 
 def _sample(request: Answer) -> Answer:
+    task = task_of(request)
+    if task.loader.reserve:
+        task.loader.reserve(task.asked)
+    return fork(lambda: child.take(task), request["timeout_s"])
+
+
+def task_of(request: Answer) -> child.Task:
+    """Return what a request for a sample asks of the child."""
     kind, loader = loaders.by_key(request["loader"])
     asked, expected = asked_for(kind, request["files"], request["expected"], 0)
-    if loader.reserve:
-        loader.reserve(asked)
-    rehearsal = rehearsal_of(kind, request["rehearsal"], 0, 1)
-    task = child.Task(loader, asked, rehearsal, request["device"], expected, request["touch_bytes"], kind in (loaders.PART, loaders.SHARE))
-    return fork(lambda: child.take(task), request["timeout_s"])
+    rehearsal, own = rehearsal_of(kind, request["rehearsal"], 0, 1), kind in (loaders.PART, loaders.SHARE)
+    return child.Task(loader, asked, rehearsal, request["device"], expected, request["touch_bytes"], own)
 
 
 def asked_for(kind: str, files: Sequence[str], expected: Sequence[str], rank: int) -> tuple[Any, dict[str, Checksum]]:

@@ -14,6 +14,7 @@ from harness.loaders import Loader
 from harness.machine.description import available_memory
 from harness.measure.cell import Cell
 from harness.measure.client import Load, Server
+from harness.measure.process_start import Interpreters
 from harness.measure.ranks import SomeRanks
 from harness.measure.sample import SCHEMA, Sample, judge
 
@@ -31,7 +32,7 @@ class Arm:
     """By which the server finds the loader."""
     loader: Loader
     environment: str
-    server: Server | SomeRanks
+    server: Server | SomeRanks | Interpreters
     rehearsal: tuple[Path, ...]
 
 

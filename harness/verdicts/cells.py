@@ -66,6 +66,10 @@ class ArmSummary:
     """That ceiling's `ready` over this arm's, within blocks: 1 is as fast as the machine can bring up the same bytes."""
     amplification: Estimate | None
     """Bytes that storage gave over bytes asked for; None of a whole load."""
+    phases: Mapping[str, Estimate]
+    """Of whole processes: what each phase took, in s; empty of any other sample."""
+    shares: Mapping[str, float]
+    """The median of each phase's share of `ready`, 0 to 1, within samples."""
     walk_s: float | None
     cpu_s: float | None
     anonymous_bytes: float | None
@@ -175,5 +179,14 @@ def _summary(arm: tuple[str, str], taken: Sequence[Sample], counted: Mapping[tup
         amplification=estimate(
             [read / asked for sample in valid if (asked := sample.requested_bytes) and (read := sample.storage_read_bytes) is not None]
         ),
+        phases=_of_phases(valid, lambda phase, _: phase),
+        shares={name: found.median for name, found in _of_phases(valid, lambda phase, whole: phase / whole).items()},
         **{field: median(field) for field in COUNTED},
     )
+
+
+def _of_phases(valid: Sequence[Sample], value: Callable[[float, float], float]) -> dict[str, Estimate]:
+    """Return the estimate of value(a phase's s, `ready` in s) for each phase that the samples tell of, in their order."""
+    told = [(sample.phases, sample.ready_s) for sample in valid if sample.phases and sample.ready_s]
+    found = {name: estimate([value(phases[name], ready) for phases, ready in told]) for name in (told[0][0] if told else ())}
+    return {name: one for name, one in found.items() if one}

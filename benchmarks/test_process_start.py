@@ -1,0 +1,34 @@
+"""Process start: from a fresh interpreter to weights that are ready, what a command-line user waits for, each step to a clock of its own."""
+
+from __future__ import annotations
+
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks.replay import Arm, replay
+from harness.loaders import DEVICES, all_loaders
+from harness.measure.cell import Cell
+from harness.measure.process_start import SCENARIO
+from harness.options import Options, flat
+
+CHECKPOINTS = {"smoke": (), "default": ("gpt2",), "full": ("gpt2",)}
+_FEWER = ("torch-load", "torch-load-mmap", "safetensors-load-file", "safetensors-pread")
+"""Where a profile's time would not reach for every loader on the CPU: the two formats, each mapped and read."""
+
+
+def plan(options: Options) -> dict[Cell, tuple[str, ...]]:
+    """Return the cells of this scenario with their arms: the loaders of the full load, but for ceilings, which no process starts with."""
+    named = flat(options.checkpoints if options.checkpoints is not None else CHECKPOINTS[options.profile])
+    known = {name: found for name, found in all_loaders().items() if not found[1].ceiling}
+    cells = {
+        Cell(SCENARIO, checkpoint, cache_state, device, read_ahead_kb=kb): options.arms(
+            known, device, cache_state, _FEWER if device == "cpu" and options.profile != "full" else None
+        )
+        for device in DEVICES
+        for checkpoint in named
+        for cache_state, kb in options.states()
+    }
+    return {cell: arms for cell, arms in cells.items() if arms}
+
+
+def test_process_start(arm: Arm, benchmark: BenchmarkFixture) -> None:
+    replay(arm, benchmark)

@@ -1,0 +1,46 @@
+"""How a child ended, and what it said: one JSON line on a pipe, or nothing before it was gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import signal
+import time
+from typing import Any
+
+Answer = dict[str, Any]
+
+_ABSOLUTE_PATH = re.compile(r"(?<![\w.…/])/(?:[^\s/'\":,;<>()]+/)+([^\s/'\":,;<>()]*)")
+
+
+def read_until_closed(pipe: int, deadline: float) -> bytes | None:
+    """Return what the child wrote until it closed the pipe or ended its line; None once the deadline has passed."""
+    said = b""
+    while not said.endswith(b"\n"):
+        readable, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
+        if not readable:
+            return None
+        piece = os.read(pipe, 1 << 16)
+        if not piece:
+            break
+        said += piece
+    return said
+
+
+def outcome(said: bytes | None, code: int, timeout_s: float) -> Answer:
+    """Return what a child said, or how it failed, from its line (None: none in time) and its exit code, the negative of a signal."""
+    if said is None:
+        return {"failure": "hung", "detail": f"no result within {timeout_s:.0f} s; the process was killed"}
+    if said.endswith(b"\n"):
+        answer: Answer = json.loads(said)
+        return {"failure": "raised", "detail": without_paths(answer["raised"])} if "raised" in answer else answer
+    if code < 0:
+        return {"failure": "killed", "detail": f"by signal {-code} ({signal.Signals(-code).name})"}
+    return {"failure": "exited", "detail": f"with status {code} before it gave a result"}
+
+
+def without_paths(text: str) -> str:
+    """Return a message with every absolute path in it cut down to its last name: a run keeps nothing private."""
+    return _ABSOLUTE_PATH.sub(r"…/\1", text)
