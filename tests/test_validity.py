@@ -85,6 +85,7 @@ def test_every_reason_is_one_that_something_gives_and_is_explained() -> None:
         {"not_private": "w lies in a mapped file"},
         {"misplaced": "w is on cpu"},
         {"throttle_reasons": ["hardware slowdown"]},
+        {"libraries_read_bytes": 1 << 20},
     )
     judged |= {judge("warm", 1.0, SIZE, _answer(content_ok=True, storage_read_bytes=0) | one).reason for one in more}
     assert judged - {None} == set(REASONS) - set(SERVER)

@@ -46,8 +46,9 @@ class Interpreters:
         """
         if load.loader not in self._libraries:
             said = self._started(replace(load, files=load.rehearsal, touch_bytes=0), timeout_s)
-            self._libraries[load.loader] = [Path(file) for file in said.get("library_files", ())]
-        for file in self._libraries[load.loader]:
+            if "library_files" in said:
+                self._libraries[load.loader] = [Path(file) for file in said["library_files"]]
+        for file in self._libraries.get(load.loader, ()):
             with suppress(OSError):
                 page_cache.warm([file])
         return self._started(load, timeout_s)

@@ -1,0 +1,127 @@
+"""Whole processes: each phase has its own clock, and nothing of the harness is in any of them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks import test_process_start as scenario
+from harness.checkpoints.layouts import Layout, TensorSpec
+from harness.checkpoints.sources import layout_source
+from harness.checkpoints.store import Checkpoint, Store
+from harness.machine import page_cache
+from harness.measure.cell import Cell
+from harness.measure.interpreter import PHASES, program
+from harness.measure.process_start import SCENARIO, Interpreters
+from harness.measure.sample import LIBRARIES_READ_AT_MOST, Sample, judge
+from harness.measure.taking import Arm, Place, take_sample
+from harness.options import parse
+from harness.verdicts.cells import summarise
+from tests import slow_start
+from tests.slow_library import IMPORT_S
+from tests.slow_start import FIRST_S, LOAD_S
+
+LAYOUT = Layout("small", tuple(TensorSpec(f"layer.{number}", "float32", (64, 1024)) for number in range(8)))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return Store(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(store: Store) -> Checkpoint:
+    return store.checkpoint(layout_source(LAYOUT, 0), ["safetensors"])
+
+
+@pytest.fixture(scope="module")
+def interpreters() -> Interpreters:
+    return Interpreters()
+
+
+def _sample(store: Store, checkpoint: Checkpoint, takes: Interpreters, name: str, state: str = "warm", timeout_s: float = 60.0) -> Sample:
+    loader = next(loader for loader in slow_start.LOADERS if loader.name == name)
+    arm = Arm(f"tests.slow_start:{name}", loader, "reference", takes, store.rehearsal(["safetensors"])["safetensors"])
+    return take_sample(Cell(SCENARIO, checkpoint.name, state, "cpu"), checkpoint, arm, Place("a-run", 0, 0), timeout_s=timeout_s)
+
+
+@pytest.mark.parametrize("state", ["cold", "warm"])
+def test_each_phase_of_a_process_has_its_own_clock_and_they_add_up_to_ready(
+    store: Store, checkpoint: Checkpoint, interpreters: Interpreters, state: str
+) -> None:
+    start = time.monotonic()
+    taken = _sample(store, checkpoint, interpreters, "known", state)
+    took = time.monotonic() - start
+    assert taken.valid, taken.detail
+    phases = taken.phases
+    assert phases is not None
+    assert tuple(phases) == PHASES
+    assert IMPORT_S <= phases["import_library"] < 2 * IMPORT_S
+    assert FIRST_S <= phases["first_call"] < 2 * FIRST_S
+    assert LOAD_S <= phases["load"] < 2 * LOAD_S
+    assert 0.005 < phases["start"] < phases["import_torch"]
+    assert taken.ready_s == pytest.approx(sum(phases.values()))
+    assert taken.returned_s is not None
+    assert taken.ready_s is not None
+    assert taken.ready_s - phases["load"] < taken.returned_s < taken.ready_s < took
+    assert (taken.resident_before == 0.0) == (state == "cold")
+    (arm,) = summarise([taken])
+    assert sum(arm.shares.values()) == pytest.approx(1.0)
+    assert arm.phases["load"].median == phases["load"]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "words"),
+    [("exits", "exited", "status 3"), ("cannot-be-imported", "exited", "status 1"), ("known", "hung", "within 0 s")],
+)
+def test_a_process_that_fails_is_an_invalid_sample_and_is_gone(
+    store: Store, checkpoint: Checkpoint, interpreters: Interpreters, name: str, reason: str, words: str
+) -> None:
+    taken = _sample(store, checkpoint, interpreters, name, timeout_s=0.05 if reason == "hung" else 60.0)
+    assert (taken.valid, taken.reason) == (False, reason)
+    assert words in (taken.detail or "")
+
+
+def test_what_a_process_prints_does_not_pass_for_its_answer(store: Store, checkpoint: Checkpoint, interpreters: Interpreters) -> None:
+    assert _sample(store, checkpoint, interpreters, "chatters").valid
+
+
+def test_the_files_a_process_reads_its_programs_from_are_brought_in_before_it_counts(
+    store: Store, checkpoint: Checkpoint, interpreters: Interpreters
+) -> None:
+    library = Path(str(slow_start.__file__))
+    _sample(store, checkpoint, interpreters, "known")
+    page_cache.evict([library])
+    assert _sample(store, checkpoint, interpreters, "known").valid
+    assert page_cache.residency([library]).fraction == 1.0
+    files = interpreters._libraries["tests.slow_start:known"]
+    assert library in files
+    assert any("libtorch" in file.name for file in files)
+
+
+def test_a_sample_whose_libraries_came_from_storage_does_not_count() -> None:
+    """Not even cold: what is cold there is the checkpoint."""
+    answer = {"content_ok": True, "wrong": None, "storage_read_bytes": 0, "libraries_read_bytes": LIBRARIES_READ_AT_MOST}
+    assert judge("warm", 1.0, 100, answer).valid
+    more = answer | {"libraries_read_bytes": LIBRARIES_READ_AT_MOST + 4096}
+    assert judge("warm", 1.0, 100, more).reason == "libraries-read"
+    assert judge("cold", 0.0, 100, more | {"storage_read_bytes": 100}).reason == "libraries-read"
+
+
+def test_nothing_but_torch_and_the_loader_s_library_is_imported_between_the_clocks() -> None:
+    text = program(("torch", "safetensors"))
+    between = text[text.index("clocks = ") : text.index("from harness")]
+    assert [line for line in between.splitlines() if line.startswith("import")] == ["import torch", "import safetensors"]
+    assert text.splitlines()[:2] == ["import time", "clocks = [time.monotonic_ns()]"]
+
+
+def test_the_full_profile_starts_a_process_with_every_loader_and_no_profile_with_a_ceiling() -> None:
+    full = scenario.plan(parse({"profile": "full"}))
+    default = scenario.plan(parse({}))
+    arms = {arm for names in full.values() for arm in names}
+    assert {cell.checkpoint for cell in full} == {cell.checkpoint for cell in default} == {"gpt2"}
+    assert {"torch-load", "safetensors-load-file", "tensorizer"} <= arms
+    assert not any(arm.startswith("ceiling-") for arm in arms)
+    assert scenario.plan(parse({"profile": "smoke"})) == {}
