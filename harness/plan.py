@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.checkpoints.layouts import LAYOUTS
-from harness.loaders import EVERYTHING, MODEL, PART, SHARE, Loader, all_loaders
+from harness.loaders import CONVERTER, EVERYTHING, MODEL, OF_FILES, PART, SHARE, Loader, all_loaders
 from harness.measure.cell import Cell
 from harness.measure.process_start import SCENARIO as PROCESS_START
 from harness.options import Options, model_name
@@ -17,12 +17,14 @@ Plan = Mapping[Cell, tuple[str, ...]]
 
 _START_S = 2.0
 """What an interpreter takes that imports torch, roughly."""
+_CONVERSION = 3
+"""How many loads a conversion takes as long as, roughly: it writes what it reads."""
 
 
 def kind_of(cell: Cell, name: str) -> str:
     """Return which kind of loader an arm of a cell is."""
     if cell.part is None and cell.ranks is None:
-        return MODEL if name in all_loaders(MODEL) else EVERYTHING
+        return next((kind for kind in (MODEL, CONVERTER) if name in all_loaders(kind)), EVERYTHING)
     return PART if name in all_loaders(PART) else SHARE
 
 
@@ -46,7 +48,8 @@ def cheapest_first(plan: Plan, options: Options) -> dict[Cell, tuple[str, ...]]:
 def block_cost(cell: Cell, arms: tuple[str, ...], size: int) -> float:
     """Return roughly what a block of a cell costs in s, from bytes and arms alone; only the cells' proportions matter."""
     per_gb, ranks = (1.2 if cell.cache_state == "cold" else 1.0), cell.ranks or 1
-    loads = [ranks if kind_of(cell, name) in (EVERYTHING, MODEL) or loader_of(cell, name)[1].whole else 0.5 for name in arms]
+    size *= _CONVERSION if any(kind_of(cell, name) == CONVERTER for name in arms) else 1
+    loads = [ranks if kind_of(cell, name) in OF_FILES or loader_of(cell, name)[1].whole else 0.5 for name in arms]
     around = _START_S if cell.scenario == PROCESS_START else 0.05 if ranks == 1 else 0.3
     return sum(around + load * size / 1e9 * per_gb for load in loads)
 

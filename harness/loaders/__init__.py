@@ -1,8 +1,8 @@
 """Loaders: each module holds the ways one library brings a checkpoint into memory.
 
-A module joins by lying in this folder with at least one of four tuples, which differ in what their loaders are asked for: everything
+A module joins by lying in this folder with at least one of five tuples, which differ in what their loaders are asked for: everything
 (`LOADERS`), a model to call (`MODEL_LOADERS`), pieces of some tensors (`PART_LOADERS`), or one rank's share, brought up by all ranks together
-(`SHARE_LOADERS`). One of another distribution joins by an entry point of the group `weighbridge.loaders` that names the module. A library with a format of its own brings
+(`SHARE_LOADERS`), or another file made of the checkpoint's (`CONVERTERS`). One of another distribution joins by an entry point of the group `weighbridge.loaders` that names the module. A library with a format of its own brings
 that too (`FORMATS`), so that the store can make checkpoints in it. A module may import nothing but the standard library when it is
 itself imported, so that every loader can be named, and its absence explained, where its library is missing.
 """
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 GROUP = "weighbridge.loaders"
 """The group of entry points by which modules of other distributions join."""
 CACHE_STATES, DEVICES = ("cold", "warm"), ("cpu", "cuda")
-EVERYTHING, MODEL, PART, SHARE = KINDS = ("LOADERS", "MODEL_LOADERS", "PART_LOADERS", "SHARE_LOADERS")
-"""The names of a module's tuples, each a kind of loader."""
+EVERYTHING, MODEL, PART, SHARE, CONVERTER = KINDS = ("LOADERS", "MODEL_LOADERS", "PART_LOADERS", "SHARE_LOADERS", "CONVERTERS")
+OF_FILES = (EVERYTHING, MODEL, CONVERTER)
+"""The names of a module's tuples, each a kind of loader, and those that are asked for whole files."""
 
 Wanted = tuple[str, Sequence[Piece]]
 """A file and the pieces asked for of its tensors."""
@@ -55,7 +56,8 @@ class Loader:
     one where it is sharded). In `PART_LOADERS` it is asked for a list of (file, pieces), a `Wanted` for each file that holds any, and
     returns each piece under its tensor's name, contiguous and in memory of its own. In `SHARE_LOADERS` it is asked for `Shares` in a
     process that has joined a `torch.distributed` group, and returns its own rank's pieces. In `MODEL_LOADERS` it is asked for files as in
-    `LOADERS` and returns a model, of which `weights` and `run` tell the rest. What `prepare(asked, device)` returns is made
+    `LOADERS` and returns a model, of which `weights` and `run` tell the rest. In `CONVERTERS` it is asked for files too, makes others of them and returns nothing; `reveal` reads
+    back what it made and removes it. What `prepare(asked, device)` returns is made
     before the clock starts and handed to `load`: only a ceiling may use it. `reveal(loaded, asked)` names the tensors in what `load`
     returned, after the clocks have stopped.
     """
@@ -86,6 +88,8 @@ class Loader:
     ceiling: bool = False
     reads: bool = True
     """Whether it reads the file while the clock runs; only a ceiling of something else does not."""
+    writes: bool = False
+    """Whether it writes files while the clock runs, for which the file system may have to read its own maps."""
     devices: tuple[str, ...] = DEVICES
     """The devices whose cells it takes part in."""
     cache_states: tuple[str, ...] = CACHE_STATES
@@ -146,7 +150,7 @@ def key_of(module: str, name: str, kind: str = EVERYTHING) -> str:
 def label_of(key: str) -> str:
     """Return the words by which a table names the loader of a key."""
     _, name, *kind = key.split(":")
-    return f"{name}{ {MODEL: ', a model', PART: ', of a part', SHARE: ', over ranks'}[kind[0]] if kind else '' }"
+    return f"{name}{ {MODEL: ', a model', PART: ', of a part', SHARE: ', over ranks', CONVERTER: ', to another file'}[kind[0]] if kind else '' }"
 
 
 def by_key(key: str) -> tuple[str, Loader]:

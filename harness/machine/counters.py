@@ -27,6 +27,8 @@ class Memory:
     anonymous: int | None
     mapped: int | None
     peak: int | None
+    resident: int | None
+    """All of it, shared memory included."""
 
 
 def counters() -> Counters:
@@ -43,7 +45,7 @@ def memory() -> Memory:
     def size(field: str) -> int | None:
         return int(status[field].split()[0]) * 1024 if field in status else None
 
-    return Memory(size("RssAnon"), size("RssFile"), size("VmHWM"))
+    return Memory(size("RssAnon"), size("RssFile"), size("VmHWM"), size("VmRSS"))
 
 
 def proportional() -> int | None:

@@ -95,6 +95,7 @@ def take(task: Task) -> dict[str, Any]:
         "minor_faults": after.minor_faults - before.minor_faults,
         "major_faults": after.major_faults - before.major_faults,
         "peak_rss_bytes": memory_after.peak if reset else None,
+        "peak_growth_bytes": _grown(memory_before.resident, memory_after.peak) if reset else None,
         "anonymous_bytes": _grown(memory_before.anonymous, memory_after.anonymous),
         "mapped_bytes": _grown(memory_before.mapped, memory_after.mapped),
         "pss_bytes": _grown(pss_before, pss_after),

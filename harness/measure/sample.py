@@ -12,7 +12,7 @@ SCHEMA = 1
 """Version of a sample's fields and of the manifest; raised whenever the meaning of one changes."""
 
 STORAGE_AT_LEAST = 0.99
-"""Smallest share of the tensors' bytes that a cold load must have fetched from storage."""
+"""Smallest share of the tensors' bytes that a cold load must have fetched from storage; what is left is the most that a warm one that writes may."""
 
 
 LIBRARIES_READ_AT_MOST = 1 << 16
@@ -70,6 +70,8 @@ class Sample:
     major_faults: int | None = None
     peak_rss_bytes: int | None = None
     """Highest resident size of the process during the load, its base included."""
+    peak_growth_bytes: int | None = None
+    """How far the resident size rose above what it was at the start, at its highest; mapped file pages are part of it."""
     anonymous_bytes: int | None = None
     """Growth of private memory from the start to `ready`."""
     mapped_bytes: int | None = None
@@ -140,10 +142,13 @@ class Judgement:
     detail: str | None = None
 
 
-def judge(cache_state: str, resident_before: float, size: int, answer: dict[str, Any], reads: bool = True) -> Judgement:
+def judge(
+    cache_state: str, resident_before: float, size: int, answer: dict[str, Any], reads: bool = True, writes: bool = False
+) -> Judgement:
     """Return whether a sample counts, from the cache state asked for, the residency proved before, the bytes asked for and the child's answer.
 
-    What `reads` no file while the clock runs, a ceiling of memory or of the way to a device, owes storage nothing.
+    What `reads` no file while the clock runs, a ceiling of memory or of the way to a device, owes storage nothing. What `writes` one may be
+    given as much by storage, warm, as a cold load may do without: the file system reads its maps of what is free.
     """
     if "failure" in answer:
         return Judgement(False, answer["failure"], answer["detail"])
@@ -160,7 +165,8 @@ def judge(cache_state: str, resident_before: float, size: int, answer: dict[str,
             Judgement(enough) if enough else Judgement(False, "storage-short", f"{read} bytes read from storage for {size} bytes asked for")
         )
     else:
-        state = Judgement(False, "storage-read", f"{read} bytes read from storage") if read else Judgement(True)
+        allowed = (1 - STORAGE_AT_LEAST) * size if writes else 0
+        state = Judgement(False, "storage-read", f"{read} bytes read from storage") if (read or 0) > allowed else Judgement(True)
     if state.valid and (answer.get("libraries_read_bytes") or 0) > LIBRARIES_READ_AT_MOST:
         state = Judgement(False, "libraries-read", f"{answer['libraries_read_bytes']} bytes read from storage before the load")
     return _fault_of_the_load(answer) or state

@@ -133,7 +133,7 @@ def asked_for(kind: str, files: Sequence[str], expected: Sequence[str], rank: in
 
     `expected` names a file of checksums for everything, and of a selection for each rank otherwise.
     """
-    if kind in (loaders.EVERYTHING, loaders.MODEL):
+    if kind in loaders.OF_FILES:
         return files, _read(expected[0])
     if kind == loaders.PART:
         return _wanted(files, _read(expected[rank])), _read(expected[rank])["checksums"]
@@ -146,7 +146,7 @@ def rehearsal_of(kind: str, files: Sequence[str], rank: int, ranks: int) -> Any:
     wanted = [(file, _REHEARSED) for file in files]
     if kind == loaders.SHARE:
         return loaders.Shares([wanted] * ranks, rank)
-    return files if kind in (loaders.EVERYTHING, loaders.MODEL) else wanted
+    return files if kind in loaders.OF_FILES else wanted
 
 
 def _wanted(files: Sequence[str], selection: dict[str, Any]) -> list[loaders.Wanted]:

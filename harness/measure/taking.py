@@ -65,7 +65,8 @@ def take_sample(
         load = Load(arm.key, artifact.files, arm.rehearsal, expected, cell.device, touch_bytes)
         answer = arm.server.sample(load, timeout_s or sample_timeout(checkpoint.bytes * ranks))
     done = time.perf_counter()
-    judgement = judge(cell.cache_state, before if before is not None else -1.0, _least_read(checkpoint, selected), answer, arm.loader.reads)
+    least, loader = _least_read(checkpoint, selected), arm.loader
+    judgement = judge(cell.cache_state, before if before is not None else -1.0, least, answer, loader.reads, loader.writes)
     return Sample(
         schema=SCHEMA,
         run=place.run,

@@ -14,7 +14,12 @@ from harness.verdicts.statistics import Estimate, estimate
 
 REFERENCE = "safetensors-load-file"
 """The loader that ratios of whole loads are taken to."""
-REFERENCES = {"partial-load": "safetensors-get-slice", "sharded-load": "safetensors-get-slice", "pipeline-load": "diffusers-safetensors"}
+REFERENCES = {
+    "partial-load": "safetensors-get-slice",
+    "sharded-load": "safetensors-get-slice",
+    "pipeline-load": "diffusers-safetensors",
+    "conversion": "file-copy",
+}
 """The loader that ratios are taken to in other scenarios than the full load."""
 REFERENCES_OF = {("pipeline-load", "gpt2"): "transformers-safetensors"}
 """The same, where a checkpoint has another than its scenario."""
@@ -27,6 +32,7 @@ COUNTED = (
     "anonymous_bytes",
     "mapped_bytes",
     "peak_rss_bytes",
+    "peak_growth_bytes",
     "storage_read_bytes",
     "resident_after",
     "pss_bytes",
@@ -75,6 +81,7 @@ class ArmSummary:
     anonymous_bytes: float | None
     mapped_bytes: float | None
     peak_rss_bytes: float | None
+    peak_growth_bytes: float | None
     storage_read_bytes: float | None
     resident_after: float | None
     pss_bytes: float | None

@@ -1,0 +1,35 @@
+"""Conversion: what it costs to make safetensors of a torch file, and to verify them, beside a plain copy of that file."""
+
+from __future__ import annotations
+
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks.replay import Arm, replay
+from harness.loaders import CONVERTER, all_loaders
+from harness.measure.cell import Cell
+from harness.options import Options, flat
+
+SCENARIO = "conversion"
+CHECKPOINTS = {
+    "smoke": ("all-minilm-l6-v2",),
+    "default": ("all-minilm-l6-v2", "gpt2"),
+    "full": ("all-minilm-l6-v2", "gpt2", "llama-3.2-1b"),
+}
+_FEWER = ("file-copy", "convert", "convert-and-verify")
+"""Where a profile's time would not reach for older containers."""
+
+
+def plan(options: Options) -> dict[Cell, tuple[str, ...]]:
+    """Return the cells of this scenario with their arms, smallest checkpoint first."""
+    named = flat(options.checkpoints if options.checkpoints is not None else CHECKPOINTS[options.profile])
+    usual = None if options.profile == "full" else _FEWER
+    cells = {
+        Cell(SCENARIO, checkpoint, cache_state, "cpu", read_ahead_kb=kb): options.arms(all_loaders(CONVERTER), "cpu", cache_state, usual)
+        for checkpoint in named
+        for cache_state, kb in options.states()
+    }
+    return {cell: arms for cell, arms in cells.items() if arms}
+
+
+def test_conversion(arm: Arm, benchmark: BenchmarkFixture) -> None:
+    replay(arm, benchmark)
