@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from harness.report.cells import CLAIMED_BYTES, FULL_LOAD, Cell, find, nearest_to_claim, not_told_apart
 from harness.report.figures import CLAIMED_RATIO, CLAIMED_S
 from harness.report.parts import PARTIAL_LOAD
+from harness.report.pipelines import compared
+from harness.report.process_starts import waited
 from harness.report.shares import SHARDED_LOAD, claimed
 from harness.report.words import significant, size_text, spread, time_text
 from harness.verdicts.cells import REFERENCE, ArmSummary, reference_of
@@ -17,8 +19,8 @@ _ALIKE = 0.25
 
 
 def plain_answer(cells: Sequence[Cell]) -> str:
-    """Return a run's answer in Markdown: the claim's two loaders warm, cold and beside the claim, the fastest; then parts, ranks, and who was wrong."""
-    whole, rest = _whole(cells), [*_parts(cells), *_ranks(cells), *_wrong(cells)]
+    """Return a run's answer in Markdown: the claim's two loaders warm, cold and beside the claim, the fastest; then parts, ranks, pipelines, whole processes, and who was wrong."""
+    whole, rest = _whole(cells), [*_parts(cells), *_ranks(cells), *filter(None, (compared(cells), waited(cells))), *_wrong(cells)]
     if not whole and not rest:
         return "**No load gave a valid sample, so this run answers nothing**; why is told below."
     if not whole:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,9 @@ from harness.measure.cell import Cell as CellKey
 from harness.measure.sample import Sample
 from harness.verdicts.ceilings import is_ceiling
 from harness.verdicts.cells import ArmSummary, by_cell, paired_ratios, summarise
-from harness.verdicts.statistics import estimate
+from harness.verdicts.statistics import Estimate, estimate
 
-FULL_LOAD = "full-load"
+FULL_LOAD, PIPELINE_LOAD = "full-load", "pipeline-load"
 CLAIMED_BYTES = 500_000_000
 """Size of the weights in the document's claim."""
 
@@ -85,6 +85,10 @@ class Cell:
         found = [arm for arm in self.arms if arm.loader == loader and arm.ready]
         return min(found, key=lambda arm: arm.environment, default=None)
 
+    def valid(self, arm: ArmSummary) -> list[Sample]:
+        """Return an arm's valid samples."""
+        return [sample for sample in self.samples if sample.valid and _arm_of(sample) == _arm_of(arm)]
+
     def label(self, arm: ArmSummary) -> str:
         """Return the arm's name: its loader, and its environment where the cell has more than one."""
         return arm.loader if len({other.environment for other in self.arms}) == 1 else f"{arm.loader} @ {arm.environment}"
@@ -119,6 +123,12 @@ def find(cells: Iterable[Cell], checkpoint: str, cache_state: str, device: str) 
     """Return the full-load cell of a checkpoint, or None."""
     name = "/".join((FULL_LOAD, checkpoint, cache_state, device))
     return next((cell for cell in cells if cell.name == name), None)
+
+
+def pair_ratio(cell: Cell, over: str, under: str, value: Callable[[Sample], float | None]) -> Estimate | None:
+    """Return the estimate of value(over) / value(under) of two loaders within the blocks of a cell, None where there is no pair."""
+    arms = cell.arm(over), cell.arm(under)
+    return estimate(paired_ratios(cell.valid(arms[0]), cell.valid(arms[1]), value)) if arms[0] and arms[1] else None
 
 
 def not_told_apart(cell: Cell) -> list[ArmSummary]:

@@ -35,7 +35,7 @@ from harness.report.drawing import (
 )
 from harness.report.words import MEGABYTE, significant, size_text, slug
 from harness.verdicts.ceilings import is_ceiling
-from harness.verdicts.cells import REFERENCE, ArmSummary, paired_ratios
+from harness.verdicts.cells import REFERENCE, paired_ratios
 from harness.verdicts.statistics import estimate
 
 CLAIMED_S = {"torch-load": 172.7537e-3, REFERENCE: 3.4873e-3}
@@ -98,7 +98,7 @@ def _pairs(axes: Axes, cell: Cell) -> None:
         colour = style_of(arm.loader).colour
         medians: list[float] = []
         for found, clock, offset in ((arm.returned, "returned", -0.28), (arm.ready, "ready", 0.28)):
-            times = [1e3 * time for sample in _valid(cell, arm) if (time := _seconds(sample, clock))]
+            times = [1e3 * time for sample in cell.valid(arm) if (time := _seconds(sample, clock))]
             dots(axes, times, [row + offset + 0.2 * apart for apart in scattered(len(times))], colour, size=2.0)
             medians += [1e3 * found.median] if found else []
         axes.plot(medians, [row] * len(medians), color=colour, linewidth=1.8, solid_capstyle="butt")
@@ -176,7 +176,7 @@ def _ratios(axes: Axes, cells: Sequence[Cell], loader: str, clock: str) -> Line2
         arm, reference = cell.arm(loader), cell.arm(REFERENCE)
         if not arm or not reference:
             continue
-        ratios = paired_ratios(_valid(cell, arm), _valid(cell, reference), lambda sample: _seconds(sample, clock))
+        ratios = paired_ratios(cell.valid(arm), cell.valid(reference), lambda sample: _seconds(sample, clock))
         if found := estimate(ratios):
             points.append((arm.bytes, found))
             beside = [arm.bytes / MEGABYTE * 1.3**apart for apart in scattered(len(ratios))]
@@ -200,7 +200,7 @@ def _memory(cells: Sequence[Cell]) -> tuple[Figure, Drawn] | None:
         axes.barh(row, own, height=0.62, color=colour)
         axes.barh(row, mapped, left=own, height=0.62, facecolor="white", edgecolor=colour, hatch="///", linewidth=1.0)
         words.append(f"{own:,.0f} + {mapped:,.0f}")
-        totals = [((sample.anonymous_bytes or 0) + (sample.mapped_bytes or 0)) / MEGABYTE for sample in _valid(cell, arm)]
+        totals = [((sample.anonymous_bytes or 0) + (sample.mapped_bytes or 0)) / MEGABYTE for sample in cell.valid(arm)]
         heights = [row + 0.42 * apart for apart in scattered(len(totals))]
         dots(axes, totals, heights, "#FFFFFF", size=2.6, alpha=1.0)
         dots(axes, totals, heights, "#222222", size=1.5, alpha=1.0)
@@ -225,11 +225,6 @@ def _memory(cells: Sequence[Cell]) -> tuple[Figure, Drawn] | None:
         "The loaders stand in the order of the warm table."
     )
     return figure, Drawn(f"memory-{slug(str(checkpoint))}.svg", f"Anonymous and mapped memory of every loader: {what}", reading)
-
-
-def _valid(cell: Cell, arm: ArmSummary) -> list[Sample]:
-    """Return an arm's valid samples."""
-    return [sample for sample in cell.samples if sample.valid and (sample.loader, sample.environment) == (arm.loader, arm.environment)]
 
 
 def _seconds(sample: Sample, clock: str) -> float | None:

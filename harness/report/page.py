@@ -8,16 +8,22 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from harness.measure.process_start import SCENARIO as PROCESS_START
 from harness.measure.sample import Sample
+from harness.records.checks import CHECKS, Check
 from harness.records.run_directory import BENCHMARK, MANIFEST, SAMPLES, RunDirectory
 from harness.report.answer import plain_answer
-from harness.report.cells import FULL_LOAD, Cell, cells_of
+from harness.report.cells import FULL_LOAD, PIPELINE_LOAD, Cell, cells_of
 from harness.report.conditions import conditions_table
+from harness.report.conversions import CONVERSION, conversions
 from harness.report.figures import draw_full_load
 from harness.report.paper import fits_of, on_paper
 from harness.report.parts import PARTIAL_LOAD, partial_load
 from harness.report.peers import peers_page
+from harness.report.pipelines import pipeline_load
 from harness.report.place import Place, course
+from harness.report.process_starts import process_start
+from harness.report.promises import promises_section
 from harness.report.shares import SHARDED_LOAD, sharded_load
 from harness.report.tables import (
     cell_frame,
@@ -44,6 +50,8 @@ it (`ceiling-direct`), a copy in memory (`ceiling-copy`), a copy to the device. 
 the fastest, of the resources the slowest. A loader that maps a warm file copies nothing and may exceed 100 %.
 MB is 10^6 bytes and GB 10^9. `insufficient`: too few valid samples for an interval; `missing`: no valid sample at all.
 """.strip()
+_TOLD = {FULL_LOAD, PARTIAL_LOAD, SHARDED_LOAD, PIPELINE_LOAD, PROCESS_START, CONVERSION}
+"""The scenarios that have a part of the page."""
 _NO_GPU = (
     "**GPU rows: not measured.** {which} has no sample taken on a GPU, so there is no such row and nothing here speaks of one; "
     "`nox -s bench-gpu` takes them on a machine that has one."
@@ -78,7 +86,7 @@ def write_run_report(run: RunDirectory) -> Path:
     manifest, samples = run.manifest(), run.samples()
     _remove_stale(run.path / "tables", run.path / "figures")
     place = Place(run.path, "", 1)
-    machine, answer, *rest = _sections(place, manifest, samples)
+    machine, answer, *rest = _sections(place, manifest, samples, run.checks())
     sections = [[f"# Run {run.name}"], answer, machine, *rest, _files(place, run, Path())]
     return _written(run.path / "report.md", [block for section in sections for block in section])
 
@@ -98,7 +106,11 @@ def write_reports(runs: Sequence[RunDirectory], folder: Path) -> Path:
         blocks.append(_NO_GPU.format(which="What was measured here"))
     for run, manifest, samples in evidence:
         place = Place(folder, run.name, 2)
-        sections = [[f"## Run {run.name}"], *_sections(place, manifest, samples), _files(place, run, _beside(run.path, folder))]
+        sections = [
+            [f"## Run {run.name}"],
+            *_sections(place, manifest, samples, run.checks()),
+            _files(place, run, _beside(run.path, folder)),
+        ]
         blocks += [block for section in sections for block in section]
     cells = {run.name: cells_of(manifest, samples) for run, manifest, samples in evidence}
     if evidence:
@@ -108,7 +120,7 @@ def write_reports(runs: Sequence[RunDirectory], folder: Path) -> Path:
     return _written(folder / "README.md", blocks)
 
 
-def _sections(place: Place, manifest: Mapping[str, Any], samples: Sequence[Sample]) -> list[list[str]]:
+def _sections(place: Place, manifest: Mapping[str, Any], samples: Sequence[Sample], checks: Sequence[Check]) -> list[list[str]]:
     """Return a run's sections, each as blocks of Markdown, the machine's first."""
     cells = cells_of(manifest, samples)
     fits, not_fitted = fits_of(cells, samples)
@@ -118,6 +130,10 @@ def _sections(place: Place, manifest: Mapping[str, Any], samples: Sequence[Sampl
         _full_load(place, [cell for cell in cells if cell.scenario == FULL_LOAD], fits),
         partial_load(place, cells, (manifest.get("storage") or {}).get("read_ahead_kb")),
         sharded_load(place, cells, (manifest.get("machine") or {}).get("cores")),
+        pipeline_load(place, cells),
+        process_start(place, cells),
+        conversions(place, cells),
+        promises_section(place, checks),
         on_paper(place, cells, fits, not_fitted),
         _first_calls(place, manifest),
         _not_measured(place, manifest, samples, cells),
@@ -161,7 +177,7 @@ def _not_measured(place: Place, manifest: Mapping[str, Any], samples: Sequence[S
         blocks += [markdown(invalid_table(invalid)), f"In plain figures: {place.table('invalid-samples', invalid)}"]
     if not _on_a_gpu(samples):
         blocks.append(_NO_GPU.format(which="This run"))
-    others = sorted({cell.scenario for cell in cells} - {FULL_LOAD, PARTIAL_LOAD, SHARDED_LOAD})
+    others = sorted({cell.scenario for cell in cells} - _TOLD)
     return [*blocks, f"No table is made yet of: {', '.join(others)}. Its samples are in the run's directory."] if others else blocks
 
 
@@ -181,6 +197,7 @@ def _files(place: Place, run: RunDirectory, link: Path | None) -> list[str]:
     what = {
         MANIFEST: "the machine, the versions, the settings, and how each cell ended",
         SAMPLES: "every sample, valid or not, a line each",
+        CHECKS: "what came of each promise that was put to the test, a line each",
         BENCHMARK: "the valid samples as pytest-benchmark keeps them",
     }
     lines = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -18,7 +18,14 @@ from harness.verdicts.costs import SampleCost, sample_costs
 from harness.verdicts.fit import Fit
 from harness.verdicts.statistics import Estimate
 
-_ESTIMATES = {"returned": "returned_s", "ready": "ready_s", "ratio_returned": "ratio_returned", "ratio_ready": "ratio_ready"}
+_ESTIMATES = {
+    "returned": "returned_s",
+    "ready": "ready_s",
+    "module_ready": "module_ready_s",
+    "ratio_returned": "ratio_returned",
+    "ratio_ready": "ratio_ready",
+    "ratio_module_ready": "ratio_module_ready",
+}
 _SHARES = ("share_of_ceiling", "amplification")
 
 
@@ -43,7 +50,6 @@ def cell_table(cell: Cell) -> pd.DataFrame:
     returned = time_unit(arm.returned.median for arm in measured if arm.returned)
     ready = time_unit(arm.ready.median for arm in measured if arm.ready)
     heads = (
-        "loader",
         f"returned, {returned[1]}",
         f"ready, {ready[1]}",
         "ratio returned",
@@ -53,13 +59,22 @@ def cell_table(cell: Cell) -> pd.DataFrame:
         "anonymous, MB",
         "mapped, MB",
         "storage read, MB",
-        "valid / taken",
-        "status",
     )
-    rows = [_words(cell, arm, returned[0], ready[0]) for arm in cell.arms]
-    rows += [[loader, *["missing"] * 9, "0 / 0", "missing"] for loader in cell.not_sampled]
-    rows += [[loader, *["left out"] * 9, "0 / 0", "left out"] for loader in cell.left_out]
-    return pd.DataFrame(rows, columns=list(heads))
+    return arm_table(cell, heads, lambda arm: _words(cell, arm, returned[0], ready[0]))
+
+
+def arm_table(cell: Cell, heads: Sequence[str], words: Callable[[ArmSummary], list[str]]) -> pd.DataFrame:
+    """Return a row for each loader of a cell, what `words` says of its arm between its name, its count and its status.
+
+    `heads` are those of the middle. A word stands in each of its places for a loader without a figure, so that every one asked for has its row.
+    """
+    rows = []
+    for arm in cell.arms:
+        said = words(arm) if arm.ready else ["wrong" if arm.wrong else "missing"] * len(heads)
+        rows.append([cell.label(arm), *said, f"{arm.valid} / {arm.taken}", arm.status])
+    for status, loaders in (("missing", cell.not_sampled), ("left out", list(cell.left_out))):
+        rows += [[loader, *[status] * len(heads), "0 / 0", status] for loader in loaders]
+    return pd.DataFrame(rows, columns=["loader", *heads, "valid / taken", "status"])
 
 
 def first_calls_frame(manifest: Mapping[str, Any]) -> pd.DataFrame:
@@ -154,20 +169,14 @@ def _bound(name: str, which: str) -> str:
 
 
 def _words(cell: Cell, arm: ArmSummary, returned: float, ready: float) -> list[str]:
-    missing = "wrong" if arm.wrong else "missing"
-    if arm.ready is None:
-        return [cell.label(arm), *[missing] * 9, f"{arm.valid} / {arm.taken}", arm.status]
     return [
-        cell.label(arm),
-        spread(arm.returned, missing, returned),
-        spread(arm.ready, missing, ready),
+        spread(arm.returned, "missing", returned),
+        spread(arm.ready, "missing", ready),
         ratio_text(cell, arm, arm.ratio_returned),
         ratio_text(cell, arm, arm.ratio_ready),
         significant((arm.rate or 0.0) / 1e9),
         share_text(arm),
         *(megabytes(size) for size in (arm.anonymous_bytes, arm.mapped_bytes, arm.storage_read_bytes)),
-        f"{arm.valid} / {arm.taken}",
-        arm.status,
     ]
 
 

@@ -8,9 +8,9 @@ from itertools import groupby
 from typing import Any
 
 from harness.measure.sample import Sample
-from harness.report.cells import FULL_LOAD, Cell, cells_of, shortfalls
-from harness.report.words import binding_text, invalid_line, ratio_text, share_text, significant, size_text, time_text, time_unit
-from harness.verdicts.cells import ArmSummary, reference_of
+from harness.report.cells import FULL_LOAD, PIPELINE_LOAD, Cell, cells_of, shortfalls
+from harness.report.words import binding_text, invalid_line, ratio_text, share_text, significant, size_text, spread, time_text, time_unit
+from harness.verdicts.cells import ArmSummary, compared_of, reference_of
 from harness.verdicts.statistics import Estimate
 
 WIDTH = 110
@@ -29,7 +29,14 @@ def cell_table(samples: Sequence[Sample]) -> str:
     )
     if any(not sample.valid for sample in cell.samples):
         lines += _wrapped(invalid_line(cell.samples))
-    heads = ["loader", f"returned {unit}", f"ready {unit}", "ratio ready [interval]", *(["read"] if _amplified(cell) else ["GB/s"])]
+    heads = [
+        "loader",
+        f"returned {unit}",
+        f"ready {unit}",
+        "ratio ready [interval]",
+        *(["ratio module ready"] if _of_models(cell) else []),
+        *(["read"] if _amplified(cell) else ["GB/s"]),
+    ]
     heads += ["% of ceiling", "valid/taken"]
     if _amplified(cell):
         lines += _wrapped("read: storage bytes over the bytes asked for")
@@ -42,10 +49,13 @@ def run_summary(manifest: Mapping[str, Any], samples: Sequence[Sample]) -> str:
     cells = cells_of(manifest, samples)
     lines = _wrapped(str(manifest["read_ahead_restored"])) if manifest.get("read_ahead_restored") else []
     for scenario, group in groupby(cells, key=lambda cell: cell.scenario):
-        both = scenario == FULL_LOAD
-        lines.append(f"{scenario}: fastest loader to ready in each cell, and torch-load over {reference_of(scenario)}")
-        heads = ["cell", "fastest to ready", *(["ratio returned"] if both else []), "ratio ready", "blocks", "stopped"]
-        lines += _columns([heads, *(_outcome(cell, both) for cell in group)])
+        both = scenario in (FULL_LOAD, PIPELINE_LOAD)
+        for (over, under), of_pair in groupby(
+            group, key=lambda cell: (compared_of(cell.scenario, cell.checkpoint), reference_of(cell.scenario, cell.checkpoint))
+        ):
+            lines += _wrapped(f"{scenario}: fastest loader to ready in each cell, and {over} over {under}")
+            heads = ["cell", "fastest to ready", *(["ratio returned"] if both else []), "ratio ready", "blocks", "stopped"]
+            lines += _columns([heads, *(_outcome(cell, both) for cell in of_pair)])
     lines += [] if cells else ["no cell was begun"]
     lines += _wrapped(invalid_line(samples))
     for kind, what, reason in shortfalls(manifest, cells):
@@ -56,18 +66,24 @@ def run_summary(manifest: Mapping[str, Any], samples: Sequence[Sample]) -> str:
 def _row(cell: Cell, arm: ArmSummary, factor: float) -> list[str]:
     name, count = cell.label(arm), f"{arm.valid}/{arm.taken}"
     if not arm.ready or not arm.returned:
-        return [name, *[arm.status] * 5, count]
+        return [name, *[arm.status] * (6 if _of_models(cell) else 5), count]
     return [
         name,
         significant(arm.returned.median * factor),
         significant(arm.ready.median * factor),
         ratio_text(cell, arm, arm.ratio_ready, dash="-"),
+        *([spread(arm.ratio_module_ready, "no pairs", dash="-")] if _of_models(cell) else []),
         (significant(arm.amplification.median) if arm.amplification else "unknown")
         if _amplified(cell)
         else significant((arm.rate or 0.0) / 1e9),
         share_text(arm, interval=False),
         count,
     ]
+
+
+def _of_models(cell: Cell) -> bool:
+    """Return whether a cell's loaders made models, which have a third clock."""
+    return any(arm.module_ready for arm in cell.arms)
 
 
 def _amplified(cell: Cell) -> bool:
@@ -82,7 +98,7 @@ def _outcome(cell: Cell, both: bool) -> list[str]:
     fastest = next(iter(cell.measured()), None)
     if fastest is None or fastest.ready is None:
         return [name, *[(cell.reason or "missing").partition(":")[0]] * (1 + len(clocks)), str(cell.record.get("blocks") or 0), "-"]
-    pickle = cell.arm("torch-load")
+    pickle = cell.arm(compared_of(cell.scenario, cell.checkpoint))
     ratios = [ratio_text(cell, pickle, getattr(pickle, clock), dash="-") if pickle else "missing" for clock in clocks]
     blocks = len({sample.block for sample in cell.samples})
     return [name, f"{cell.label(fastest)} {time_text(fastest.ready.median)}", *ratios, str(blocks), cell.record.get("stopped") or "-"]

@@ -23,6 +23,9 @@ REFERENCES = {
 """The loader that ratios are taken to in other scenarios than the full load."""
 REFERENCES_OF = {("pipeline-load", "gpt2"): "transformers-safetensors"}
 """The same, where a checkpoint has another than its scenario."""
+COMPARED = {"pipeline-load": "diffusers-bin", "conversion": "convert"}
+"""The loader whose ratio stands for a scenario's where only one is shown; elsewhere it is `torch-load`."""
+COMPARED_OF = {("pipeline-load", "gpt2"): "transformers-bin"}
 PRECISION = 0.05
 """A cell is known well enough when every ratio's interval lies within this half width, relative to its median."""
 
@@ -107,6 +110,11 @@ class ArmSummary:
 def reference_of(scenario: str, checkpoint: str | None = None) -> str:
     """Return the loader that ratios are taken to in a scenario, and there of a checkpoint."""
     return REFERENCES_OF.get((scenario, checkpoint or ""), REFERENCES.get(scenario, REFERENCE))
+
+
+def compared_of(scenario: str, checkpoint: str | None = None) -> str:
+    """Return the loader whose ratio to the reference stands for a scenario's, and there for a checkpoint's: pickle's, where there is one."""
+    return COMPARED_OF.get((scenario, checkpoint or ""), COMPARED.get(scenario, "torch-load"))
 
 
 def by_cell(samples: Iterable[Sample]) -> dict[Cell, list[Sample]]:
