@@ -12,7 +12,7 @@ from harness.options import Options, flat
 SCENARIO = "conversion"
 CHECKPOINTS = {
     "smoke": ("all-minilm-l6-v2",),
-    "default": ("all-minilm-l6-v2", "gpt2"),
+    "default": ("all-minilm-l6-v2",),
     "full": ("all-minilm-l6-v2", "gpt2", "llama-3.2-1b"),
 }
 _FEWER = ("file-copy", "convert", "convert-and-verify")

@@ -12,7 +12,7 @@ from harness.options import Options
 SCENARIO = "pipeline-load"
 CHECKPOINTS = {
     "smoke": ("small-stable-diffusion",),
-    "default": ("small-stable-diffusion", "gpt2"),
+    "default": ("small-stable-diffusion",),
     "full": ("small-stable-diffusion", "gpt2", "stable-diffusion-2.1"),
 }
 

@@ -11,8 +11,8 @@ from harness.measure.process_start import SCENARIO
 from harness.options import Options, flat
 
 CHECKPOINTS = {"smoke": (), "default": ("gpt2",), "full": ("gpt2",)}
-_FEWER = ("torch-load", "torch-load-mmap", "safetensors-load-file", "safetensors-pread")
-"""Where a profile's time would not reach for every loader on the CPU: the two formats, each mapped and read."""
+_FEWER = ("torch-load", "safetensors-load-file")
+"""Where a profile's time would not reach for every loader on the CPU: the two formats, by the call that each is known for."""
 
 
 def plan(options: Options) -> dict[Cell, tuple[str, ...]]:

@@ -15,8 +15,8 @@ Plan = Mapping[Cell, tuple[str, ...]]
 """The cells of a run, in the order they are to be taken, each with the loaders that are its arms."""
 
 
-_START_S = 2.0
-"""What an interpreter takes that imports torch, roughly."""
+_START_S, _MODEL_S = 2.5, 0.7
+"""What an interpreter takes that imports torch, and what a model takes beside its bytes, roughly."""
 _CONVERSION = 3
 """How many loads a conversion takes as long as, roughly: it writes what it reads."""
 
@@ -50,7 +50,11 @@ def block_cost(cell: Cell, arms: tuple[str, ...], size: int) -> float:
     per_gb, ranks = (1.2 if cell.cache_state == "cold" else 1.0), cell.ranks or 1
     size *= _CONVERSION if any(kind_of(cell, name) == CONVERTER for name in arms) else 1
     loads = [ranks if kind_of(cell, name) in OF_FILES or loader_of(cell, name)[1].whole else 0.5 for name in arms]
-    around = _START_S if cell.scenario == PROCESS_START else 0.05 if ranks == 1 else 0.3
+    around = 0.05 if ranks == 1 else 0.3
+    if cell.scenario == PROCESS_START:
+        around = _START_S
+    elif any(kind_of(cell, name) == MODEL for name in arms):
+        around = _MODEL_S
     return sum(around + load * size / 1e9 * per_gb for load in loads)
 
 

@@ -84,8 +84,8 @@ FORMATS = (_form(_SAFETENSORS, "safetensors"), _form(_BIN, "torch-zip"))
 MODEL_LOADERS = (
     _loader("transformers-safetensors", _SAFETENSORS, partial(_from_pretrained, safetensors=True)),
     _loader("transformers-bin", _BIN, partial(_from_pretrained, safetensors=False)),
-    _loader("load-state-dict-safetensors-assign", _SAFETENSORS, partial(_filled, container="safetensors", assign=True)),
-    _loader("load-state-dict-safetensors-copy", _SAFETENSORS, partial(_filled, container="safetensors", assign=False), 1.0),
-    _loader("load-state-dict-torch-assign", _BIN, partial(_filled, container="torch-zip", assign=True), 1.0),
-    _loader("load-state-dict-torch-copy", _BIN, partial(_filled, container="torch-zip", assign=False), 2.0),
+    _loader("assign-safetensors", _SAFETENSORS, partial(_filled, container="safetensors", assign=True)),
+    _loader("copy-safetensors", _SAFETENSORS, partial(_filled, container="safetensors", assign=False), 1.0),
+    _loader("assign-torch", _BIN, partial(_filled, container="torch-zip", assign=True), 1.0),
+    _loader("copy-torch", _BIN, partial(_filled, container="torch-zip", assign=False), 2.0),
 )

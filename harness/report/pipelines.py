@@ -27,8 +27,8 @@ PAIRS = (
     ("diffusers-bin", "diffusers-safetensors"),
     ("diffusers-single-file-ckpt", "diffusers-single-file-safetensors"),
     ("transformers-bin", "transformers-safetensors"),
-    ("load-state-dict-torch-assign", "load-state-dict-safetensors-assign"),
-    ("load-state-dict-torch-copy", "load-state-dict-safetensors-copy"),
+    ("assign-torch", "assign-safetensors"),
+    ("copy-torch", "copy-safetensors"),
 )
 """Each way to load with its pickle arm first."""
 _CLOCKS: dict[str, tuple[Callable[[ArmSummary], Estimate | None], Callable[[Sample], float | None]]] = {

@@ -37,7 +37,7 @@ def cell_table(samples: Sequence[Sample]) -> str:
         *(["ratio module ready"] if _of_models(cell) else []),
         *(["read"] if _amplified(cell) else ["GB/s"]),
     ]
-    heads += ["% of ceiling", "valid/taken"]
+    heads += [*([] if _of_models(cell) else ["% of ceiling"]), "valid/taken"]
     if _amplified(cell):
         lines += _wrapped("read: storage bytes over the bytes asked for")
     lines += _columns([heads, *(_row(cell, arm, factor) for arm in cell.arms)])
@@ -66,7 +66,7 @@ def run_summary(manifest: Mapping[str, Any], samples: Sequence[Sample]) -> str:
 def _row(cell: Cell, arm: ArmSummary, factor: float) -> list[str]:
     name, count = cell.label(arm), f"{arm.valid}/{arm.taken}"
     if not arm.ready or not arm.returned:
-        return [name, *[arm.status] * (6 if _of_models(cell) else 5), count]
+        return [name, *[arm.status] * 5, count]
     return [
         name,
         significant(arm.returned.median * factor),
@@ -76,7 +76,7 @@ def _row(cell: Cell, arm: ArmSummary, factor: float) -> list[str]:
         (significant(arm.amplification.median) if arm.amplification else "unknown")
         if _amplified(cell)
         else significant((arm.rate or 0.0) / 1e9),
-        share_text(arm, interval=False),
+        *([] if _of_models(cell) else [share_text(arm, interval=False)]),
         count,
     ]
 
