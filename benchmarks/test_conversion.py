@@ -11,7 +11,7 @@ from harness.options import Options, flat
 
 SCENARIO = "conversion"
 CHECKPOINTS = {
-    "smoke": ("all-minilm-l6-v2",),
+    "smoke": (),
     "default": ("all-minilm-l6-v2",),
     "full": ("all-minilm-l6-v2", "gpt2", "llama-3.2-1b"),
 }

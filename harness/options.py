@@ -26,7 +26,7 @@ class Profile:
     blocks: int
 
 
-PROFILES = {"smoke": Profile(100.0, 12), "default": Profile(510.0, 30), "full": Profile(5400.0, 60)}
+PROFILES = {"smoke": Profile(110.0, 12), "default": Profile(510.0, 30), "full": Profile(5400.0, 60)}
 
 
 @dataclass(frozen=True)

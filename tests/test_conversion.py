@@ -90,8 +90,8 @@ def test_a_warm_sample_that_writes_may_be_given_the_file_system_s_maps_and_no_mo
     assert judge("warm", 1.0, 1_000_000, answer | {"storage_read_bytes": 10_001}, writes=True).reason == "storage-read"
 
 
-def test_every_profile_weighs_the_command_and_its_verification_beside_a_copy() -> None:
-    for profile in ("smoke", "default", "full"):
+def test_the_command_and_its_verification_are_weighed_beside_a_copy() -> None:
+    for profile in ("default", "full"):
         plan = scenario.plan(parse({"profile": profile}))
         assert all({"file-copy", "convert", "convert-and-verify"} <= set(arms) for arms in plan.values())
         assert {cell.cache_state for cell in plan} == {"cold", "warm"}
