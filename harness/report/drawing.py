@@ -94,6 +94,16 @@ _STYLES = {
     "gguf-reader": Style(BLACK, "d", ":"),
     "numpy-npz": Style(BLACK, "^", "--"),
     "numpy-npy-mmap": Style(BLACK, "v", ":"),
+    "diffusers-safetensors": Style(BLUE, "8"),
+    "diffusers-bin": Style(VERMILLION, "8"),
+    "diffusers-single-file-safetensors": Style(SKY, "8"),
+    "diffusers-single-file-ckpt": Style(ORANGE, "8"),
+    "transformers-safetensors": Style(BLUE, "H"),
+    "transformers-bin": Style(VERMILLION, "H"),
+    "assign-safetensors": Style(SKY, "H"),
+    "assign-torch": Style(ORANGE, "H"),
+    "copy-safetensors": Style(SKY, "h", ":"),
+    "copy-torch": Style(ORANGE, "h", ":"),
 }
 
 
