@@ -25,6 +25,7 @@ _PEERS = (
     "gguf-reader",
 )
 FEWER_ARMS = {
+    ("default", "lora-1000"): (*_PAIRS, "safetensors-safe-open", "safetensors-load-bytes"),
     ("default", "gpt2"): (*_PAIRS, *_PEERS),
     ("default", "llama-3.2-1b"): _PAIRS[:3],
     **{("smoke", name): _PAIRS for name in CHECKPOINTS["smoke"]},

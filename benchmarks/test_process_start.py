@@ -5,12 +5,14 @@ from __future__ import annotations
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.replay import Arm, replay
-from harness.loaders import DEVICES, all_loaders
+from harness.loaders import CACHE_STATES, DEVICES, all_loaders
 from harness.measure.cell import Cell
 from harness.measure.process_start import SCENARIO
 from harness.options import Options, flat
 
 CHECKPOINTS = {"smoke": (), "default": ("gpt2",), "full": ("gpt2",)}
+STATES = {"default": ("warm",)}
+"""Where a profile's time would not reach for both: a process reads its libraries from memory either way."""
 _FEWER = ("torch-load", "safetensors-load-file")
 """Where a profile's time would not reach for every loader on the CPU: the two formats, by the call that each is known for."""
 
@@ -26,6 +28,7 @@ def plan(options: Options) -> dict[Cell, tuple[str, ...]]:
         for device in DEVICES
         for checkpoint in named
         for cache_state, kb in options.states()
+        if cache_state in STATES.get(options.profile, CACHE_STATES) or options.checkpoints is not None
     }
     return {cell: arms for cell, arms in cells.items() if arms}
 

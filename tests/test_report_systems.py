@@ -17,6 +17,7 @@ from harness.report.pipelines import PAGE_RATIO, compared, pipeline_load
 from harness.report.place import Place
 from harness.report.process_starts import process_start, waited
 from harness.report.terminal import WIDTH, cell_table, run_summary
+from harness.report.words import DASH
 from tests.helpers import make_sample
 
 PIPELINE = {"scenario": "pipeline-load", "checkpoint": "stable-diffusion-2.1", "bytes": 2_580_000_000}
@@ -77,7 +78,7 @@ def _cells(samples: list[Sample]) -> list[Cell]:
 
 
 def _page(blocks: Sequence[str]) -> str:
-    return "\n\n".join(blocks)
+    return "\n\n".join(blocks).replace(DASH, "-")
 
 
 def test_the_page_s_figures_stand_beside_all_three_clocks_cold_and_warm_with_the_ratio_s_interval(tmp_path: Path) -> None:
@@ -85,9 +86,9 @@ def test_the_page_s_figures_stand_beside_all_three_clocks_cold_and_warm_with_the
     assert f"| the page, Stable Diffusion 2.1 | not said | not said | 2.66 s | 2.03 s | {PAGE_RATIO:.2f} |" in page
     for state in ("cold", "warm"):
         what = f"| diffusers-bin over diffusers-safetensors | {state} |"
-        assert f"{what} returned | 400 ms | 800 ms | 0.500 [0.500–0.500] |" in page
-        assert f"{what} ready | 1.20 s | 1.00 s | 1.20 [1.20–1.20] |" in page
-        assert f"{what} module ready | 1.80 s | 1.50 s | 1.20 [1.20–1.20] |" in page
+        assert f"{what} returned | 400 ms | 800 ms | 0.500 [0.500-0.500] |" in page
+        assert f"{what} ready | 1.20 s | 1.00 s | 1.20 [1.20-1.20] |" in page
+        assert f"{what} module ready | 1.80 s | 1.50 s | 1.20 [1.20-1.20] |" in page
     assert (tmp_path / "figures/pipeline-stable-diffusion-2.1.svg").read_text().startswith("<?xml")
     frame = pd.read_csv(tmp_path / "tables/pipeline-load-stable-diffusion-2.1-warm-cpu.csv")
     assert dict(zip(frame["loader"], frame["module_ready_s"], strict=True)) == {"diffusers-safetensors": 1.5, "diffusers-bin": 1.8}
@@ -104,9 +105,9 @@ def test_a_pipeline_in_one_format_alone_is_compared_with_nothing(tmp_path: Path)
 
 def test_the_answer_tells_the_largest_pipeline_by_every_clock_beside_the_claim() -> None:
     small = _pipeline(checkpoint="small-stable-diffusion", bytes=115_000_000)
-    said = compared(_cells([*small, *_pipeline()])) or ""
+    said = (compared(_cells([*small, *_pipeline()])) or "").replace(DASH, "-")
     assert "stable-diffusion-2.1 (2.58 GB" in said
-    assert "**0.500 [0.500–0.500]** by *returned*, **1.20 [1.20–1.20]** by *ready*, **1.20 [1.20–1.20]** by *module ready*" in said
+    assert "**0.500 [0.500-0.500]** by *returned*, **1.20 [1.20-1.20]** by *ready*, **1.20 [1.20-1.20]** by *module ready*" in said
     assert f"{PAGE_RATIO:.2f} times" in said
 
 
@@ -124,7 +125,10 @@ def test_a_terminal_shows_the_third_clock_and_pickle_s_own_arm_within_its_width(
 def test_a_process_s_phases_stand_with_their_shares_of_the_whole(tmp_path: Path) -> None:
     cells = _cells(_starts())
     page = _page(process_start(Place(tmp_path, "", 1), cells))
-    assert "| torch-load | 2.10 [2.10–2.10] | 1.05 [1.05–1.05] | 100 (4.76 %) | 1500 (71.4 %) | 0 (0 %) | 200 (9.52 %) | 300 (14.3 %) |" in page
+    assert (
+        "| torch-load | 2.10 [2.10-2.10] | 1.05 [1.05-1.05] | 100 (4.76 %) | 1500 (71.4 %) | 0 (0 %) | 200 (9.52 %) | 300 (14.3 %) |"
+        in page
+    )
     frame = pd.read_csv(tmp_path / "tables/process-start-gpt2-warm-cpu.csv")
     assert list(frame["load_s"]) == [0.1, 0.3]
     assert list(frame["load_share"]) == pytest.approx([0.05, 0.3 / 2.1])
@@ -155,4 +159,4 @@ def test_a_conversion_without_a_full_load_of_its_checkpoint_and_cache_state_says
     assert payback_frame(cells).empty
     page = _page(conversions(Place(tmp_path, "", 1), cells))
     assert "paid back" not in page
-    assert "| convert | 1.20 [1.20–1.20] | 1.20 [1.20–1.20] |" in page
+    assert "| convert | 1.20 [1.20-1.20] | 1.20 [1.20-1.20] |" in page

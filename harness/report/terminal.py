@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from harness.measure.sample import Sample
-from harness.report.cells import FULL_LOAD, PIPELINE_LOAD, Cell, cells_of, shortfalls
+from harness.report.cells import FULL_LOAD, Cell, cells_of, shortfalls
 from harness.report.words import binding_text, invalid_line, ratio_text, share_text, significant, size_text, spread, time_text, time_unit
 from harness.verdicts.cells import ArmSummary, compared_of, reference_of
 from harness.verdicts.statistics import Estimate
@@ -49,7 +49,7 @@ def run_summary(manifest: Mapping[str, Any], samples: Sequence[Sample]) -> str:
     cells = cells_of(manifest, samples)
     lines = _wrapped(str(manifest["read_ahead_restored"])) if manifest.get("read_ahead_restored") else []
     for scenario, group in groupby(cells, key=lambda cell: cell.scenario):
-        both = scenario in (FULL_LOAD, PIPELINE_LOAD)
+        both = scenario == FULL_LOAD
         for (over, under), of_pair in groupby(
             group, key=lambda cell: (compared_of(cell.scenario, cell.checkpoint), reference_of(cell.scenario, cell.checkpoint))
         ):
