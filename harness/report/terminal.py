@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.measure.sample import Sample
 from harness.report.cells import FULL_LOAD, Cell, cells_of, shortfalls
-from harness.report.words import binding_text, invalid_line, ratio_text, share_text, significant, size_text, spread, time_text, time_unit
+from harness.report.words import binding_text, invalid_line, ratio_text, share_text, significant, size_text, time_text, time_unit
 from harness.verdicts.cells import ArmSummary, compared_of, reference_of
 from harness.verdicts.statistics import Estimate
 
@@ -33,11 +33,10 @@ def cell_table(samples: Sequence[Sample]) -> str:
         "loader",
         f"returned {unit}",
         f"ready {unit}",
-        "ratio ready [interval]",
-        *(["ratio module ready"] if _of_models(cell) else []),
-        *(["read"] if _amplified(cell) else ["GB/s"]),
+        *(["ratio ready", "ratio module ready"] if _of_models(cell) else ["ratio ready [interval]"]),
+        *([] if _of_models(cell) else ["read", "% of ceiling"] if _amplified(cell) else ["GB/s", "% of ceiling"]),
+        "valid/taken",
     ]
-    heads += [*([] if _of_models(cell) else ["% of ceiling"]), "valid/taken"]
     if _amplified(cell):
         lines += _wrapped("read: storage bytes over the bytes asked for")
     lines += _columns([heads, *(_row(cell, arm, factor) for arm in cell.arms)])
@@ -66,17 +65,19 @@ def run_summary(manifest: Mapping[str, Any], samples: Sequence[Sample]) -> str:
 def _row(cell: Cell, arm: ArmSummary, factor: float) -> list[str]:
     name, count = cell.label(arm), f"{arm.valid}/{arm.taken}"
     if not arm.ready or not arm.returned:
-        return [name, *[arm.status] * 5, count]
+        return [name, *[arm.status] * (4 if _of_models(cell) else 5), count]
+    last = [
+        (significant(arm.amplification.median) if arm.amplification else "unknown")
+        if _amplified(cell)
+        else significant((arm.rate or 0.0) / 1e9),
+        share_text(arm, interval=False),
+    ]
     return [
         name,
         significant(arm.returned.median * factor),
         significant(arm.ready.median * factor),
         ratio_text(cell, arm, arm.ratio_ready, dash="-"),
-        *([spread(arm.ratio_module_ready, "no pairs", dash="-")] if _of_models(cell) else []),
-        (significant(arm.amplification.median) if arm.amplification else "unknown")
-        if _amplified(cell)
-        else significant((arm.rate or 0.0) / 1e9),
-        *([] if _of_models(cell) else [share_text(arm, interval=False)]),
+        *([ratio_text(cell, arm, arm.ratio_module_ready, dash="-")] if _of_models(cell) else last),
         count,
     ]
 
