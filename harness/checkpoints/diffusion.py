@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from harness.checkpoints.layouts import Entries, Layout, TensorSpec
@@ -55,6 +56,7 @@ def pipeline_layout(name: str) -> Layout:
     return Layout(name, tuple(specs), pipeline=True)
 
 
+@cache
 def pipeline_files(name: str) -> dict[str, str]:
     """Return what a pipeline's folder holds beside its weights: the text of each file by its path."""
     shape = SHAPES[name]
