@@ -1,25 +1,23 @@
-"""Stable Diffusion: the layout of a pipeline's weights, from its components' configurations, and the files that stand beside them.
+"""Stable Diffusion: the layout of a pipeline's weights, from its components' configurations.
 
 The large one has the published configurations of Stable Diffusion 2.1; its text encoder keeps the published names, `text_model.…`. The others
-have the same classes and fewer channels. Only the vocabulary is made up: as many entries as the published one, made of pairs of bytes.
+have the same classes and fewer channels.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
 from harness.checkpoints.layouts import Entries, Layout, TensorSpec
 
 COMPONENTS = ("unet", "text_encoder", "vae")
 """The components that hold weights; a tensor's name begins with its component's."""
-_LAYERS = 2
-_LATENTS = 4
-_CROSS = ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D")
-_SPECIAL = ("<|startoftext|>", "<|endoftext|>")
+LAYERS = 2
+"""Residual blocks of each block."""
+LATENTS = 4
+"""Channels of a latent image."""
+CROSS = ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D")
+"""The denoiser's blocks on the way down; the way up has their counterparts in reverse."""
 
 
 @dataclass(frozen=True)
@@ -56,43 +54,17 @@ def pipeline_layout(name: str) -> Layout:
     return Layout(name, tuple(specs), pipeline=True)
 
 
-@cache
-def pipeline_files(name: str) -> dict[str, str]:
-    """Return what a pipeline's folder holds beside its weights: the text of each file by its path."""
-    shape = SHAPES[name]
-    configurations = {
-        "model_index.json": _INDEX,
-        "scheduler/scheduler_config.json": _SCHEDULER,
-        "text_encoder/config.json": _text_configuration(shape),
-        "tokenizer/special_tokens_map.json": {
-            "bos_token": _SPECIAL[0],
-            "eos_token": _SPECIAL[1],
-            "pad_token": "!",
-            "unk_token": _SPECIAL[1],
-        },
-        "tokenizer/tokenizer_config.json": {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "pad_token": "!"},
-        "unet/config.json": _unet_configuration(shape),
-        "vae/config.json": _vae_configuration(shape),
-    }
-    merges = _merges(shape.vocabulary)
-    texts = {path: json.dumps(content, indent=2) + "\n" for path, content in configurations.items()}
-    return texts | {
-        "tokenizer/merges.txt": "#version: 0.2\n" + "".join(f"{left} {right}\n" for left, right in merges),
-        "tokenizer/vocab.json": json.dumps(_vocabulary(merges), ensure_ascii=False),
-    }
-
-
 def _unet(shape: Shape) -> Entries:
     """Yield the denoiser's tensors (diffusers, `UNet2DConditionModel`)."""
     channels, step = shape.unet, 4 * shape.unet[0]
-    yield from _convolution("conv_in", _LATENTS, channels[0])
+    yield from _convolution("conv_in", LATENTS, channels[0])
     yield from _linear("time_embedding.linear_1", channels[0], step)
     yield from _linear("time_embedding.linear_2", step, step)
     for number, width in enumerate(channels):
         block = f"down_blocks.{number}"
-        for layer in range(_LAYERS):
+        for layer in range(LAYERS):
             yield from _resnet(f"{block}.resnets.{layer}", channels[max(number - 1, 0)] if layer == 0 else width, width, step)
-            if _CROSS[number] != "DownBlock2D":
+            if CROSS[number] != "DownBlock2D":
                 yield from _transformer(f"{block}.attentions.{layer}", width, shape.text_width)
         if number + 1 < len(channels):
             yield from _convolution(f"{block}.downsamplers.0.conv", width, width)
@@ -102,16 +74,16 @@ def _unet(shape: Shape) -> Entries:
     upwards = channels[::-1]
     for number, width in enumerate(upwards):
         block = f"up_blocks.{number}"
-        for layer in range(_LAYERS + 1):
+        for layer in range(LAYERS + 1):
             before = upwards[max(number - 1, 0)] if layer == 0 else width
-            across = upwards[min(number + 1, len(upwards) - 1)] if layer == _LAYERS else width
+            across = upwards[min(number + 1, len(upwards) - 1)] if layer == LAYERS else width
             yield from _resnet(f"{block}.resnets.{layer}", before + across, width, step)
-            if _CROSS[-1 - number] != "DownBlock2D":
+            if CROSS[-1 - number] != "DownBlock2D":
                 yield from _transformer(f"{block}.attentions.{layer}", width, shape.text_width)
         if number + 1 < len(upwards):
             yield from _convolution(f"{block}.upsamplers.0.conv", width, width)
     yield from _norm("conv_norm_out", channels[0])
-    yield from _convolution("conv_out", channels[0], _LATENTS)
+    yield from _convolution("conv_out", channels[0], LATENTS)
 
 
 def _autoencoder(shape: Shape) -> Entries:
@@ -120,25 +92,25 @@ def _autoencoder(shape: Shape) -> Entries:
     yield from _convolution("encoder.conv_in", 3, channels[0])
     for number, width in enumerate(channels):
         block = f"encoder.down_blocks.{number}"
-        for layer in range(_LAYERS):
+        for layer in range(LAYERS):
             yield from _resnet(f"{block}.resnets.{layer}", channels[max(number - 1, 0)] if layer == 0 else width, width)
         if number + 1 < len(channels):
             yield from _convolution(f"{block}.downsamplers.0.conv", width, width)
     yield from _middle("encoder.mid_block", channels[-1])
     yield from _norm("encoder.conv_norm_out", channels[-1])
-    yield from _convolution("encoder.conv_out", channels[-1], 2 * _LATENTS)
-    yield from _convolution("decoder.conv_in", _LATENTS, channels[-1])
+    yield from _convolution("encoder.conv_out", channels[-1], 2 * LATENTS)
+    yield from _convolution("decoder.conv_in", LATENTS, channels[-1])
     for number, width in enumerate(upwards):
         block = f"decoder.up_blocks.{number}"
-        for layer in range(_LAYERS + 1):
+        for layer in range(LAYERS + 1):
             yield from _resnet(f"{block}.resnets.{layer}", upwards[max(number - 1, 0)] if layer == 0 else width, width)
         if number + 1 < len(upwards):
             yield from _convolution(f"{block}.upsamplers.0.conv", width, width)
     yield from _middle("decoder.mid_block", channels[-1])
     yield from _norm("decoder.conv_norm_out", channels[0])
     yield from _convolution("decoder.conv_out", channels[0], 3)
-    yield from _convolution("quant_conv", 2 * _LATENTS, 2 * _LATENTS, 1)
-    yield from _convolution("post_quant_conv", _LATENTS, _LATENTS, 1)
+    yield from _convolution("quant_conv", 2 * LATENTS, 2 * LATENTS, 1)
+    yield from _convolution("post_quant_conv", LATENTS, LATENTS, 1)
 
 
 def _text_encoder(shape: Shape) -> Entries:
@@ -205,105 +177,3 @@ def _linear(name: str, before: int, width: int) -> Entries:
 def _norm(name: str, width: int) -> Entries:
     yield f"{name}.weight", (width,)
     yield f"{name}.bias", (width,)
-
-
-_INDEX: dict[str, Any] = {
-    "_class_name": "StableDiffusionPipeline",
-    "_diffusers_version": "0.8.0",
-    "feature_extractor": [None, None],
-    "requires_safety_checker": False,
-    "safety_checker": [None, None],
-    "scheduler": ["diffusers", "DDIMScheduler"],
-    "text_encoder": ["transformers", "CLIPTextModel"],
-    "tokenizer": ["transformers", "CLIPTokenizer"],
-    "unet": ["diffusers", "UNet2DConditionModel"],
-    "vae": ["diffusers", "AutoencoderKL"],
-}
-_SCHEDULER: dict[str, Any] = {
-    "_class_name": "DDIMScheduler",
-    "_diffusers_version": "0.8.0",
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "beta_start": 0.00085,
-    "clip_sample": False,
-    "num_train_timesteps": 1000,
-    "prediction_type": "v_prediction",
-    "set_alpha_to_one": False,
-    "steps_offset": 1,
-    "trained_betas": None,
-}
-
-
-def _unet_configuration(shape: Shape) -> dict[str, Any]:
-    return {
-        "_class_name": "UNet2DConditionModel",
-        "_diffusers_version": "0.8.0",
-        "act_fn": "silu",
-        "attention_head_dim": [width // shape.head for width in shape.unet],  # the number of heads: a name that stuck
-        "block_out_channels": list(shape.unet),
-        "cross_attention_dim": shape.text_width,
-        "down_block_types": list(_CROSS),
-        "in_channels": _LATENTS,
-        "layers_per_block": _LAYERS,
-        "norm_num_groups": shape.groups,
-        "out_channels": _LATENTS,
-        "sample_size": 96,
-        "up_block_types": [kind.replace("Down", "Up") for kind in _CROSS[::-1]],
-        "use_linear_projection": True,
-    }
-
-
-def _vae_configuration(shape: Shape) -> dict[str, Any]:
-    return {
-        "_class_name": "AutoencoderKL",
-        "_diffusers_version": "0.8.0",
-        "act_fn": "silu",
-        "block_out_channels": list(shape.vae),
-        "down_block_types": ["DownEncoderBlock2D"] * len(shape.vae),
-        "in_channels": 3,
-        "latent_channels": _LATENTS,
-        "layers_per_block": _LAYERS,
-        "norm_num_groups": shape.groups,
-        "out_channels": 3,
-        "sample_size": 768,
-        "up_block_types": ["UpDecoderBlock2D"] * len(shape.vae),
-    }
-
-
-def _text_configuration(shape: Shape) -> dict[str, Any]:
-    return {
-        "architectures": ["CLIPTextModel"],
-        "bos_token_id": shape.vocabulary - 2,
-        "eos_token_id": shape.vocabulary - 1,
-        "hidden_act": "gelu",
-        "hidden_size": shape.text_width,
-        "intermediate_size": shape.text_inner,
-        "max_position_embeddings": 77,
-        "model_type": "clip_text_model",
-        "num_attention_heads": shape.text_width // shape.head,
-        "num_hidden_layers": shape.text_layers,
-        "pad_token_id": 0,
-        "projection_dim": shape.text_width // 2,
-        "torch_dtype": "float16",
-        "vocab_size": shape.vocabulary,
-    }
-
-
-def _symbols() -> list[str]:
-    """Return one printable character for each byte, as GPT-2's and CLIP's vocabularies begin."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    shifted = (256 + place for place in range(256 - len(printable)))
-    return [chr(byte) for byte in printable] + [chr(code) for code in shifted]
-
-
-def _merges(vocabulary: int) -> list[tuple[str, str]]:
-    """Return as many pairs of bytes as fill up a vocabulary."""
-    symbols = _symbols()
-    pairs: Iterator[tuple[str, str]] = ((left, right) for left in symbols for right in symbols)
-    return [next(pairs) for _ in range(vocabulary - 2 * len(symbols) - len(_SPECIAL))]
-
-
-def _vocabulary(merges: list[tuple[str, str]]) -> dict[str, int]:
-    symbols = _symbols()
-    entries = [*symbols, *(f"{symbol}</w>" for symbol in symbols), *(left + right for left, right in merges), *_SPECIAL]
-    return {entry: number for number, entry in enumerate(entries)}

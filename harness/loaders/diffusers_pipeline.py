@@ -66,7 +66,8 @@ def _read_single(folder: Path, name: str) -> Tensors:
     import torch
     from safetensors.torch import load_file
 
-    from harness.checkpoints.diffusion import SHAPES, pipeline_files, pipeline_layout
+    from harness.checkpoints.diffusion import SHAPES, pipeline_layout
+    from harness.checkpoints.diffusion_files import pipeline_files
     from harness.checkpoints.original import from_original
 
     held = load_file(folder / name) if name.endswith(".safetensors") else torch.load(folder / name, weights_only=True)["state_dict"]
@@ -76,7 +77,8 @@ def _read_single(folder: Path, name: str) -> Tensors:
 
 
 def _beside(name: str, within: str = "") -> Mapping[str, str] | None:
-    from harness.checkpoints.diffusion import SHAPES, pipeline_files
+    from harness.checkpoints.diffusion import SHAPES
+    from harness.checkpoints.diffusion_files import pipeline_files
 
     return {f"{within}{path}": text for path, text in pipeline_files(name).items()} if name in SHAPES else None
 
