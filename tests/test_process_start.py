@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from tests import slow_start
 from tests.slow_library import IMPORT_S
 from tests.slow_start import FIRST_S, LOAD_S
 
+TAKES = 4
 LAYOUT = Layout("small", tuple(TensorSpec(f"layer.{number}", "float32", (64, 1024)) for number in range(8)))
 
 
@@ -44,7 +46,12 @@ def interpreters() -> Interpreters:
 def _sample(store: Store, checkpoint: Checkpoint, takes: Interpreters, name: str, state: str = "warm", timeout_s: float = 60.0) -> Sample:
     loader = next(loader for loader in slow_start.LOADERS if loader.name == name)
     arm = Arm(f"tests.slow_start:{name}", loader, "reference", takes, store.rehearsal(["safetensors"])["safetensors"])
-    return take_sample(Cell(SCENARIO, checkpoint.name, state, "cpu"), checkpoint, arm, Place("a-run", 0, 0), timeout_s=timeout_s)
+    cell = Cell(SCENARIO, checkpoint.name, state, "cpu")
+    for take in range(TAKES):  # a machine short of memory may drop what was just brought in: a run takes such a sample again too
+        taken = take_sample(cell, checkpoint, arm, Place("a-run", 0, take), timeout_s=timeout_s)
+        if taken.reason != "libraries-read":
+            break
+    return taken
 
 
 @pytest.mark.parametrize("state", ["cold", "warm"])
@@ -53,7 +60,7 @@ def test_each_phase_of_a_process_has_its_own_clock_and_they_add_up_to_ready(
 ) -> None:
     start = time.monotonic()
     taken = _sample(store, checkpoint, interpreters, "known", state)
-    took = time.monotonic() - start
+    took = time.monotonic() - start  # of all takes
     assert taken.valid, taken.detail
     phases = taken.phases
     assert phases is not None
@@ -99,6 +106,7 @@ def test_the_files_a_process_reads_its_programs_from_are_brought_in_before_it_co
     files = interpreters._libraries["tests.slow_start:known"]
     assert library in files
     assert any("libtorch" in file.name for file in files)
+    assert Path(sys.executable).resolve() in files
 
 
 def test_a_sample_whose_libraries_came_from_storage_does_not_count() -> None:

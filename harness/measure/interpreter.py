@@ -66,10 +66,12 @@ def _take(request: dict[str, Any], clocks: Sequence[int]) -> dict[str, Any]:
 
 
 def _files_in_use() -> list[str]:
-    """Return the files that this process has read its programs from: modules, their compiled forms, and what is mapped to be run."""
+    """Return the files that this process has read its programs from: modules, their compiled forms, shared libraries and the interpreter."""
     known = [getattr(module, "__dict__", {}) for module in list(sys.modules.values())]  # asking one for a name may run it
     used = {path for names in known for path in (names.get("__file__"), names.get("__cached__")) if isinstance(path, str)}
     with suppress(OSError):
         lines = Path("/proc/self/maps").read_text().splitlines()
-        used |= {parts[5] for parts in (line.split(maxsplit=5) for line in lines) if len(parts) == 6 and ".so" in parts[5]}
+        used |= {
+            parts[5] for parts in (line.split(maxsplit=5) for line in lines) if len(parts) == 6 and (".so" in parts[5] or "x" in parts[1])
+        }
     return sorted(path for path in used if Path(path).is_file())
