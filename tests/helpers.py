@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
 import subprocess
@@ -9,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -32,10 +33,22 @@ def present(name: str) -> Loader:
     """Return a loader; skip the test where its library is missing, and fail it where it was to be installed."""
     loader = loader_of(name)
     if absence := loader.absence():
-        if os.environ.get(ALL_INSTALLED) and (sys.platform, platform.machine()) == PINNED_FOR:
-            pytest.fail(f"{absence}, though {ALL_INSTALLED} says that all are")
-        pytest.skip(absence)
+        _missing(absence)
     return loader
+
+
+def installed(library: str) -> Any:
+    """Return an imported library of the peers' pins; skip the test where it is missing, and fail it where it was to be installed."""
+    try:
+        return importlib.import_module(library)
+    except ImportError as error:
+        _missing(str(error))
+
+
+def _missing(absence: str) -> NoReturn:
+    if os.environ.get(ALL_INSTALLED) and (sys.platform, platform.machine()) == PINNED_FOR:
+        pytest.fail(f"{absence}, though {ALL_INSTALLED} says that all are")
+    pytest.skip(absence, allow_module_level=True)
 
 
 def make_sample(**overrides: Any) -> Sample:

@@ -23,7 +23,7 @@ from harness.checkpoints.scan import CLEAN, FOUND, UNKNOWN, exit_status, scan
 from harness.checkpoints.verify import differences
 from harness.cli import main
 from harness.errors import WeighbridgeError
-from tests.helpers import hear, python
+from tests.helpers import hear, installed, python
 
 Tensors = dict[str, torch.Tensor]
 _MIB = 1 << 20
@@ -120,7 +120,7 @@ def test_a_tie_and_a_turned_tensor_are_handled_as_the_hubs_converter_does(zipped
 
 
 def test_a_name_that_the_models_class_makes_by_tying_is_the_one_that_goes(tmp_path: Path) -> None:
-    pytest.importorskip("transformers")
+    installed("transformers")
     tensor = torch.ones(4, 6)
     source = _save({"lm_head.weight": tensor, "transformer.wte.weight": tensor}, tmp_path / "pytorch_model.bin")
     (tmp_path / "config.json").write_text(json.dumps({"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2"}))

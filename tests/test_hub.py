@@ -16,9 +16,10 @@ from harness.checkpoints.verify import differences
 from harness.cli import main
 from harness.errors import WeighbridgeError
 from harness.options import model_name, parse
+from tests.helpers import installed
 
-huggingface_hub = pytest.importorskip("huggingface_hub")
-pytest.importorskip("huggingface_hub.constants")
+huggingface_hub = installed("huggingface_hub")
+installed("huggingface_hub.constants")
 
 _COMMIT = "0123456789abcdef0123456789abcdef01234567"
 _REPO = "some-org/tiny-gpt"
@@ -37,7 +38,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _model(folder: Path) -> Any:
     """Make a folder with a tiny GPT-2, tied as all are, and return the model."""
-    transformers = pytest.importorskip("transformers")
+    transformers = installed("transformers")
     torch.manual_seed(0)
     model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**_CONFIG))
     folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +69,7 @@ def _plain(folder: Path) -> Path:
 
 
 def _loaded(revision: str, **how: Any) -> Any:
-    transformers = pytest.importorskip("transformers")
+    transformers = installed("transformers")
     return transformers.AutoModelForCausalLM.from_pretrained(_REPO, revision=revision, **how)
 
 

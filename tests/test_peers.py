@@ -28,7 +28,7 @@ from harness.loaders import MODEL, Loader, all_formats, all_loaders, fast_safete
 from harness.machine import page_cache
 from harness.machine.counters import counters
 from harness.machine.description import PACKAGES
-from tests.helpers import ALL_INSTALLED, ROOT, hear, loader_of, present, python
+from tests.helpers import ALL_INSTALLED, ROOT, hear, installed, loader_of, present, python
 
 Tensors = dict[str, torch.Tensor]
 
@@ -112,9 +112,13 @@ def test_a_missing_peer_skips_its_tests_and_fails_them_where_all_are_to_be_insta
     monkeypatch.delenv(ALL_INSTALLED, raising=False)
     with pytest.raises(pytest.skip.Exception, match="is not installed"):
         present("tensorizer")
+    with pytest.raises(pytest.skip.Exception, match="no_such_library"):
+        installed("no_such_library")
     monkeypatch.setenv(ALL_INSTALLED, "1")
     with pytest.raises(pytest.fail.Exception, match="is not installed"):
         present("tensorizer")
+    with pytest.raises(pytest.fail.Exception, match="no_such_library"):
+        installed("no_such_library")
 
 
 def test_every_extra_is_declared_and_pinned() -> None:

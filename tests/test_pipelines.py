@@ -20,6 +20,7 @@ from harness.measure.cell import Cell
 from harness.measure.client import Server
 from harness.measure.taking import Arm, Place, take_sample
 from harness.options import parse
+from tests.helpers import installed
 
 LIBRARIES = ("diffusers", "transformers", "accelerate")
 
@@ -27,7 +28,7 @@ LIBRARIES = ("diffusers", "transformers", "accelerate")
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     for library in LIBRARIES:
-        pytest.importorskip(library)
+        installed(library)
     return Store(tmp_path_factory.mktemp("store"), formats=all_formats())
 
 
@@ -54,7 +55,7 @@ def checkpoints(store: Store) -> dict[str, Checkpoint]:
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_pipeline_s_layout_is_that_of_the_real_classes(name: str) -> None:
     """Made from the configurations that lie beside the weights, without memory: names, and shapes, to the last tensor."""
-    diffusers, transformers = pytest.importorskip("diffusers"), pytest.importorskip("transformers")
+    diffusers, transformers = installed("diffusers"), installed("transformers")
     described = {part: json.loads(pipeline_files(name)[f"{part}/config.json"]) for part in COMPONENTS}
     with torch.device("meta"):
         models = {
