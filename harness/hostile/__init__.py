@@ -1,0 +1,128 @@
+"""Hostile files: a corpus made by code from a seed, the same bytes on every machine, none of it harmful.
+
+What a file would have a loader do is only ever told by a canary: a payload that is run leaves a file of that name in the folder it runs in.
+A module joins by lying in this folder; a function of it joins as a file by the decorator `specimen`. Nothing here needs more than the
+standard library, and nothing here reads a corpus file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from types import ModuleType
+
+CANARY = "canary"
+"""What a payload leaves in its working folder."""
+CODE, MEMORY, TIME, LIE, BROKEN, NONE = HARMS = ("runs code", "takes memory", "takes time", "lies", "is broken", "none")
+"""What a file would do to whoever believed it; none is a harmless oddity, whose refusal is told as well."""
+CONTAINERS = ("pickle", "torch-zip", "torch-legacy", "safetensors", "npz", "npy", "gguf", "tensorizer", "none")
+"""What a file gives itself out for; `none` is no container that a loader of the suite reads."""
+
+Content = bytes | Mapping[str, bytes]
+"""One file, or several by their paths in a folder, the one that is to be opened first."""
+Make = Callable[[Random], Content]
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """One file of the corpus, with what it may need beside it."""
+
+    name: str
+    """Its own name, unique in the corpus."""
+    family: str
+    container: str
+    harm: str
+    says: str
+    """What is wrong with it, in one line."""
+    make: Make = field(repr=False, compare=False)
+    plain: bool = False
+    """Whether its payload is of the plainest: whatever unpickles it without asking runs it."""
+    limit_s: float | None = None
+    """Time to be given to a loader, where it is not that of all."""
+
+    def files(self, seed: int) -> dict[str, bytes]:
+        """Return the content of each file by its path, the specimen's own first."""
+        made = self.make(Random(f"{seed}/{self.name}"))  # noqa: S311  # filler that is to be the same everywhere
+        return {self.name: made} if isinstance(made, bytes) else dict(made)
+
+
+class Family:
+    """A family of specimens: `specimen` is the decorator by which a function joins it."""
+
+    def __init__(self, name: str, container: str, harm: str) -> None:
+        self.name, self._container, self._harm = name, container, harm
+        self.specimens: list[Specimen] = []
+
+    def specimen(
+        self, name: str, *, container: str | None = None, harm: str | None = None, plain: bool = False, limit_s: float | None = None
+    ) -> Callable[[Make], Make]:
+        """Return a decorator that enters a function as the file `name`; its docstring's first line says what is wrong with the file."""
+
+        def enter(make: Make) -> Make:
+            self.add(
+                name, (make.__doc__ or "").strip().partition("\n")[0], make, container=container, harm=harm, plain=plain, limit_s=limit_s
+            )
+            return make
+
+        return enter
+
+    def add(
+        self,
+        name: str,
+        says: str,
+        make: Make,
+        *,
+        container: str | None = None,
+        harm: str | None = None,
+        plain: bool = False,
+        limit_s: float | None = None,
+    ) -> None:
+        """Enter a file, for files that are rows of a table rather than functions of their own."""
+        self.specimens.append(Specimen(name, self.name, container or self._container, harm or self._harm, says, make, plain, limit_s))
+
+
+def corpus(families: Iterable[str] | None = None) -> tuple[Specimen, ...]:
+    """Return every specimen, or those of some families, in the modules' order."""
+    wanted = None if families is None else set(families)
+    return tuple(one for family in _families() if wanted is None or family.name in wanted for one in family.specimens)
+
+
+def family_names() -> tuple[str, ...]:
+    """Return the names of the families, in the modules' order."""
+    return tuple(dict.fromkeys(family.name for family in _families()))
+
+
+def write(specimen: Specimen, folder: Path, seed: int) -> Path:
+    """Write a specimen and what it needs beside it into `folder`, and return the path of its own file."""
+    files = specimen.files(seed)
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return folder / next(iter(files))
+
+
+def digest(specimens: Iterable[Specimen], seed: int) -> str:
+    """Return one SHA-256 over the names and bytes of these specimens."""
+    whole = hashlib.sha256()
+    for specimen in specimens:
+        for name, content in specimen.files(seed).items():
+            whole.update(f"{specimen.name}/{name}/{len(content)}/".encode())
+            whole.update(hashlib.sha256(content).digest())
+    return whole.hexdigest()
+
+
+def _families() -> Iterator[Family]:
+    for module in _modules():
+        yield from (found for found in vars(module).values() if isinstance(found, Family))
+
+
+def _modules() -> list[ModuleType]:
+    return [
+        importlib.import_module(f"{__name__}.{module.name}") for module in sorted(pkgutil.iter_modules(__path__), key=lambda one: one.name)
+    ]

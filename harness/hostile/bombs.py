@@ -1,0 +1,217 @@
+"""Small files that ask for much: memory, time, disk, processes. Each ends by a limit or by refusal; none leaves anything outside its folder."""
+
+from __future__ import annotations
+
+import struct
+from random import Random
+from typing import Any
+
+from harness.hostile import CODE, MEMORY, TIME, Family
+from harness.hostile.archives import FLOATS, Member, deflated_run, legacy_tensor, tensor, torch_legacy, torch_members, torch_zip, zipped
+from harness.hostile.callables import SOURCE
+from harness.hostile.opcodes import PROTO_2, PROTO_4, STOP, Global, pickled, push
+
+memory = Family("memory-bombs", "pickle", MEMORY)
+time = Family("time-bombs", "pickle", TIME)
+lengths = Family("huge-lengths", "pickle", MEMORY)
+zip_bombs = Family("zip-bombs", "torch-zip", MEMORY)
+resources = Family("greedy-payloads", "pickle", CODE)
+
+_RUN = 1 + 258 * 8_000_000
+"""Two billion bytes: more than any limit, and a number that `deflated_run` can make."""
+
+
+def _in_zip(value: Any) -> bytes:
+    """Return a torch file whose value holds a tensor, so that it looks like one, and a bomb."""
+    return torch_zip({"a": tensor(), "b": value})
+
+
+@memory.specimen("bytearray.bin", container="torch-zip")
+def _bytearray(_: object) -> bytes:
+    """A bytearray of a million gigabytes, which weights_only allows, in a torch file."""
+    return _in_zip(Global("builtins", "bytearray")(1 << 50))
+
+
+@memory.specimen("bytearrays.bin", container="torch-zip")
+def _bytearrays(_: object) -> bytes:
+    """Three hundred bytearrays of 16 MiB, each of which there would be room for."""
+    return _in_zip([Global("builtins", "bytearray")(16 << 20) for _ in range(300)])
+
+
+@memory.specimen("doubling-text.pkl")
+def _doubling(_: object) -> bytes:
+    """A text that is doubled forty times by str.join."""
+    joined = Global("builtins", "str.join")
+    text: Any = "xxxxxxxxxxxxxxxx"
+    opcodes = push(text) + b"\x94"
+    for level in range(40):
+        opcodes += push(joined) + push("") + b"h" + bytes([level]) + b"h" + bytes([level]) + b"\x86\x86R\x94"
+    return PROTO_4 + opcodes + STOP
+
+
+@memory.specimen("range-list.pkl")
+def _range_list(_: object) -> bytes:
+    """A list of ten billion numbers, made of a range."""
+    return pickled(Global("builtins", "list")(Global("builtins", "range")(10_000_000_000)))
+
+
+@memory.specimen("expanded.bin", container="torch-zip")
+def _expanded(_: object) -> bytes:
+    """A tensor of ten million million floats in the memory of one: its stride is nothing."""
+    return torch_zip({"a": tensor(numel=1, shape=(10_000_000, 1_000_000), stride=(0, 0))}, {"0": FLOATS[:4]})
+
+
+@memory.specimen("storage-numel.bin", container="torch-zip")
+def _numel(_: object) -> bytes:
+    """A tensor's memory is said to be four million million floats and is six."""
+    return torch_zip({"a": tensor(numel=1 << 42, shape=(1 << 42,), stride=(1,))})
+
+
+@memory.specimen("storage-numel-legacy.bin", container="torch-legacy")
+def _numel_legacy(_: object) -> bytes:
+    """The same in the form before zip, which has memory made before it is read."""
+    return torch_legacy({"a": legacy_tensor(numel=1 << 42, shape=(1 << 42,), stride=(1,))}, content=struct.pack("<q", 1 << 42) + FLOATS)
+
+
+@memory.specimen("deep-lists.bin", container="torch-zip")
+def _deep(_: object) -> bytes:
+    """A hundred thousand lists, each in the next: taking them apart again recurses."""
+    return torch_zip(PROTO_2 + b"]" * 100_000 + b"a" * 99_999 + STOP)
+
+
+def _tower(levels: int) -> bytes:
+    """Return opcodes for a tuple of two of the tuple below, so many levels high: hashing it visits every path."""
+    return (
+        push(0)
+        + b"q\x00"
+        + b"".join(b"h" + bytes([n]) + b"h" + bytes([n]) + b"\x86q" + bytes([n + 1]) + b"0h" + bytes([n + 1]) for n in range(levels))
+    )
+
+
+@time.specimen("hash-tower.bin", container="torch-zip")
+def _hash_tower(_: object) -> bytes:
+    """A key that is forty tuples of two high: its hash takes a million million steps, and no name is imported for it."""
+    return torch_zip(PROTO_2 + b"}" + _tower(40) + push(1) + b"s" + STOP)
+
+
+@time.specimen("endless-sum.pkl")
+def _sum(_: object) -> bytes:
+    """The sum of numbers without end."""
+    return pickled(Global("builtins", "sum")(Global("itertools", "repeat")(1)))
+
+
+@time.specimen("sleep.pkl")
+def _sleep(_: object) -> bytes:
+    """Sleeps for an hour."""
+    return pickled(Global("time", "sleep")(3600))
+
+
+@time.specimen("fifo.pkl")
+def _fifo(_: object) -> bytes:
+    """Opens a pipe that nobody writes to."""
+    return pickled((Global("os", "mkfifo")("pipe"), Global("builtins", "open")("pipe")))
+
+
+for _name, _says, _value in (
+    ("long-text", "a LONG written as a million digits", b"L" + b"9" * 1_000_000 + b"L\n"),
+    ("long-four", "LONG4 says two gigabytes and has four bytes", b"\x8b" + struct.pack("<i", (1 << 31) - 1) + b"1234"),
+    ("frame", "FRAME says four million million bytes", b"\x95" + struct.pack("<Q", 1 << 42) + b"N"),
+    ("unicode-eight", "BINUNICODE8 says four million million bytes", b"\x8d" + struct.pack("<Q", 1 << 42) + b"abc"),
+    ("memo-index", "LONG_BINPUT puts at place four thousand million of the memo", b"Nr" + struct.pack("<I", 0xFFFFFFFE)),
+    ("marks", "a million marks that nothing takes away", b"(" * 1_000_000 + b"N"),
+):
+    lengths.add(f"{_name}.pkl", _says, lambda _, value=_value: PROTO_4 + value + STOP)  # type: ignore[misc]
+
+
+@lengths.specimen("unicode-length.bin", container="torch-zip")
+def _unicode_length(_: object) -> bytes:
+    """BINUNICODE says four gigabytes in a torch file of a few hundred bytes."""
+    return torch_zip(PROTO_2 + b"X\xff\xff\xff\xffabc" + STOP)
+
+
+@zip_bombs.specimen("pickle-of-nones.bin")
+def _nones(_: object) -> bytes:
+    """data.pkl is two billion times None, deflated to 13 MB."""
+    members = [Member("archive/data.pkl", b"", 8, deflated_run(0x4E, _RUN), size=_RUN), *torch_members(b"")[1:]]
+    return zipped(members)
+
+
+@zip_bombs.specimen("zeros.bin")
+def _zeros(_: object) -> bytes:
+    """A tensor of two billion zeros, deflated to 13 MB, which is what it says it is."""
+    zeros = Member("archive/data/0", b"", 8, deflated_run(0, _RUN), size=_RUN, crc=0)
+    value = pickled({"a": tensor(numel=_RUN, shape=(_RUN,), stride=(1,), kind="ByteStorage")})
+    return zipped([Member("archive/data.pkl", value), zeros, *torch_members(b"")[2:]])
+
+
+@zip_bombs.specimen("zeros.npz", container="npz")
+def _zeros_npz(_: object) -> bytes:
+    """An array's member of two billion zeros, deflated to 13 MB, without an array's head."""
+    return zipped([Member("arr_0.npy", b"", 8, deflated_run(0, _RUN), size=_RUN)])
+
+
+@zip_bombs.specimen("overlapping.bin")
+def _overlapping(_: object) -> bytes:
+    """A hundred members of the directory are the same million bytes of the file."""
+    body = Member("archive/data/x", b"", 8, deflated_run(0, 1 + 258 * 4000), size=1 + 258 * 4000)
+    once = zipped([*torch_members(pickled({"a": tensor()})), body])
+    start = once.rindex(b"PK\x05\x06")
+    directory = once[once.index(b"PK\x01\x02") : start]
+    entry = directory[directory.rindex(b"PK\x01\x02") :]
+    count, size = 5 + 99, len(directory) + 99 * len(entry)
+    end = struct.pack("<HHHHIIH", 0, 0, count, count, size, once.index(b"PK\x01\x02"), 0)
+    return once[:start] + entry * 99 + b"PK\x05\x06" + end
+
+
+def _runs(source: str) -> bytes:
+    return pickled(Global("builtins", "exec")(f"{SOURCE}\n{source}"))
+
+
+@resources.specimen("processes.pkl")
+def _processes(_: object) -> bytes:
+    """Forks seven times over, each process going on with the rest, and all of them wait."""
+    return _runs("import os, time\nfor _ in range(7): os.fork()\ntime.sleep(3600)")
+
+
+@resources.specimen("left-behind.pkl")
+def _left_behind(_: object) -> bytes:
+    """Leaves a process behind that has a session of its own, and goes on."""
+    return _runs("import os, time\nif os.fork() == 0:\n    os.setsid()\n    os.fork()\n    time.sleep(3600)")
+
+
+@resources.specimen("threads.pkl")
+def _threads(_: object) -> bytes:
+    """Starts two thousand threads that wait."""
+    return _runs("import threading, time\nfor _ in range(2000): threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()")
+
+
+@resources.specimen("disk.pkl")
+def _disk(_: object) -> bytes:
+    """Writes a file of four gigabytes."""
+    return _runs("with open('large', 'wb') as file:\n    for _ in range(4096): file.write(bytes(1 << 20))")
+
+
+@resources.specimen("elsewhere.pkl")
+def _elsewhere(_: object) -> bytes:
+    """Writes, renames and cuts files above its folder, and in the folder for temporary files."""
+    tries = ("open('../outside', 'w')", "open('/tmp/weighbridge-outside', 'w')", "__import__('os').rename('case', '../case')")
+    return _runs("\n".join(f"try: {one}\nexcept OSError: pass" for one in tries))
+
+
+@resources.specimen("parent.pkl")
+def _parent(_: object) -> bytes:
+    """Sends its parent a signal that stops it."""
+    return _runs("import os, signal\ntry: os.kill(os.getppid(), signal.SIGSTOP)\nexcept OSError: pass")
+
+
+@resources.specimen("false-answer.pkl")
+def _false_answer(_: object) -> bytes:
+    """Writes a line that says it was loaded to everything that is open."""
+    line = r"b'{\"ended\": \"loaded\"}\n'"
+    return _runs(f"import os\nfor fd in range(3, 64):\n    try: os.write(fd, {line})\n    except OSError: pass\nos._exit(0)")
+
+
+@resources.specimen("signals.pkl", plain=False)
+def _signals(rng: Random) -> bytes:
+    """Ends its own process by a signal that says memory was broken."""
+    return _runs(f"import os, signal  # {rng.randbytes(4).hex()}\nos.kill(os.getpid(), signal.SIGSEGV)")

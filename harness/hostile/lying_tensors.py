@@ -1,0 +1,73 @@
+"""Tensors in torch's files whose memory, shape, strides or place are not what is said of them."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from harness.hostile import LIE, Family
+from harness.hostile.archives import FLOATS, legacy_tensor, tensor, torch_legacy, torch_zip
+from harness.hostile.opcodes import Global
+
+lying = Family("lying-tensors", "torch-zip", LIE)
+lying_legacy = Family("lying-legacy-tensors", "torch-legacy", LIE)
+
+_MOST = (1 << 63) - 1
+_MEMORY = tensor().arguments[0]
+_HOOKS = Global("collections", "OrderedDict")()
+
+
+def _meta(**said: Any) -> Any:
+    given = {"dtype": Global("torch", "float32"), "size": (2, 3), "stride": (3, 1), "requires_grad": False} | said
+    return Global("torch._utils", "_rebuild_meta_tensor_no_storage")(*given.values())
+
+
+def _sparse(indices: bytes, size: tuple[int, ...]) -> bytes:
+    """Return a torch file of a sparse tensor of two values, whose places are `indices`."""
+    at = tensor("1", 4, 0, (2, 2), (2, 1), "LongStorage")
+    values = tensor("0", 2, 0, (2,), (1,))
+    made = Global("torch._utils", "_rebuild_sparse_tensor")(
+        Global("torch.serialization", "_get_layout")("torch.sparse_coo"), (at, values, size, False)
+    )
+    return torch_zip({"a": made}, {"0": FLOATS[:8], "1": indices})
+
+
+for _name, _says, _value in (
+    ("offset-beyond", "a tensor begins where its memory has ended", tensor(offset=7)),
+    ("offset-negative", "a tensor begins before its memory", tensor(offset=-6)),
+    ("shape-beyond", "a tensor of a thousand rows in the memory of two", tensor(shape=(1000, 3))),
+    ("shape-negative", "a tensor of minus two rows", tensor(shape=(-2, 3))),
+    ("shape-overflow", "a tensor whose elements are more than there are numbers for", tensor(shape=(1 << 62, 1 << 62), stride=(1, 1))),
+    ("shape-wraps", "a tensor whose elements are nought once the number has gone round", tensor(shape=(1 << 32, 1 << 32), stride=(1, 1))),
+    ("stride-beyond", "a tensor whose second row lies far behind its memory", tensor(stride=(100_000_000, 1))),
+    ("stride-negative", "a tensor that goes backwards out of its memory", tensor(stride=(-3, 1))),
+    ("numel-more", "memory said to be sixty floats and holding six", tensor(numel=60, shape=(60,), stride=(1,))),
+    ("key-missing", "memory that no member of the archive holds", tensor(key="7")),
+    ("key-climbs", "memory said to lie above its folder", tensor(key="../data.pkl")),
+    ("meta-huge", "a tensor without memory that says it has a million million rows", _meta(size=(1 << 40, 1 << 20), stride=(1 << 20, 1))),
+    ("bool-two", "truth values of which one is two", tensor(numel=24, shape=(24,), stride=(1,), kind="BoolStorage")),
+):  # fmt: skip
+    lying.add(f"{_name}.bin", _says, lambda _, value=_value: torch_zip({"a": value}))  # type: ignore[misc]
+
+
+@lying.specimen("record-short.bin")
+def _short(_: object) -> bytes:
+    """A tensor's memory is said to be 24 bytes and is 20."""
+    return torch_zip({"a": tensor()}, {"0": FLOATS[:20]})
+
+
+for _name, _says, _value, _more in (
+    ("offset-beyond", "a tensor begins where its memory has ended", legacy_tensor(offset=7), {}),
+    ("shape-beyond", "a tensor of a thousand rows in the memory of two", legacy_tensor(shape=(1000, 3)), {}),
+    ("stride-negative", "a tensor that goes backwards out of its memory", legacy_tensor(stride=(-3, 1)), {}),
+    ("view-beyond", "memory that is a view beyond the memory it is of", legacy_tensor(view=("1", 4, 100)), {}),
+    ("keys-unknown", "the memory that is listed is not the tensor's", legacy_tensor(), {"keys": ("9",)}),
+    ("content-cut", "the memory ends in the middle", legacy_tensor(), {"content": struct.pack("<q", 6) + FLOATS[:11]}),
+):  # fmt: skip
+    lying_legacy.add(f"legacy-{_name}.bin", _says, lambda _, value=_value, more=_more: torch_legacy({"a": value}, **more))  # type: ignore[misc]
+
+
+@lying.specimen("sparse-beyond.bin")
+def _sparse_beyond(_: object) -> bytes:
+    """A sparse tensor one of whose values lies outside of it."""
+    return _sparse(struct.pack("<4q", 0, 99, 0, 1 << 40), (2, 2))

@@ -1,0 +1,179 @@
+"""The same plain payload in containers: archives, torch's two forms, NumPy's, compressed, under another's name."""
+
+from __future__ import annotations
+
+import bz2
+import io
+import struct
+import tarfile
+import zlib
+from typing import Any
+
+from harness.hostile import BROKEN, CODE, LIE, NONE, Family
+from harness.hostile.archives import FLOATS, Member, deflated, legacy_tensor, tensor, torch_legacy, torch_members, torch_zip, zipped
+from harness.hostile.disguises import PAYLOAD
+from harness.hostile.opcodes import pickled
+
+containers = Family("containers", "torch-zip", CODE)
+members = Family("other-members", "torch-zip", CODE)
+compressed = Family("compressed", "none", CODE)
+renamed = Family("renamed", "pickle", CODE)
+archives = Family("archives", "torch-zip", LIE)
+
+CLEAN, HOSTILE = pickled({"a": tensor()}), pickled({"a": tensor(), "b": PAYLOAD})
+
+
+@containers.specimen("zip-data.bin", plain=True)
+def _zip(_: object) -> bytes:
+    """A torch file whose data.pkl holds a tensor and the payload."""
+    return torch_zip(HOSTILE)
+
+
+@containers.specimen("zip-tensor-hook.bin")
+def _hook(_: object) -> bytes:
+    """A tensor whose backward hooks are the payload."""
+    memory = tensor()
+    return torch_zip({"a": memory.callable(*memory.arguments[:-1], PAYLOAD)})
+
+
+@containers.specimen("torchscript.bin")
+def _torchscript(_: object) -> bytes:
+    """Looks like TorchScript, with the payload in its data.pkl and a constants.pkl beside it."""
+    return zipped([*torch_members(HOSTILE), Member("archive/constants.pkl", pickled(())), Member("archive/code/__torch__.py", b"")])
+
+
+@containers.specimen("numpy-objects.npy", container="npy")
+def _npy(_: object) -> bytes:
+    """A NumPy array of objects, which are a pickle with the payload."""
+    return npy("|O", (1,), pickled([PAYLOAD]))
+
+
+@containers.specimen("numpy-objects.npz", container="npz")
+def _npz(_: object) -> bytes:
+    """An archive of NumPy arrays, one of objects with the payload."""
+    return zipped([Member("arr_0.npy", npy("|O", (1,), pickled([PAYLOAD])))])
+
+
+@containers.specimen("joblib.joblib", container="pickle")
+def _joblib(_: object) -> bytes:
+    """What joblib calls its own: a pickle with an array behind it and the payload."""
+    return pickled([PAYLOAD]) + npy("<f4", (2, 3), FLOATS)
+
+
+@containers.specimen("tar.pt", container="torch-legacy")
+def _tar(_: object) -> bytes:
+    """The tar archive of torch before 0.1.10, its pickle the payload."""
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for name, content in (("storages", pickled(0)), ("tensors", pickled(0)), ("pickle", pickled(PAYLOAD))):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return whole.getvalue()
+
+
+for _place in ("magic", "protocol", "system", "value", "keys"):
+
+    def _legacy(_: object, place: str = _place) -> bytes:
+        given: dict[str, Any] = {"value": {"a": legacy_tensor()}}
+        held: Any = {"a": legacy_tensor(), "b": PAYLOAD} if place == "value" else PAYLOAD
+        return torch_legacy(**given | {place: pickled(held)})
+
+    containers.add(
+        f"legacy-{_place}.bin", f"a torch file of the form before zip, the payload in its pickle of the {_place}", _legacy,
+        container="torch-legacy", plain=_place == "value",
+    )  # fmt: skip
+
+for _name, _says, _members in (
+    ("other-pickle", "a pickle beside a clean data.pkl holds the payload", [*torch_members(CLEAN), Member("archive/other.pkl", HOSTILE)]),
+    ("twice-last", "data.pkl is there twice, the second with the payload", [*torch_members(CLEAN), Member("archive/data.pkl", HOSTILE)]),
+    ("twice-first", "data.pkl is there twice, the first with the payload", [Member("archive/data.pkl", HOSTILE), *torch_members(CLEAN)]),
+    ("local-name", "data.pkl calls itself data.txt in its own header", [Member("archive/data.pkl", HOSTILE, local_name="archive/data.txt"), *torch_members(CLEAN)[1:]]),
+    ("record", "a tensor's memory is a pickle with the payload", torch_members(CLEAN, {"0": HOSTILE})),
+    ("flagged-encrypted", "data.pkl with the payload is flagged as encrypted and is not", [Member("archive/data.pkl", HOSTILE, flags=1), *torch_members(CLEAN)[1:]]),
+    ("wrong-crc", "data.pkl with the payload has a wrong checksum", [Member("archive/data.pkl", HOSTILE, crc=1), *torch_members(CLEAN)[1:]]),
+):  # fmt: skip
+    members.add(f"{_name}.bin", _says, lambda _, inside=_members: zipped(inside))  # type: ignore[misc]
+
+
+@compressed.specimen("deflated.bin", container="torch-zip")
+def _deflated(_: object) -> bytes:
+    """data.pkl with the payload is deflated in its archive."""
+    return zipped([Member("archive/data.pkl", HOSTILE, 8, deflated(HOSTILE)), *torch_members(CLEAN)[1:]])
+
+
+@compressed.specimen("gzip.pkl.gz")
+def _gzip(_: object) -> bytes:
+    """A pickle with the payload, in gzip."""
+    content = pickled(PAYLOAD)
+    return b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + deflated(content) + struct.pack("<II", zlib.crc32(content), len(content))
+
+
+@compressed.specimen("bzip2.pkl.bz2")
+def _bzip2(_: object) -> bytes:
+    """A pickle with the payload, in bzip2."""
+    return bz2.compress(pickled(PAYLOAD))
+
+
+@compressed.specimen("gzip.bin")
+def _gzip_bin(_: object) -> bytes:
+    """A torch file with the payload, in gzip, with a torch file's name."""
+    content = torch_zip(HOSTILE)
+    return b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + deflated(content) + struct.pack("<II", zlib.crc32(content), len(content))
+
+
+for _name, _says, _container, _content in (
+    ("pickle.safetensors", "a pickle with the payload, named as safetensors", "pickle", pickled(PAYLOAD)),
+    ("zip.safetensors", "a torch file with the payload, named as safetensors", "torch-zip", torch_zip(HOSTILE)),
+    ("legacy.safetensors", "a torch file of the form before zip with the payload, named as safetensors", "torch-legacy", torch_legacy({"a": legacy_tensor(), "b": PAYLOAD})),
+    ("pickle.gguf", "a pickle with the payload, named as gguf", "pickle", pickled(PAYLOAD)),
+    ("pickle.bin", "a pickle with the payload, named as a torch file", "pickle", pickled(PAYLOAD)),
+    ("zip.pkl", "a torch file with the payload, named as a pickle", "torch-zip", torch_zip(HOSTILE)),
+):  # fmt: skip
+    renamed.add(_name, _says, lambda _, content=_content: content, container=_container)  # type: ignore[misc]
+
+
+@renamed.specimen("two-in-one.safetensors", container="safetensors")
+def _two_in_one(_: object) -> bytes:
+    """Valid safetensors whose tensor is a whole torch file with the payload: which it is depends on who reads it."""
+    size = len(torch_zip(HOSTILE))
+    header = b'{"a":{"dtype":"U8","shape":[%d],"data_offsets":[0,%d]}}' % (size, size)
+    return zipped(torch_members(HOSTILE), before=struct.pack("<Q", len(header)) + header)
+
+
+for _name, _says, _harm, _members in (
+    ("climbs", "a member's path climbs out of its folder", LIE, [*torch_members(CLEAN), Member("../../climbed.pkl", HOSTILE)]),
+    ("data-climbs", "data.pkl itself lies above its folder", LIE, [Member("../data.pkl", HOSTILE), *torch_members(CLEAN)[1:]]),
+    ("thousands", "five thousand empty members beside a clean data.pkl", NONE, [*torch_members(CLEAN), *(Member(f"archive/x/{n}", b"") for n in range(5000))]),
+    ("record-twice", "a tensor's memory is there twice, with other content", LIE, [*torch_members(CLEAN), Member("archive/data/0", FLOATS[::-1])]),
+    ("size-lies", "data.pkl claims 4 GB and holds a hundred bytes", LIE, [Member("archive/data.pkl", CLEAN, 8, deflated(CLEAN), size=0xFFFFFFFE), *torch_members(CLEAN)[1:]]),
+    ("no-version", "the archive does not say its version", BROKEN, torch_members(CLEAN)[:-1]),
+    ("data-missing", "an archive without data.pkl", BROKEN, torch_members(CLEAN)[1:]),
+):  # fmt: skip
+    archives.add(f"{_name}.bin", _says, lambda _, inside=_members: zipped(inside), harm=_harm)  # type: ignore[misc]
+
+
+@archives.specimen("directory-cut.bin", harm=BROKEN)
+def _directory_cut(_: object) -> bytes:
+    """A torch file cut in the middle of its directory."""
+    return torch_zip(CLEAN)[:-60]
+
+
+@archives.specimen("offsets-shifted.bin", harm=LIE)
+def _shifted(_: object) -> bytes:
+    """A hundred bytes before the archive, which its offsets do not know of."""
+    return bytes(100) + torch_zip(CLEAN)
+
+
+@archives.specimen("comment-is-an-archive.bin", harm=LIE)
+def _comment(_: object) -> bytes:
+    """A clean archive whose comment is another one's end, so that two directories can be found."""
+    other = zipped([Member("archive/data.pkl", HOSTILE), *torch_members(CLEAN)[1:]])
+    return zipped(torch_members(CLEAN), comment=other)
+
+
+def npy(kind: str, shape: object, content: bytes, *, header: str | None = None) -> bytes:
+    """Return a NumPy array's file, whatever it says of itself."""
+    said = header if header is not None else f"{{'descr': {kind!r}, 'fortran_order': False, 'shape': {shape!r}, }}"
+    padded = said.encode() + b" " * (-(len(said) + 11) % 64) + b"\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(padded) & 0xFFFF) + padded + content

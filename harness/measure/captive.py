@@ -1,0 +1,109 @@
+"""What the child of a warden does: it gives up what it could do, loads the file, touches what it was given, says how it went, and leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from harness.machine.confinement import Limits, confine
+from harness.machine.lifeline import die_with_parent
+from harness.measure.outcome import without_paths
+from harness.measure.walk import touch
+
+if TYPE_CHECKING:
+    from harness.loaders import Loader
+
+CASE, SAID = "case", "said"
+"""Names inside a meeting's folder: where the file lies, and what was printed."""
+
+
+@dataclass(frozen=True)
+class Captive:
+    """One loader, what it is asked for, the folder that is all it may write to, and its limits."""
+
+    loader: Loader
+    asked: Any
+    folder: Path
+    limits: Limits
+
+
+def as_captive(captive: Captive, pipe: int) -> NoReturn:
+    """Be the child of one meeting: write lines of JSON to `pipe` and leave by `_exit`. Nothing comes back from here."""
+    try:
+        parent = os.getppid()
+        os.setsid()
+        die_with_parent(parent)
+        _settle_in(captive.folder)
+        confine(captive.folder, captive.limits)
+        _tell(pipe, {"began_rss": _resident(), "stage": "the call"})
+    except BaseException as error:
+        _tell(pipe, {"ended": "refused", "error": f"it could not be confined: {error}"})
+        os._exit(70)
+    start = time.perf_counter()
+    try:
+        told = _load(captive, pipe)
+    except BaseException as error:  # whatever a loader raises is the outcome
+        told = {"ended": "refused", "error": described(error)}
+    told["seconds"] = time.perf_counter() - start
+    _tell(pipe, told)
+    os._exit(0)
+
+
+def described(error: BaseException) -> str:
+    """Return an error's class and the first line of its message, without paths."""
+    said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {without_paths(said)}" if said else type(error).__name__
+
+
+def _load(captive: Captive, pipe: int) -> dict[str, Any]:
+    loader = captive.loader
+    made = loader.load(captive.asked, "cpu", None)
+    _tell(pipe, {"stage": "touching what was handed back"})
+    given = loader.weights(made) if loader.weights else made
+    return {"ended": "loaded", "error": _handed_back(given)}
+
+
+def _handed_back(given: Any) -> str:
+    """Touch every page of every tensor that a loader gave, and return what it gave, in words."""
+    import torch
+
+    held = dict(given) if isinstance(given, Mapping) else {}
+    tensors = [value for value in held.values() if isinstance(value, torch.Tensor)]
+    touch(tensor for tensor in tensors if tensor.layout == torch.strided and tensor.device.type == "cpu")
+    if not isinstance(given, Mapping):
+        return f"a {type(given).__name__}"
+    others = len(held) - len(tensors)
+    return f"{len(tensors)} tensors, {sum(tensor.nbytes for tensor in tensors)} bytes{f', {others} other values' if others else ''}"
+
+
+def _settle_in(folder: Path) -> None:
+    """Make the folder the place of everything: where the process stands, its home, its temporary files, what it prints."""
+    os.chdir(folder)
+    os.environ |= {"HOME": str(folder), "TMPDIR": str(folder)}
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    said = os.open(SAID, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(said, 1)
+    os.dup2(said, 2)
+    with open("/proc/self/oom_score_adj", "w") as score:
+        score.write("1000")  # when memory runs out, this process goes and not the person's
+    sys.setrecursionlimit(1000)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+
+def _resident() -> int:
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * resource.getpagesize()
+
+
+def _tell(pipe: int, what: dict[str, Any]) -> None:
+    line = json.dumps(what).encode() + b"\n"
+    while line:
+        line = line[os.write(pipe, line) :]
