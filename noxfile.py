@@ -71,6 +71,14 @@ def bench_gpu(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "benchmarks", "-m", "gpu", *session.posargs)
 
 
+@nox.session(name="bench-safety")
+def bench_safety(session: nox.Session) -> None:
+    """Have every loader meet a corpus of hostile files, each in a confined process, and every scanner too."""
+    install_reference(session)
+    install_peers(session)
+    session.run("python", "-m", "pytest", "benchmarks", "-m", "safety", "--budget", "10", *session.posargs)
+
+
 @nox.session
 def report(session: nox.Session) -> None:
     """Make reports/ from the runs in results/reference/."""

@@ -2,6 +2,8 @@
 
 A scenario is a test module with a function `plan(options)`, which returns its cells with their arms, and a test that asks for `arm`.
 Checks are a test module with a function `promises(options)`, which returns what is put to the test, and a test that asks for `promise`.
+Meetings with hostile files are a test module with a function `guests(options)`, which returns the loaders, and a test that asks for `guest`.
+A module is marked for the GPU where its cells are on one, for `SESSION` where it names one, and for the CPU otherwise.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "cpu: loads to the CPU")
     config.addinivalue_line("markers", "gpu: loads to a GPU")
+    config.addinivalue_line("markers", "safety: hostile files, and what it takes to look for them")
     config.option.benchmark_quiet = True  # its table would compare times across cells; the run's own tables stand in its place
     given = {flag.strip("-").replace("-", "_"): config.getoption(flag) for flag in FLAGS}
     try:
@@ -58,13 +61,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "promise" in metafunc.fixturenames:
         promises: Sequence[Promise] = metafunc.module.promises(metafunc.config.stash[_OPTIONS])
         metafunc.parametrize("promise", [pytest.param(promise, id=promise.name, marks=pytest.mark.cpu) for promise in promises])
+    if "guest" in metafunc.fixturenames:
+        guests: Sequence[str] = metafunc.module.guests(metafunc.config.stash[_OPTIONS])
+        metafunc.parametrize("guest", [pytest.param(guest, id=guest, marks=pytest.mark.safety) for guest in guests])
     if "arm" not in metafunc.fixturenames:
         return
     plan: dict[Cell, tuple[str, ...]] = metafunc.module.plan(metafunc.config.stash[_OPTIONS])
     metafunc.parametrize(
         "arm",
         [
-            pytest.param((cell, loader), id=f"{cell.what}/{loader}".replace("/", "-"), marks=_mark(cell))
+            pytest.param((cell, loader), id=f"{cell.what}/{loader}".replace("/", "-"), marks=_mark(metafunc.module, cell))
             for cell, arms in plan.items()
             for loader in arms
         ],
@@ -95,19 +101,21 @@ def _plan_of(items: Iterable[pytest.Item]) -> dict[Cell, tuple[str, ...]]:
     return plan
 
 
-def _mark(cell: Cell) -> pytest.MarkDecorator:
-    return pytest.mark.cpu if cell.device == "cpu" else pytest.mark.gpu
+def _mark(module: ModuleType, cell: Cell) -> pytest.MarkDecorator:
+    session: str = getattr(module, "SESSION", "cpu" if cell.device == "cpu" else "gpu")
+    mark: pytest.MarkDecorator = getattr(pytest.mark, session)
+    return mark
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Open the run once it is known what was selected: the cells, arms and promises left after `-m` and `-k` are its plan."""
-    plan, promises = _plan_of(session.items), [promise for promise in map(_promise_of, session.items) if promise]
-    if not (plan or promises) or session.config.option.collectonly:
+    plan, promises, guests = _plan_of(session.items), _asked(session.items, "promise"), _asked(session.items, "guest")
+    if not (plan or promises or guests) or session.config.option.collectonly:
         return
     config = session.config
     watcher = _Watcher(config)
     command = ["pytest", *config.invocation_params.args]
-    run = Run(config.stash[_OPTIONS], plan, [str(argument) for argument in command], watcher.say, watcher.tell, promises)
+    run = Run(config.stash[_OPTIONS], plan, [str(argument) for argument in command], watcher.say, watcher.tell, promises, guests)
     try:
         run.__enter__()
     except WeighbridgeError as error:
@@ -122,11 +130,10 @@ def _selected(item: pytest.Item) -> tuple[Cell, str] | None:
     return selected
 
 
-def _promise_of(item: pytest.Item) -> Promise | None:
-    """Return the promise that an item puts to the test, None for any other."""
-    callspec = getattr(item, "callspec", None)
-    promise: Promise | None = callspec.params.get("promise") if callspec else None
-    return promise
+def _asked(items: Iterable[pytest.Item], fixture: str) -> list[Any]:
+    """Return what the items that ask for a fixture are about, in their order."""
+    callspecs = (getattr(item, "callspec", None) for item in items)
+    return [callspec.params[fixture] for callspec in callspecs if callspec and fixture in callspec.params]
 
 
 @pytest.fixture(scope="session")
@@ -173,6 +180,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if run is None:
         return
     from harness.report.page import write_run_report
+    from harness.report.hostile import meetings_lines
     from harness.report.promises import promises_lines
     from harness.report.terminal import run_summary
 
@@ -180,6 +188,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.section("what was weighed")
     terminalreporter.write_line(run_summary(run.manifest, run.directory.samples()))
     for line in promises_lines(run.directory.checks()):
+        terminalreporter.write_line(line)
+    for line in meetings_lines(run.manifest, run.directory.meetings()):
         terminalreporter.write_line(line)
     terminalreporter.write_line(f"\nreport: {page}")
 

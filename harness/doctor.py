@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.checkpoints.place import default_store
 from harness.errors import WeighbridgeError
-from harness.loaders import CONVERTER, EVERYTHING, MODEL, PART, SHARE, all_loaders
+from harness.loaders import CONVERTER, EVERYTHING, MODEL, PART, SCANNER, SHARE, all_loaders
 from harness.machine.description import NO_GPU, available_memory, describe_machine, packages
 from harness.machine.page_cache import Capability, capability
 from harness.machine.read_ahead import setting_refused
@@ -65,7 +65,14 @@ def _packages() -> Iterator[tuple[str, str]]:
 
 
 def _loaders() -> Iterator[tuple[str, str]]:
-    kinds = {EVERYTHING: "everything", MODEL: "a model", PART: "a part", SHARE: "shares over ranks", CONVERTER: "another file"}
+    kinds = {
+        EVERYTHING: "everything",
+        MODEL: "a model",
+        PART: "a part",
+        SHARE: "shares over ranks",
+        CONVERTER: "another file",
+        SCANNER: "a scan",
+    }
     able: dict[str, list[str]] = {}
     known = {}
     for kind, words in kinds.items():

@@ -12,6 +12,7 @@ from harness.checkpoints.hub import repository_name, resolve
 from harness.checkpoints.layouts import LAYOUTS
 from harness.checkpoints.parts import PARTS
 from harness.errors import WeighbridgeError, unknown_name
+from harness.hostile import family_names
 from harness.loaders import CACHE_STATES, KINDS, Loader, all_loaders
 
 _PLAIN_NAMES = {"model", "weights", "checkpoint", "pytorch_model", "diffusion_pytorch_model", "adapter_model", "consolidated"}
@@ -43,6 +44,7 @@ class Options:
     parts: tuple[str, ...] | None
     ranks: tuple[int, ...] | None
     read_ahead_kb: tuple[int, ...]
+    families: tuple[str, ...] | None
     store: Path | None
     results: Path
     seed: int
@@ -61,6 +63,7 @@ class Options:
             "parts": list(self.parts) if self.parts is not None else None,
             "ranks": list(self.ranks) if self.ranks is not None else None,
             "read_ahead_kb": list(self.read_ahead_kb),
+            "families": list(self.families) if self.families is not None else None,
             "seed": self.seed,
         }
 
@@ -101,6 +104,7 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--parts": {"metavar": "A,B", "help": f"of partial loads only these of {', '.join(PARTS)}"},
     "--ranks": {"metavar": "N,M", "help": "of sharded loads only these numbers of processes that load together"},
     "--read-ahead-kb": {"metavar": "N,M", "help": "set the device's readahead to each of these (KiB) for cold loads, and back afterwards"},
+    "--families": {"metavar": "A,B", "help": f"of hostile files only these families: {', '.join(family_names())}"},
     "--budget": {"metavar": "SECONDS", "help": "time for each cell, instead of its share of the profile's"},
     "--store": {"metavar": "DIR", "help": "where checkpoints are kept (default: WEIGHBRIDGE_STORE, or the user's cache folder)"},
     "--results": {"metavar": "DIR", "help": "where runs are written (default: results)"},
@@ -109,7 +113,7 @@ FLAGS: dict[str, dict[str, Any]] = {
 }
 """Every option with its `argparse` keywords; all are text or lists of text here, and `parse` gives them meaning."""
 
-_SHAPING = ("profile", "checkpoints", "loaders", "cache_states", "rounds", "budget", "parts", "ranks", "read_ahead_kb", "seed")
+_SHAPING = ("profile", "checkpoints", "loaders", "cache_states", "rounds", "budget", "parts", "ranks", "read_ahead_kb", "families", "seed")
 
 
 def parse(given: dict[str, Any], recorded: dict[str, Any] | None = None) -> Options:
@@ -139,6 +143,7 @@ def parse(given: dict[str, Any], recorded: dict[str, Any] | None = None) -> Opti
         parts=_names("part", given.get("parts"), tuple(PARTS)),
         ranks=_numbers("--ranks", given.get("ranks"), 1),
         read_ahead_kb=_numbers("--read-ahead-kb", given.get("read_ahead_kb"), 0) or (),
+        families=_names("family", given.get("families"), family_names()),
         store=Path(given["store"]) if given.get("store") else None,
         results=Path(given.get("results") or "results"),
         seed=_number("--seed", given.get("seed"), int, 0) or 0,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.checkpoints.layouts import LAYOUTS
-from harness.loaders import CONVERTER, EVERYTHING, MODEL, OF_FILES, PART, SHARE, Loader, all_loaders
+from harness.loaders import CONVERTER, EVERYTHING, MODEL, OF_FILES, PART, SCANNER, SHARE, Loader, all_loaders
 from harness.measure.cell import Cell
 from harness.measure.process_start import SCENARIO as PROCESS_START
 from harness.options import Options, model_name
@@ -24,7 +24,7 @@ _CONVERSION = 3
 def kind_of(cell: Cell, name: str) -> str:
     """Return which kind of loader an arm of a cell is."""
     if cell.part is None and cell.ranks is None:
-        return next((kind for kind in (MODEL, CONVERTER) if name in all_loaders(kind)), EVERYTHING)
+        return next((kind for kind in (MODEL, CONVERTER, SCANNER) if name in all_loaders(kind)), EVERYTHING)
     return PART if name in all_loaders(PART) else SHARE
 
 

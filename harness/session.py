@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.checking import Checking
 from harness.checkpoints.place import default_store
 from harness.checkpoints.store import Checkpoint, Store
+from harness.errors import WeighbridgeError
+from harness.hostile import corpus
 from harness.loaders import all_formats
 from harness.machine.description import NO_GPU, gpus
 from harness.machine.lock import only_run
@@ -18,13 +20,14 @@ from harness.machine.page_cache import capability
 from harness.machine.read_ahead import read_ahead, restore_left_over, setting_refused
 from harness.measure.cell import Cell
 from harness.measure.experiment import Limits, order_of_block, run_blocks, spent
-from harness.measure.promise_client import CannotBeCheckedError
 from harness.measure.sample import Sample
 from harness.measure.taking import Place, room, take_sample
+from harness.meeting import Meetings
 from harness.options import PROFILES, Options
 from harness.plan import Plan, block_cost, loader_of, size_of
 from harness.records.checks import Check
 from harness.records.manifest import new_manifest, now, refuse_other_conditions
+from harness.records.meetings import Meeting
 from harness.records.run_directory import RunDirectory
 from harness.supply import CannotBeWeighedError, Supply
 from harness.verdicts.ceilings import is_ceiling
@@ -32,6 +35,7 @@ from harness.verdicts.cells import by_cell, precise, summarise
 from harness.verdicts.host_cache import host_cache
 from harness.verdicts.promises import Promise
 
+_Done = TypeVar("_Done")
 _NOBODY = {"status": "refused", "reason": "every loader is left out"}
 _CUT = {"status": "cut", "reason": "the time of the run was spent before it began"}
 
@@ -57,9 +61,10 @@ class Run:
         say: Callable[[str], None],
         tell: Callable[[Sequence[Sample]], None],
         promises: Sequence[Promise] = (),
+        guests: Sequence[str] = (),
     ) -> None:
-        """`say` is told what goes on, for a person who watches; `tell` is given the samples of each cell when it is done."""
-        self._options, self._plan, self._command, self._promises = options, plan, command, promises
+        """`guests` are the loaders that meet hostile files. `say` is told what goes on, for a person who watches; `tell` is given the samples of each cell when it is done."""
+        self._options, self._plan, self._command, self._promises, self._guests = options, plan, command, promises, guests
         self._say, self._tell = say, tell
         self._profile = PROFILES[options.profile]
         self._start = time.monotonic()
@@ -88,6 +93,9 @@ class Run:
             self._stack.callback(self._supply.close)
             self._checking = Checking(store, self.directory, self._say)
             self._stack.callback(self._checking.close)
+            specimens = corpus(options.families) if self._guests else ()
+            self._meetings = Meetings(store, self.directory, self.manifest, self._guests, specimens, self._say)
+            self._stack.callback(self._meetings.close)
             self._taken = by_cell(self.directory.samples())
             self._save()
         except BaseException:
@@ -98,6 +106,7 @@ class Run:
     def __exit__(self, *_: object) -> None:
         samples = self.directory.samples()
         whole = all(cell in self._weighed for cell in self._plan) and self._checking.done(self._promises)
+        whole = whole and self._meetings.done(self._guests)
         self.manifest["finished_at"] = now() if whole else None
         self.manifest["host_cache"] = asdict(host_cache(samples))
         self.manifest["ceilings"] = {
@@ -120,15 +129,27 @@ class Run:
 
         Raises `CannotBeCheckedError` where it could not be: then the manifest says why, and the run is not finished.
         """
-        without = self.manifest.setdefault("not_checked", {})
+        return self._unless("not_checked", promise.name, lambda: self._checking.check(promise))
+
+    def meet(self, guest: str) -> list[Meeting]:
+        """Return how a loader met every hostile file, once in a run, however often that is resumed.
+
+        Raises `CannotMeetError` where it can meet none here, and any other `WeighbridgeError` where a meeting could not be held: then the
+        manifest says why, and the run is not finished.
+        """
+        return self._unless("not_met", guest, lambda: self._meetings.meet(guest))
+
+    def _unless(self, kept: str, name: str, work: Callable[[], _Done]) -> _Done:
+        """Return what work gives; where it cannot be done, the manifest keeps why, by name, until it has been done."""
+        without = self.manifest.setdefault(kept, {})
         try:
-            check = self._checking.check(promise)
-        except CannotBeCheckedError as error:
-            without[promise.name] = str(error)
+            done = work()
+        except WeighbridgeError as error:
+            without[name] = str(error)
             self._save()
             raise
-        without.pop(promise.name, None)
-        return check
+        without.pop(name, None)
+        return done
 
     def _measure(self, cell: Cell) -> Weighed:
         taken = self._taken.get(cell, [])

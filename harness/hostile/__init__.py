@@ -10,17 +10,19 @@ from __future__ import annotations
 import hashlib
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 from types import ModuleType
+from typing import Any
 
 CANARY = "canary"
 """What a payload leaves in its working folder."""
 CODE, MEMORY, TIME, LIE, BROKEN, NONE = HARMS = ("runs code", "takes memory", "takes time", "lies", "is broken", "none")
 """What a file would do to whoever believed it; none is a harmless oddity, whose refusal is told as well."""
-CONTAINERS = ("pickle", "torch-zip", "torch-legacy", "safetensors", "npz", "npy", "gguf", "tensorizer", "none")
+CONTAINERS = ("pickle", "torch-zip", "torch-legacy", "safetensors", "npz", "npy", "gguf", "tensorizer", "index", "none")
 """What a file gives itself out for; `none` is no container that a loader of the suite reads."""
 
 Content = bytes | Mapping[str, bytes]
@@ -85,6 +87,18 @@ class Family:
         """Enter a file, for files that are rows of a table rather than functions of their own."""
         self.specimens.append(Specimen(name, self.name, container or self._container, harm or self._harm, says, make, plain, limit_s))
 
+    def table(
+        self, name: str, rows: Iterable[Sequence[Any]], made: Callable[..., Content], *, container: str | None = None, harms: bool = False
+    ) -> None:
+        """Enter a file for each row: what `name` is filled in with, what is wrong, what `made` is given, and last its harm where it has `harms`."""
+        for stem, says, *given in rows:
+            harm = given.pop() if harms else None
+            self.add(name.format(stem), says, partial(_made, made, given), container=container, harm=harm)
+
+
+def _made(made: Callable[..., Content], given: Sequence[Any], _: Random) -> Content:
+    return made(*given)
+
 
 def corpus(families: Iterable[str] | None = None) -> tuple[Specimen, ...]:
     """Return every specimen, or those of some families, in the modules' order."""
@@ -97,24 +111,31 @@ def family_names() -> tuple[str, ...]:
     return tuple(dict.fromkeys(family.name for family in _families()))
 
 
-def write(specimen: Specimen, folder: Path, seed: int) -> Path:
-    """Write a specimen and what it needs beside it into `folder`, and return the path of its own file."""
-    files = specimen.files(seed)
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    return folder / next(iter(files))
+@dataclass(frozen=True)
+class Written:
+    """A specimen on disk: its files, its own first, and their size together."""
+
+    specimen: Specimen
+    files: tuple[Path, ...]
+    bytes: int
 
 
-def digest(specimens: Iterable[Specimen], seed: int) -> str:
-    """Return one SHA-256 over the names and bytes of these specimens."""
+def write_corpus(specimens: Iterable[Specimen], folder: Path, seed: int = 0) -> tuple[tuple[Written, ...], str]:
+    """Write specimens, each into a folder of its own, and return them with one SHA-256 over all their names and bytes."""
     whole = hashlib.sha256()
+    written = []
     for specimen in specimens:
+        paths, size = [], 0
         for name, content in specimen.files(seed).items():
             whole.update(f"{specimen.name}/{name}/{len(content)}/".encode())
             whole.update(hashlib.sha256(content).digest())
-    return whole.hexdigest()
+            path = folder / specimen.name / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+            paths.append(path)
+            size += len(content)
+        written.append(Written(specimen, tuple(paths), size))
+    return tuple(written), whole.hexdigest()
 
 
 def _families() -> Iterator[Family]:

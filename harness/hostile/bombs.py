@@ -112,15 +112,18 @@ def _fifo(_: object) -> bytes:
     return pickled((Global("os", "mkfifo")("pipe"), Global("builtins", "open")("pipe")))
 
 
-for _name, _says, _value in (
-    ("long-text", "a LONG written as a million digits", b"L" + b"9" * 1_000_000 + b"L\n"),
-    ("long-four", "LONG4 says two gigabytes and has four bytes", b"\x8b" + struct.pack("<i", (1 << 31) - 1) + b"1234"),
-    ("frame", "FRAME says four million million bytes", b"\x95" + struct.pack("<Q", 1 << 42) + b"N"),
-    ("unicode-eight", "BINUNICODE8 says four million million bytes", b"\x8d" + struct.pack("<Q", 1 << 42) + b"abc"),
-    ("memo-index", "LONG_BINPUT puts at place four thousand million of the memo", b"Nr" + struct.pack("<I", 0xFFFFFFFE)),
-    ("marks", "a million marks that nothing takes away", b"(" * 1_000_000 + b"N"),
-):
-    lengths.add(f"{_name}.pkl", _says, lambda _, value=_value: PROTO_4 + value + STOP)  # type: ignore[misc]
+lengths.table(
+    "{}.pkl",
+    (
+        ("long-text", "a LONG written as a million digits", b"L" + b"9" * 1_000_000 + b"L\n"),
+        ("long-four", "LONG4 says two gigabytes and has four bytes", b"\x8b" + struct.pack("<i", (1 << 31) - 1) + b"1234"),
+        ("frame", "FRAME says four million million bytes", b"\x95" + struct.pack("<Q", 1 << 42) + b"N"),
+        ("unicode-eight", "BINUNICODE8 says four million million bytes", b"\x8d" + struct.pack("<Q", 1 << 42) + b"abc"),
+        ("memo-index", "LONG_BINPUT puts at place four thousand million of the memo", b"Nr" + struct.pack("<I", 0xFFFFFFFE)),
+        ("marks", "a million marks that nothing takes away", b"(" * 1_000_000 + b"N"),
+    ),
+    lambda opcodes: PROTO_4 + opcodes + STOP,
+)
 
 
 @lengths.specimen("unicode-length.bin", container="torch-zip")

@@ -28,12 +28,15 @@ def _deep(value: Any, levels: int) -> Any:
     return value
 
 
-for _name, _says, _value in (
-    ("in-dict-value", "the payload is a value of a dictionary", {"a": PAYLOAD}),
-    ("in-dict-key", "the payload is a key of a dictionary", {PAYLOAD: "a"}),
-    ("fifty-deep", "the payload lies in fifty lists, each in the next", _deep(PAYLOAD, 50)),
-):
-    nested.add(f"{_name}.pkl", _says, lambda _, value=_value: pickled(value))  # type: ignore[misc]
+nested.table(
+    "{}.pkl",
+    (
+        ("in-dict-value", "the payload is a value of a dictionary", {"a": PAYLOAD}),
+        ("in-dict-key", "the payload is a key of a dictionary", {PAYLOAD: "a"}),
+        ("fifty-deep", "the payload lies in fifty lists, each in the next", _deep(PAYLOAD, 50)),
+    ),
+    pickled,
+)
 
 
 @nested.specimen("in-state.pkl")
@@ -45,7 +48,7 @@ def _in_state(_: object) -> bytes:
 @nested.specimen("setstate.pkl")
 def _setstate(_: object) -> bytes:
     """BUILD calls what functools.partial was told to call by its state."""
-    state = (SYSTEM, (SHELL,), {}, None)
+    state: Any = (SYSTEM, (SHELL,), {}, None)
     return pickled(Raw(push(Global("functools", "partial")(SYSTEM)) + push(state) + b"b"))[:-1] + b")R" + STOP
 
 
@@ -159,10 +162,13 @@ def _before_an_archive(_: object) -> bytes:
     return zipped(torch_members(pickled({"a": tensor()})), before=pickled(PAYLOAD))
 
 
-for _name, _says, _rest in (
-    ("without-stop", "ends right after the call, without STOP", b""),
-    ("then-broken", "goes on with an opcode that there is not, after the call", b"\xff\xff."),
-    ("then-cut", "announces a text of a thousand bytes after the call, and ends", b"X\xe8\x03\x00\x00abc"),
-    ("then-underflow", "pops more than there is, after the call", b"000000."),
-):
-    cut.add(f"{_name}.pkl", _says, lambda _, rest=_rest: PROTO_2 + push(PAYLOAD) + rest)  # type: ignore[misc]
+cut.table(
+    "{}.pkl",
+    (
+        ("without-stop", "ends right after the call, without STOP", b""),
+        ("then-broken", "goes on with an opcode that there is not, after the call", b"\xff\xff."),
+        ("then-cut", "announces a text of a thousand bytes after the call, and ends", b"X\xe8\x03\x00\x00abc"),
+        ("then-underflow", "pops more than there is, after the call", b"000000."),
+    ),
+    lambda rest: PROTO_2 + push(PAYLOAD) + rest,
+)

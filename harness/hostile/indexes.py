@@ -10,7 +10,7 @@ from harness.hostile.disguises import PAYLOAD
 from harness.hostile.opcodes import pickled
 from harness.hostile.safetensors_files import A, safetensors
 
-indexes = Family("indexes", "safetensors", LIE)
+indexes = Family("indexes", "index", LIE)
 
 INDEX = "model.safetensors.index.json"
 SHARD = "model-00001-of-00001.safetensors"
@@ -21,18 +21,19 @@ def _index(names: object) -> bytes:
     return json.dumps({"metadata": {"total_size": 24}, "weight_map": names}).encode()
 
 
-for _name, _says, _content, _harm in (
-    ("outside", "names a file above its folder", _index({"a": "../model.safetensors"}), LIE),
-    ("absolute", "names a file by an absolute path", _index({"a": "/dev/zero"}), LIE),
-    ("missing", "names a file that is not there", _index({"a": "model-00002-of-00002.safetensors"}), BROKEN),
-    ("wrong", "names a file that does not hold the tensor", _index({"b": SHARD}), LIE),
-    ("itself", "names itself", _index({"a": INDEX}), LIE),
-    ("not-json", "is no JSON", b"{weight_map", BROKEN),
-    ("deep", "is a hundred thousand lists, each in the next", b"[" * 100_000 + b"]" * 100_000, BROKEN),
-    ("many", "names two hundred thousand files that are not there", _index({str(n): f"{n}.safetensors" for n in range(200_000)}), BROKEN),
-    ("good", "names the one file there is, which is whole", _index({"a": SHARD}), NONE),
-):  # fmt: skip
-    indexes.add(f"index-{_name}", _says, lambda _, content=_content: {INDEX: content, SHARD: _GOOD}, harm=_harm)  # type: ignore[misc]
+indexes.table(
+    "index-{}",
+    (
+        ("outside", "names a file above its folder", _index({"a": "../model.safetensors"}), LIE),
+        ("absolute", "names a file by an absolute path", _index({"a": "/dev/zero"}), LIE),
+        ("missing", "names a file that is not there", _index({"a": "model-00002-of-00002.safetensors"}), BROKEN),
+        ("wrong", "names a file that does not hold the tensor", _index({"b": SHARD}), LIE),
+        ("itself", "names itself", _index({"a": INDEX}), LIE),
+        ("not-json", "is no JSON", b"{weight_map", BROKEN),
+        ("good", "names the one file there is, which is whole", _index({"a": SHARD}), NONE),
+    ),
+    lambda content: {INDEX: content, SHARD: _GOOD}, harms=True,
+)  # fmt: skip
 
 
 @indexes.specimen("index-of-a-pickle", harm=CODE)
@@ -47,8 +48,20 @@ def _of_a_disguise(_: object) -> dict[str, bytes]:
     return {INDEX: _index({"a": SHARD}), SHARD: pickled(PAYLOAD)}
 
 
-@indexes.specimen("index-of-torch-files", container="torch-zip", harm=CODE)
+@indexes.specimen("index-of-torch-files", harm=CODE)
 def _of_torch_files(_: object) -> dict[str, bytes]:
     """An index of torch files that names one with the payload."""
     index = _index({"a": "pytorch_model-00001-of-00001.bin"})
     return {"pytorch_model.bin.index.json": index, "pytorch_model-00001-of-00001.bin": torch_zip({"a": PAYLOAD})}
+
+
+@indexes.specimen("index-deep", harm=BROKEN)
+def _deep(_: object) -> dict[str, bytes]:
+    """An index that is a hundred thousand lists, each in the next."""
+    return {INDEX: b"[" * 100_000 + b"]" * 100_000, SHARD: _GOOD}
+
+
+@indexes.specimen("index-many", harm=BROKEN)
+def _many(_: object) -> dict[str, bytes]:
+    """An index of two hundred thousand files that are not there."""
+    return {INDEX: _index({str(number): f"{number}.safetensors" for number in range(200_000)}), SHARD: _GOOD}

@@ -32,22 +32,25 @@ def _sparse(indices: bytes, size: tuple[int, ...]) -> bytes:
     return torch_zip({"a": made}, {"0": FLOATS[:8], "1": indices})
 
 
-for _name, _says, _value in (
-    ("offset-beyond", "a tensor begins where its memory has ended", tensor(offset=7)),
-    ("offset-negative", "a tensor begins before its memory", tensor(offset=-6)),
-    ("shape-beyond", "a tensor of a thousand rows in the memory of two", tensor(shape=(1000, 3))),
-    ("shape-negative", "a tensor of minus two rows", tensor(shape=(-2, 3))),
-    ("shape-overflow", "a tensor whose elements are more than there are numbers for", tensor(shape=(1 << 62, 1 << 62), stride=(1, 1))),
-    ("shape-wraps", "a tensor whose elements are nought once the number has gone round", tensor(shape=(1 << 32, 1 << 32), stride=(1, 1))),
-    ("stride-beyond", "a tensor whose second row lies far behind its memory", tensor(stride=(100_000_000, 1))),
-    ("stride-negative", "a tensor that goes backwards out of its memory", tensor(stride=(-3, 1))),
-    ("numel-more", "memory said to be sixty floats and holding six", tensor(numel=60, shape=(60,), stride=(1,))),
-    ("key-missing", "memory that no member of the archive holds", tensor(key="7")),
-    ("key-climbs", "memory said to lie above its folder", tensor(key="../data.pkl")),
-    ("meta-huge", "a tensor without memory that says it has a million million rows", _meta(size=(1 << 40, 1 << 20), stride=(1 << 20, 1))),
-    ("bool-two", "truth values of which one is two", tensor(numel=24, shape=(24,), stride=(1,), kind="BoolStorage")),
-):  # fmt: skip
-    lying.add(f"{_name}.bin", _says, lambda _, value=_value: torch_zip({"a": value}))  # type: ignore[misc]
+lying.table(
+    "{}.bin",
+    (
+        ("offset-beyond", "a tensor begins where its memory has ended", tensor(offset=7)),
+        ("offset-negative", "a tensor begins before its memory", tensor(offset=-6)),
+        ("shape-beyond", "a tensor of a thousand rows in the memory of two", tensor(shape=(1000, 3))),
+        ("shape-negative", "a tensor of minus two rows", tensor(shape=(-2, 3))),
+        ("shape-overflow", "a tensor whose elements are more than there are numbers for", tensor(shape=(1 << 62, 1 << 62), stride=(1, 1))),
+        ("shape-wraps", "a tensor whose elements are nought once the number has gone round", tensor(shape=(1 << 32, 1 << 32), stride=(1, 1))),
+        ("stride-beyond", "a tensor whose second row lies far behind its memory", tensor(stride=(100_000_000, 1))),
+        ("stride-negative", "a tensor that goes backwards out of its memory", tensor(stride=(-3, 1))),
+        ("numel-more", "memory said to be sixty floats and holding six", tensor(numel=60, shape=(60,), stride=(1,))),
+        ("key-missing", "memory that no member of the archive holds", tensor(key="7")),
+        ("key-climbs", "memory said to lie above its folder", tensor(key="../data.pkl")),
+        ("meta-huge", "a tensor without memory that says it has a million million rows", _meta(size=(1 << 40, 1 << 20), stride=(1 << 20, 1))),
+        ("bool-two", "truth values of which one is two", tensor(numel=24, shape=(24,), stride=(1,), kind="BoolStorage")),
+    ),
+    lambda value: torch_zip({"a": value}),
+)  # fmt: skip
 
 
 @lying.specimen("record-short.bin")
@@ -56,15 +59,18 @@ def _short(_: object) -> bytes:
     return torch_zip({"a": tensor()}, {"0": FLOATS[:20]})
 
 
-for _name, _says, _value, _more in (
-    ("offset-beyond", "a tensor begins where its memory has ended", legacy_tensor(offset=7), {}),
-    ("shape-beyond", "a tensor of a thousand rows in the memory of two", legacy_tensor(shape=(1000, 3)), {}),
-    ("stride-negative", "a tensor that goes backwards out of its memory", legacy_tensor(stride=(-3, 1)), {}),
-    ("view-beyond", "memory that is a view beyond the memory it is of", legacy_tensor(view=("1", 4, 100)), {}),
-    ("keys-unknown", "the memory that is listed is not the tensor's", legacy_tensor(), {"keys": ("9",)}),
-    ("content-cut", "the memory ends in the middle", legacy_tensor(), {"content": struct.pack("<q", 6) + FLOATS[:11]}),
-):  # fmt: skip
-    lying_legacy.add(f"legacy-{_name}.bin", _says, lambda _, value=_value, more=_more: torch_legacy({"a": value}, **more))  # type: ignore[misc]
+lying_legacy.table(
+    "legacy-{}.bin",
+    (
+        ("offset-beyond", "a tensor begins where its memory has ended", legacy_tensor(offset=7), {}),
+        ("shape-beyond", "a tensor of a thousand rows in the memory of two", legacy_tensor(shape=(1000, 3)), {}),
+        ("stride-negative", "a tensor that goes backwards out of its memory", legacy_tensor(stride=(-3, 1)), {}),
+        ("view-beyond", "memory that is a view beyond the memory it is of", legacy_tensor(view=("1", 4, 100)), {}),
+        ("keys-unknown", "the memory that is listed is not the tensor's", legacy_tensor(), {"keys": ("9",)}),
+        ("content-cut", "the memory ends in the middle", legacy_tensor(), {"content": struct.pack("<q", 6) + FLOATS[:11]}),
+    ),
+    lambda value, more: torch_legacy({"a": value}, **more),
+)  # fmt: skip
 
 
 @lying.specimen("sparse-beyond.bin")

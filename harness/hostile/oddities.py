@@ -28,17 +28,20 @@ whole.add(
 whole.add("whole.pkl", "a pickle of plain values", lambda _: pickled({"a": [1, 2.5, "b", None, True]}), container="pickle")
 whole.add("ordered.bin", "a torch file of one tensor in an OrderedDict", lambda _: torch_zip(Global("collections", "OrderedDict")([("a", tensor())])), container="torch-zip")  # fmt: skip
 
-for _name, _says, _header, _content in (
-    ("empty", "holds no tensor", {}, b""),
-    ("unordered", "names its tensors in another order than they lie in", {"b": A | {"data_offsets": [24, 48]}, "a": A}, FLOATS * 2),
-    ("no-elements", "a tensor without elements behind the last", {"a": A, "b": {"dtype": "F32", "shape": [0, 3], "data_offsets": [24, 24]}}, FLOATS),
-    ("name-empty", "a tensor whose name is empty", {"": A}, FLOATS),
-    ("name-path", "a tensor whose name is a path", {"../../a": A}, FLOATS),
-    ("name-foreign", "a tensor whose name is in many scripts", {"ä\u4e2d\U0001f600\u202ea": A}, FLOATS),
-    ("field-unknown", "a tensor of which more is said than the format knows", {"a": A | {"note": "x"}}, FLOATS),
-    ("float-eight", "a dtype of eight bits", {"a": {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}}, b"\x01\x02\x03\x04"),
-):  # fmt: skip
-    odd.add(f"odd-{_name}.safetensors", _says, lambda _, header=_header, content=_content: safetensors(header, content))  # type: ignore[misc]
+odd.table(
+    "odd-{}.safetensors",
+    (
+        ("empty", "holds no tensor", {}, b""),
+        ("unordered", "names its tensors in another order than they lie in", {"b": A | {"data_offsets": [24, 48]}, "a": A}, FLOATS * 2),
+        ("no-elements", "a tensor without elements behind the last", {"a": A, "b": {"dtype": "F32", "shape": [0, 3], "data_offsets": [24, 24]}}, FLOATS),
+        ("name-empty", "a tensor whose name is empty", {"": A}, FLOATS),
+        ("name-path", "a tensor whose name is a path", {"../../a": A}, FLOATS),
+        ("name-foreign", "a tensor whose name is in many scripts", {"ä\u4e2d\U0001f600\u202ea": A}, FLOATS),
+        ("field-unknown", "a tensor of which more is said than the format knows", {"a": A | {"note": "x"}}, FLOATS),
+        ("float-eight", "a dtype of eight bits", {"a": {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}}, b"\x01\x02\x03\x04"),
+    ),
+    safetensors,
+)  # fmt: skip
 
 _LIKE: dict[str, Any] = {"container": "torch-zip"}
 odd.add("odd-padded.safetensors", "a header filled up with spaces, as the library writes it", lambda _: safetensors(b'{"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}}'.ljust(64)))  # fmt: skip

@@ -12,11 +12,20 @@ numpy = Family("numpy-files", "npy", LIE)
 gguf = Family("gguf-files", "gguf", LIE)
 tensorizer = Family("tensorizer-files", "tensorizer", LIE)
 
-for _name, _says, _content, _harm in (
-    ("header-calls", "its head is a call in the place of a dictionary", npy("", (), FLOATS, header="open('canary','w')"), LIE),
-    ("header-deep", "its head is twenty thousand lists, each in the next", npy("", (), FLOATS, header="[" * 20000 + "]" * 20000), MEMORY),
-):
-    numpy.add(f"{_name}.npy", _says, lambda _, content=_content: content, harm=_harm)  # type: ignore[misc]
+numpy.table(
+    "{}.npy",
+    (
+        ("header-calls", "its head is a call in the place of a dictionary", npy("", (), FLOATS, header="open('canary','w')"), LIE),
+        (
+            "header-deep",
+            "its head is twenty thousand lists, each in the next",
+            npy("", (), FLOATS, header="[" * 20000 + "]" * 20000),
+            MEMORY,
+        ),
+    ),
+    bytes,
+    harms=True,
+)
 
 
 @numpy.specimen("member-shape-huge.npz", container="npz", harm=MEMORY)
@@ -44,19 +53,31 @@ def _entry(key: bytes, kind: int, value: bytes) -> bytes:
 
 
 _TENSOR = _text(b"a") + struct.pack("<I", 1)
-for _name, _says, _content, _harm in (
-    ("tensors-huge", "says it has as many tensors as there are numbers", _gguf(tensors=(1 << 64) - 1), MEMORY),
-    ("text-huge", "a key says it is as long as there are numbers", _gguf(entries=1, body=_text(b"a", (1 << 64) - 1)), LIE),
-    ("array-deep", "ten thousand arrays, each in the next", _gguf(entries=1, body=_entry(b"a", 9, struct.pack("<IQ", 9, 1) * 10000)), MEMORY),
-    ("alignment-nothing", "says its tensors are aligned to nothing", _gguf(entries=1, body=_entry(b"general.alignment", 4, struct.pack("<I", 0))), LIE),
-    ("dimensions-huge", "a tensor of four thousand million dimensions", _gguf(tensors=1, body=_text(b"a") + struct.pack("<I", (1 << 32) - 1)), MEMORY),
-    ("offset-beyond", "a tensor that lies behind the file", _gguf(tensors=1, body=_TENSOR + struct.pack("<QIQ", 6, 0, 1 << 40) + FLOATS), LIE),
-):  # fmt: skip
-    gguf.add(f"{_name}.gguf", _says, lambda _, content=_content: content, harm=_harm)  # type: ignore[misc]
+gguf.table(
+    "{}.gguf",
+    (
+        ("tensors-huge", "says it has as many tensors as there are numbers", _gguf(tensors=(1 << 64) - 1), MEMORY),
+        ("text-huge", "a key says it is as long as there are numbers", _gguf(entries=1, body=_text(b"a", (1 << 64) - 1)), LIE),
+        ("array-deep", "ten thousand arrays, each in the next", _gguf(entries=1, body=_entry(b"a", 9, struct.pack("<IQ", 9, 1) * 10000)), MEMORY),
+        ("alignment-nothing", "says its tensors are aligned to nothing", _gguf(entries=1, body=_entry(b"general.alignment", 4, struct.pack("<I", 0))), LIE),
+        ("dimensions-huge", "a tensor of four thousand million dimensions", _gguf(tensors=1, body=_text(b"a") + struct.pack("<I", (1 << 32) - 1)), MEMORY),
+        ("offset-beyond", "a tensor that lies behind the file", _gguf(tensors=1, body=_TENSOR + struct.pack("<QIQ", 6, 0, 1 << 40) + FLOATS), LIE),
+    ),
+    bytes, harms=True,
+)  # fmt: skip
 
 _MAGIC = b"|TZR|"
-for _name, _says, _content, _harm in (
-    ("head-alone", "its magic and nothing behind", _MAGIC, BROKEN),
-    ("sizes-huge", "its head says as many tensors as there are numbers", _MAGIC + struct.pack("<I", 5) + bytes(32) + b"\xff" * 64, MEMORY),
-):
-    tensorizer.add(f"{_name}.tensors", _says, lambda _, content=_content: content, harm=_harm)  # type: ignore[misc]
+tensorizer.table(
+    "{}.tensors",
+    (
+        ("head-alone", "its magic and nothing behind", _MAGIC, BROKEN),
+        (
+            "sizes-huge",
+            "its head says as many tensors as there are numbers",
+            _MAGIC + struct.pack("<I", 5) + bytes(32) + b"\xff" * 64,
+            MEMORY,
+        ),
+    ),
+    bytes,
+    harms=True,
+)

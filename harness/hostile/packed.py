@@ -72,28 +72,42 @@ def _tar(_: object) -> bytes:
     return whole.getvalue()
 
 
-for _place in ("magic", "protocol", "system", "value", "keys"):
+def _legacy(place: str) -> bytes:
+    held: Any = {"a": legacy_tensor(), "b": PAYLOAD} if place == "value" else PAYLOAD
+    given: dict[str, Any] = {"value": {"a": legacy_tensor()}} | {place: pickled(held)}
+    return torch_legacy(**given)
 
-    def _legacy(_: object, place: str = _place) -> bytes:
-        given: dict[str, Any] = {"value": {"a": legacy_tensor()}}
-        held: Any = {"a": legacy_tensor(), "b": PAYLOAD} if place == "value" else PAYLOAD
-        return torch_legacy(**given | {place: pickled(held)})
 
-    containers.add(
-        f"legacy-{_place}.bin", f"a torch file of the form before zip, the payload in its pickle of the {_place}", _legacy,
-        container="torch-legacy", plain=_place == "value",
-    )  # fmt: skip
+containers.table(
+    "legacy-{}.bin",
+    [
+        (place, f"a torch file of the form before zip, the payload in its pickle of the {place}", place)
+        for place in ("magic", "system", "keys")
+    ],
+    _legacy,
+    container="torch-legacy",
+)
 
-for _name, _says, _members in (
-    ("other-pickle", "a pickle beside a clean data.pkl holds the payload", [*torch_members(CLEAN), Member("archive/other.pkl", HOSTILE)]),
-    ("twice-last", "data.pkl is there twice, the second with the payload", [*torch_members(CLEAN), Member("archive/data.pkl", HOSTILE)]),
-    ("twice-first", "data.pkl is there twice, the first with the payload", [Member("archive/data.pkl", HOSTILE), *torch_members(CLEAN)]),
-    ("local-name", "data.pkl calls itself data.txt in its own header", [Member("archive/data.pkl", HOSTILE, local_name="archive/data.txt"), *torch_members(CLEAN)[1:]]),
-    ("record", "a tensor's memory is a pickle with the payload", torch_members(CLEAN, {"0": HOSTILE})),
-    ("flagged-encrypted", "data.pkl with the payload is flagged as encrypted and is not", [Member("archive/data.pkl", HOSTILE, flags=1), *torch_members(CLEAN)[1:]]),
-    ("wrong-crc", "data.pkl with the payload has a wrong checksum", [Member("archive/data.pkl", HOSTILE, crc=1), *torch_members(CLEAN)[1:]]),
-):  # fmt: skip
-    members.add(f"{_name}.bin", _says, lambda _, inside=_members: zipped(inside))  # type: ignore[misc]
+
+@containers.specimen("legacy-value.bin", container="torch-legacy", plain=True)
+def _legacy_value(_: object) -> bytes:
+    """A torch file of the form before zip, the payload in its pickle of the value."""
+    return _legacy("value")
+
+
+members.table(
+    "{}.bin",
+    (
+        ("other-pickle", "a pickle beside a clean data.pkl holds the payload", [*torch_members(CLEAN), Member("archive/other.pkl", HOSTILE)]),
+        ("twice-last", "data.pkl is there twice, the second with the payload", [*torch_members(CLEAN), Member("archive/data.pkl", HOSTILE)]),
+        ("twice-first", "data.pkl is there twice, the first with the payload", [Member("archive/data.pkl", HOSTILE), *torch_members(CLEAN)]),
+        ("local-name", "data.pkl calls itself data.txt in its own header", [Member("archive/data.pkl", HOSTILE, local_name="archive/data.txt"), *torch_members(CLEAN)[1:]]),
+        ("record", "a tensor's memory is a pickle with the payload", torch_members(CLEAN, {"0": HOSTILE})),
+        ("flagged-encrypted", "data.pkl with the payload is flagged as encrypted and is not", [Member("archive/data.pkl", HOSTILE, flags=1), *torch_members(CLEAN)[1:]]),
+        ("wrong-crc", "data.pkl with the payload has a wrong checksum", [Member("archive/data.pkl", HOSTILE, crc=1), *torch_members(CLEAN)[1:]]),
+    ),
+    zipped,
+)  # fmt: skip
 
 
 @compressed.specimen("deflated.bin", container="torch-zip")
@@ -122,15 +136,30 @@ def _gzip_bin(_: object) -> bytes:
     return b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + deflated(content) + struct.pack("<II", zlib.crc32(content), len(content))
 
 
-for _name, _says, _container, _content in (
-    ("pickle.safetensors", "a pickle with the payload, named as safetensors", "pickle", pickled(PAYLOAD)),
-    ("zip.safetensors", "a torch file with the payload, named as safetensors", "torch-zip", torch_zip(HOSTILE)),
-    ("legacy.safetensors", "a torch file of the form before zip with the payload, named as safetensors", "torch-legacy", torch_legacy({"a": legacy_tensor(), "b": PAYLOAD})),
-    ("pickle.gguf", "a pickle with the payload, named as gguf", "pickle", pickled(PAYLOAD)),
-    ("pickle.bin", "a pickle with the payload, named as a torch file", "pickle", pickled(PAYLOAD)),
-    ("zip.pkl", "a torch file with the payload, named as a pickle", "torch-zip", torch_zip(HOSTILE)),
-):  # fmt: skip
-    renamed.add(_name, _says, lambda _, content=_content: content, container=_container)  # type: ignore[misc]
+renamed.table(
+    "pickle.{}",
+    (
+        ("safetensors", "a pickle with the payload, named as safetensors"),
+        ("gguf", "a pickle with the payload, named as gguf"),
+        ("bin", "a pickle with the payload, named as a torch file"),
+    ),
+    lambda: pickled(PAYLOAD),
+)
+renamed.table(
+    "zip.{}",
+    (
+        ("safetensors", "a torch file with the payload, named as safetensors"),
+        ("pkl", "a torch file with the payload, named as a pickle"),
+    ),
+    lambda: torch_zip(HOSTILE),
+    container="torch-zip",
+)
+
+
+@renamed.specimen("legacy.safetensors", container="torch-legacy")
+def _legacy_renamed(_: object) -> bytes:
+    """A torch file of the form before zip with the payload, named as safetensors."""
+    return torch_legacy({"a": legacy_tensor(), "b": PAYLOAD})
 
 
 @renamed.specimen("two-in-one.safetensors", container="safetensors")
@@ -141,16 +170,19 @@ def _two_in_one(_: object) -> bytes:
     return zipped(torch_members(HOSTILE), before=struct.pack("<Q", len(header)) + header)
 
 
-for _name, _says, _harm, _members in (
-    ("climbs", "a member's path climbs out of its folder", LIE, [*torch_members(CLEAN), Member("../../climbed.pkl", HOSTILE)]),
-    ("data-climbs", "data.pkl itself lies above its folder", LIE, [Member("../data.pkl", HOSTILE), *torch_members(CLEAN)[1:]]),
-    ("thousands", "five thousand empty members beside a clean data.pkl", NONE, [*torch_members(CLEAN), *(Member(f"archive/x/{n}", b"") for n in range(5000))]),
-    ("record-twice", "a tensor's memory is there twice, with other content", LIE, [*torch_members(CLEAN), Member("archive/data/0", FLOATS[::-1])]),
-    ("size-lies", "data.pkl claims 4 GB and holds a hundred bytes", LIE, [Member("archive/data.pkl", CLEAN, 8, deflated(CLEAN), size=0xFFFFFFFE), *torch_members(CLEAN)[1:]]),
-    ("no-version", "the archive does not say its version", BROKEN, torch_members(CLEAN)[:-1]),
-    ("data-missing", "an archive without data.pkl", BROKEN, torch_members(CLEAN)[1:]),
-):  # fmt: skip
-    archives.add(f"{_name}.bin", _says, lambda _, inside=_members: zipped(inside), harm=_harm)  # type: ignore[misc]
+archives.table(
+    "{}.bin",
+    (
+        ("climbs", "a member's path climbs out of its folder", [*torch_members(CLEAN), Member("../../climbed.pkl", HOSTILE)], LIE),
+        ("data-climbs", "data.pkl itself lies above its folder", [Member("../data.pkl", HOSTILE), *torch_members(CLEAN)[1:]], LIE),
+        ("thousands", "five thousand empty members beside a clean data.pkl", [*torch_members(CLEAN), *(Member(f"archive/x/{n}", b"") for n in range(5000))], NONE),
+        ("record-twice", "a tensor's memory is there twice, with other content", [*torch_members(CLEAN), Member("archive/data/0", FLOATS[::-1])], LIE),
+        ("size-lies", "data.pkl claims 4 GB and holds a hundred bytes", [Member("archive/data.pkl", CLEAN, 8, deflated(CLEAN), size=0xFFFFFFFE), *torch_members(CLEAN)[1:]], LIE),
+        ("no-version", "the archive does not say its version", torch_members(CLEAN)[:-1], BROKEN),
+        ("data-missing", "an archive without data.pkl", torch_members(CLEAN)[1:], BROKEN),
+    ),
+    zipped, harms=True,
+)  # fmt: skip
 
 
 @archives.specimen("directory-cut.bin", harm=BROKEN)

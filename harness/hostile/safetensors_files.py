@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
+from random import Random
 from typing import Any
 
 from harness.hostile import BROKEN, LIE, MEMORY, NONE, Family
@@ -22,7 +23,7 @@ enormous = Family("header-enormous", "safetensors", MEMORY)
 fields = Family("header-fields", "safetensors", BROKEN)
 offsets = Family("offsets", "safetensors", LIE)
 shapes = Family("shapes", "safetensors", LIE)
-around = Family("around-the-data", "safetensors", LIE)
+around = Family("around-the-data", "safetensors", BROKEN)
 
 _EDGE_S = 20.0
 _U64 = (1 << 64) - 1
@@ -34,11 +35,6 @@ def safetensors(header: Any, content: bytes = FLOATS, size: int | None = None) -
     return struct.pack("<Q", len(written) if size is None else size) + written + content
 
 
-def _padded(size: int) -> bytes:
-    """Return the header of one tensor, filled up with spaces to `size` bytes."""
-    return json.dumps({"a": A}).encode().ljust(size)
-
-
 def _described(size: int) -> bytes:
     """Return the header of one tensor whose metadata is a text that fills it up to `size` bytes."""
     frame = json.dumps({"__metadata__": {"text": "~"}, "a": A}).encode()
@@ -46,29 +42,47 @@ def _described(size: int) -> bytes:
     return before + b"x" * (size - len(before) - len(after)) + after
 
 
-for _name, _says, _size in (
-    ("nothing", "says that its header has no bytes", 0),
-    ("one-long", "says that its header is a byte longer than it is", 58),
-    ("beyond", "says that its header is longer than the file", 1_000_000),
-    ("huge", "says that its header is longer than any number", _U64),
-    ("cap-said-over", "says that its header has one byte more than is allowed, and has 57", HEADER_CAP + 1),
-):
-    length.add(f"length-{_name}.safetensors", _says, lambda _, size=_size: safetensors({"a": A}, size=size))  # type: ignore[misc]
+length.table(
+    "length-{}.safetensors",
+    (
+        ("nothing", "says that its header has no bytes", 0),
+        ("one-long", "says that its header is a byte longer than it is", 58),
+        ("beyond", "says that its header is longer than the file", 1_000_000),
+        ("huge", "says that its header is longer than any number", _U64),
+        ("cap-said-over", "says that its header has one byte more than is allowed, and has 57", HEADER_CAP + 1),
+    ),
+    lambda size: safetensors({"a": A}, size=size),
+)
 
-for _name, _says, _content in (
-    ("empty", "no byte at all", b""),
-    ("seven-bytes", "seven bytes, one short of a length", b"\x39\0\0\0\0\0\0"),
-    ("eight-bytes", "a length and nothing behind it", struct.pack("<Q", 57)),
-    ("header-cut", "ends in the middle of its header", safetensors({"a": A})[:40]),
-):
-    length.add(f"{_name}.safetensors", _says, lambda _, content=_content: content, harm=BROKEN)  # type: ignore[misc]
+length.table(
+    "{}.safetensors",
+    (
+        ("empty", "no byte at all", b"", BROKEN),
+        ("seven-bytes", "seven bytes, one short of a length", b"\x39\0\0\0\0\0\0", BROKEN),
+        ("eight-bytes", "a length and nothing behind it", struct.pack("<Q", 57), BROKEN),
+        ("header-cut", "ends in the middle of its header", safetensors({"a": A})[:40], BROKEN),
+    ),
+    bytes,
+    harms=True,
+)
 
-for _name, _says, _make, _harm in (
-    ("cap-padded", "its header has exactly as many bytes as are allowed, spaces most of them", lambda _: safetensors(_padded(HEADER_CAP)), NONE),
-    ("cap-text", "its header has exactly as many bytes as are allowed, most of them one text of its metadata", lambda _: safetensors(_described(HEADER_CAP)), NONE),
-    ("cap-text-over", "its header has one byte more than is allowed, most of them one text of its metadata", lambda _: safetensors(_described(HEADER_CAP + 1)), MEMORY),
-):  # fmt: skip
-    enormous.add(f"{_name}.safetensors", _says, _make, harm=_harm, limit_s=_EDGE_S)
+
+@enormous.specimen("cap-padded.safetensors", harm=NONE, limit_s=_EDGE_S)
+def _cap_padded(_: object) -> bytes:
+    """Its header has exactly as many bytes as are allowed, spaces most of them."""
+    return safetensors(json.dumps({"a": A}).encode().ljust(HEADER_CAP))
+
+
+@enormous.specimen("cap-text.safetensors", harm=NONE, limit_s=_EDGE_S)
+def _cap_text(_: object) -> bytes:
+    """Its header has exactly as many bytes as are allowed, most of them one text of its metadata."""
+    return safetensors(_described(HEADER_CAP))
+
+
+@enormous.specimen("cap-text-over.safetensors", limit_s=_EDGE_S)
+def _cap_text_over(_: object) -> bytes:
+    """Its header has one byte more than is allowed, most of them one text of its metadata."""
+    return safetensors(_described(HEADER_CAP + 1))
 
 
 @enormous.specimen("half-a-million-tensors.safetensors", limit_s=_EDGE_S)
@@ -110,69 +124,87 @@ def _deep_objects(_: object) -> bytes:
 
 
 _GOOD = json.dumps({"a": A}, separators=(",", ":")).encode()
-for _name, _says, _header in (
-    ("not-json", "its header is no JSON", b"{'a': this is not JSON}"),
-    ("list", "its header is a list", b"[1,2]"),
-    ("two-objects", "its header is two objects", _GOOD + _GOOD),
-    ("byte-order-mark", "its header begins with a mark of byte order", b"\xef\xbb\xbf" + _GOOD),
-    ("begins-with-space", "its header begins with a space, which the format forbids", b" " + _GOOD),
-    ("padded-with-nothing", "its header is filled up with zero bytes", _GOOD + bytes(7)),
-    ("utf-8", "a tensor's name is no UTF-8", _GOOD.replace(b'"a"', b'"\xff\xfe"')),
-    ("lone-surrogate", "a tensor's name is half a pair", _GOOD.replace(b'"a"', b'"\\ud800"')),
-    ("zero-byte", "a tensor's name holds a zero byte as it is", _GOOD.replace(b'"a"', b'"a\x00b"')),
-):
-    grammar.add(f"json-{_name}.safetensors", _says, lambda _, header=_header: safetensors(header))  # type: ignore[misc]
+grammar.table(
+    "json-{}.safetensors",
+    (
+        ("not-json", "its header is no JSON", b"{'a': this is not JSON}"),
+        ("list", "its header is a list", b"[1,2]"),
+        ("two-objects", "its header is two objects", _GOOD + _GOOD),
+        ("byte-order-mark", "its header begins with a mark of byte order", b"\xef\xbb\xbf" + _GOOD),
+        ("begins-with-space", "its header begins with a space, which the format forbids", b" " + _GOOD),
+        ("padded-with-nothing", "its header is filled up with zero bytes", _GOOD + bytes(7)),
+        ("utf-8", "a tensor's name is no UTF-8", _GOOD.replace(b'"a"', b'"\xff\xfe"')),
+        ("lone-surrogate", "a tensor's name is half a pair", _GOOD.replace(b'"a"', b'"\\ud800"')),
+        ("zero-byte", "a tensor's name holds a zero byte as it is", _GOOD.replace(b'"a"', b'"a\x00b"')),
+    ),
+    safetensors,
+)
 
 _WHOLE = '"dtype":"F32","shape":[2,3],"data_offsets":[0,24]'
-for _name, _says, _text, _harm in (
-    ("name-twice-other", "two tensors have the same name and other shapes", f'{{"a":{{{_WHOLE}}},"a":{{"dtype":"F32","shape":[6],"data_offsets":[0,24]}}}}', LIE),
-    ("name-twice-places", "two tensors have the same name and other places", '{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,12]},"a":{"dtype":"F32","shape":[3],"data_offsets":[12,24]}}', LIE),
-    ("dtype-twice", "a tensor has two dtypes", f'{{"a":{{"dtype":"I32",{_WHOLE}}}}}', LIE),
-    ("metadata-twice", "metadata is there twice", f'{{"__metadata__":{{"a":"1"}},"__metadata__":{{"a":"2"}},"a":{{{_WHOLE}}}}}', LIE),
-    ("dtype-unknown", "a dtype that there is not", f'{{"a":{{{_WHOLE.replace("F32", "F33")}}}}}', BROKEN),
-    ("dtype-missing", "a tensor without a dtype", '{"a":{"shape":[2,3],"data_offsets":[0,24]}}', BROKEN),
-    ("tensor-null", "a tensor that is null", '{"a":null}', BROKEN),
-    ("metadata-list", "metadata that is a list", f'{{"__metadata__":["a"],"a":{{{_WHOLE}}}}}', BROKEN),
-    ("metadata-tensor", "metadata that is a tensor", f'{{"__metadata__":{{{_WHOLE}}}}}', BROKEN),
-):  # fmt: skip
-    fields.add(f"{_name}.safetensors", _says, lambda _, text=_text: safetensors(text.encode()), harm=_harm)  # type: ignore[misc]
+fields.table(
+    "{}.safetensors",
+    (
+        ("name-twice-other", "two tensors have the same name and other shapes", f'{{"a":{{{_WHOLE}}},"a":{{"dtype":"F32","shape":[6],"data_offsets":[0,24]}}}}', LIE),
+        ("name-twice-places", "two tensors have the same name and other places", '{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,12]},"a":{"dtype":"F32","shape":[3],"data_offsets":[12,24]}}', LIE),
+        ("dtype-twice", "a tensor has two dtypes", f'{{"a":{{"dtype":"I32",{_WHOLE}}}}}', LIE),
+        ("metadata-twice", "metadata is there twice", f'{{"__metadata__":{{"a":"1"}},"__metadata__":{{"a":"2"}},"a":{{{_WHOLE}}}}}', LIE),
+        ("dtype-unknown", "a dtype that there is not", f'{{"a":{{{_WHOLE.replace("F32", "F33")}}}}}', BROKEN),
+        ("dtype-missing", "a tensor without a dtype", '{"a":{"shape":[2,3],"data_offsets":[0,24]}}', BROKEN),
+        ("tensor-null", "a tensor that is null", '{"a":null}', BROKEN),
+        ("metadata-list", "metadata that is a list", f'{{"__metadata__":["a"],"a":{{{_WHOLE}}}}}', BROKEN),
+        ("metadata-tensor", "metadata that is a tensor", f'{{"__metadata__":{{{_WHOLE}}}}}', BROKEN),
+    ),
+    lambda text: safetensors(text.encode()), harms=True,
+)  # fmt: skip
 
 
 def _tensor(begin: object, end: object, shape: object = (2, 3), dtype: str = "F32") -> dict[str, Any]:
     return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
 
 
-for _name, _says, _header, _content in (
-    ("overlapping", "two tensors share bytes", {"a": _tensor(0, 24), "b": _tensor(12, 36)}, FLOATS + FLOATS[:12]),
-    ("gap", "bytes lie between two tensors that are of none", {"a": _tensor(0, 24), "b": _tensor(28, 52)}, FLOATS + bytes(4) + FLOATS),
-    ("backwards", "a tensor ends before it begins", {"a": _tensor(24, 0)}, FLOATS),
-    ("negative", "a tensor begins before the data", {"a": _tensor(-24, 0)}, FLOATS),
-    ("beyond", "a tensor ends behind the file", {"a": _tensor(0, 2400, [200, 3])}, FLOATS),
-    ("just-beyond", "a tensor ends one float behind the file", {"a": _tensor(0, 28, [7])}, FLOATS),
-    ("huge", "a tensor ends at the last place there is a number for", {"a": _tensor(0, _U64)}, FLOATS),
-    ("above-all", "a tensor ends above all numbers", {"a": _tensor(0, _U64 + 1)}, FLOATS),
-    ("not-its-size", "a tensor's place is half of what its shape needs", {"a": _tensor(0, 12)}, FLOATS[:12]),
-):  # fmt: skip
-    offsets.add(f"offsets-{_name}.safetensors", _says, lambda _, header=_header, content=_content: safetensors(header, content))  # type: ignore[misc]
+offsets.table(
+    "offsets-{}.safetensors",
+    (
+        ("overlapping", "two tensors share bytes", {"a": _tensor(0, 24), "b": _tensor(12, 36)}, FLOATS + FLOATS[:12]),
+        ("gap", "bytes lie between two tensors that are of none", {"a": _tensor(0, 24), "b": _tensor(28, 52)}, FLOATS + bytes(4) + FLOATS),
+        ("backwards", "a tensor ends before it begins", {"a": _tensor(24, 0)}, FLOATS),
+        ("negative", "a tensor begins before the data", {"a": _tensor(-24, 0)}, FLOATS),
+        ("beyond", "a tensor ends behind the file", {"a": _tensor(0, 2400, [200, 3])}, FLOATS),
+        ("just-beyond", "a tensor ends one float behind the file", {"a": _tensor(0, 28, [7])}, FLOATS),
+        ("huge", "a tensor ends at the last place there is a number for", {"a": _tensor(0, _U64)}, FLOATS),
+        ("above-all", "a tensor ends above all numbers", {"a": _tensor(0, _U64 + 1)}, FLOATS),
+        ("not-its-size", "a tensor's place is half of what its shape needs", {"a": _tensor(0, 12)}, FLOATS[:12]),
+    ),
+    safetensors,
+)  # fmt: skip
 
-for _name, _says, _header, _content in (
-    ("overflow", "a shape whose elements are more than there are numbers for", {"a": _tensor(0, 24, [1 << 63, 1 << 63])}, FLOATS),
-    ("wraps", "a shape whose elements are nought once the number has gone round", {"a": _tensor(0, 0, [1 << 32, 1 << 32])}, b""),
-    ("wraps-to-size", "a shape whose bytes are 24 once the number has gone round", {"a": _tensor(0, 24, [(1 << 62) + 6])}, FLOATS),
-    ("negative", "a shape of minus two rows", {"a": _tensor(0, 24, [-2, -3])}, FLOATS),
-    ("half-a-byte", "a dtype of half a byte and an odd number of it", {"a": _tensor(0, 1, [3], "F4")}, b"\x01"),
-    ("bool-two", "truth values of which one is two", {"a": _tensor(0, 24, [24], "BOOL")}, bytes(23) + b"\x02"),
-):  # fmt: skip
-    shapes.add(f"shape-{_name}.safetensors", _says, lambda _, header=_header, content=_content: safetensors(header, content))  # type: ignore[misc]
+shapes.table(
+    "shape-{}.safetensors",
+    (
+        ("overflow", "a shape whose elements are more than there are numbers for", {"a": _tensor(0, 24, [1 << 63, 1 << 63])}, FLOATS),
+        ("wraps", "a shape whose elements are nought once the number has gone round", {"a": _tensor(0, 0, [1 << 32, 1 << 32])}, b""),
+        ("wraps-to-size", "a shape whose bytes are 24 once the number has gone round", {"a": _tensor(0, 24, [(1 << 62) + 6])}, FLOATS),
+        ("negative", "a shape of minus two rows", {"a": _tensor(0, 24, [-2, -3])}, FLOATS),
+        ("half-a-byte", "a dtype of half a byte and an odd number of it", {"a": _tensor(0, 1, [3], "F4")}, b"\x01"),
+        ("bool-two", "truth values of which one is two", {"a": _tensor(0, 24, [24], "BOOL")}, bytes(23) + b"\x02"),
+    ),
+    safetensors,
+)  # fmt: skip
 
-for _name, _says, _content in (
-    ("trailing-byte", "one byte behind the last tensor", safetensors({"a": A}) + b"\0"),
-    ("trailing-file", "a whole file of its kind behind the last tensor", safetensors({"a": A}) * 2),
-    ("cut-by-one", "the last byte is missing", safetensors({"a": A})[:-1]),
-    ("cut-all", "all data is missing", safetensors({"a": A}, b"")),
-    ("no-tensor-but-data", "data of no tensor", safetensors({}, FLOATS)),
-    ("noise", "a kilobyte of noise", None),
-):
-    around.add(
-        f"{_name}.safetensors", _says, lambda rng, content=_content: rng.randbytes(1024) if content is None else content, harm=BROKEN
-    )  # type: ignore[misc]
+around.table(
+    "{}.safetensors",
+    (
+        ("trailing-byte", "one byte behind the last tensor", safetensors({"a": A}) + b"\0"),
+        ("trailing-file", "a whole file of its kind behind the last tensor", safetensors({"a": A}) * 2),
+        ("cut-by-one", "the last byte is missing", safetensors({"a": A})[:-1]),
+        ("cut-all", "all data is missing", safetensors({"a": A}, b"")),
+        ("no-tensor-but-data", "data of no tensor", safetensors({}, FLOATS)),
+    ),
+    bytes,
+)
+
+
+@around.specimen("noise.safetensors")
+def _noise(rng: Random) -> bytes:
+    """A kilobyte of noise."""
+    return rng.randbytes(1024)

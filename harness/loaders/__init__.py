@@ -1,8 +1,9 @@
 """Loaders: each module holds the ways one library brings a checkpoint into memory.
 
-A module joins by lying in this folder with at least one of five tuples, which differ in what their loaders are asked for: everything
+A module joins by lying in this folder with at least one of six tuples, which differ in what their loaders are asked for: everything
 (`LOADERS`), a model to call (`MODEL_LOADERS`), pieces of some tensors (`PART_LOADERS`), or one rank's share, brought up by all ranks together
-(`SHARE_LOADERS`), or another file made of the checkpoint's (`CONVERTERS`). One of another distribution joins by an entry point of the group `weighbridge.loaders` that names the module. A library with a format of its own brings
+(`SHARE_LOADERS`), or another file made of the checkpoint's (`CONVERTERS`), or whether it would do harm (`SCANNERS`). One of another
+distribution joins by an entry point of the group `weighbridge.loaders` that names the module. A library with a format of its own brings
 that too (`FORMATS`), so that the store can make checkpoints in it. A module may import nothing but the standard library when it is
 itself imported, so that every loader can be named, and its absence explained, where its library is missing.
 """
@@ -32,8 +33,15 @@ if TYPE_CHECKING:
 GROUP = "weighbridge.loaders"
 """The group of entry points by which modules of other distributions join."""
 CACHE_STATES, DEVICES = ("cold", "warm"), ("cpu", "cuda")
-EVERYTHING, MODEL, PART, SHARE, CONVERTER = KINDS = ("LOADERS", "MODEL_LOADERS", "PART_LOADERS", "SHARE_LOADERS", "CONVERTERS")
-OF_FILES = (EVERYTHING, MODEL, CONVERTER)
+EVERYTHING, MODEL, PART, SHARE, CONVERTER, SCANNER = KINDS = (
+    "LOADERS",
+    "MODEL_LOADERS",
+    "PART_LOADERS",
+    "SHARE_LOADERS",
+    "CONVERTERS",
+    "SCANNERS",
+)
+OF_FILES = (EVERYTHING, MODEL, CONVERTER, SCANNER)
 """The names of a module's tuples, each a kind of loader, and those that are asked for whole files."""
 
 Wanted = tuple[str, Sequence[Piece]]
@@ -57,7 +65,7 @@ class Loader:
     returns each piece under its tensor's name, contiguous and in memory of its own. In `SHARE_LOADERS` it is asked for `Shares` in a
     process that has joined a `torch.distributed` group, and returns its own rank's pieces. In `MODEL_LOADERS` it is asked for files as in
     `LOADERS` and returns a model, of which `weights` and `run` tell the rest. In `CONVERTERS` it is asked for files too, makes others of them and returns nothing; `reveal` reads
-    back what it made and removes it. What `prepare(asked, device)` returns is made
+    back what it made and removes it. In `SCANNERS` it is asked for files, returns nothing where it passes them and raises otherwise. What `prepare(asked, device)` returns is made
     before the clock starts and handed to `load`: only a ceiling may use it. `reveal(loaded, asked)` names the tensors in what `load`
     returned, after the clocks have stopped.
     """
@@ -150,7 +158,7 @@ def key_of(module: str, name: str, kind: str = EVERYTHING) -> str:
 def label_of(key: str) -> str:
     """Return the words by which a table names the loader of a key."""
     _, name, *kind = key.split(":")
-    return f"{name}{ {MODEL: ', a model', PART: ', of a part', SHARE: ', over ranks', CONVERTER: ', to another file'}[kind[0]] if kind else '' }"
+    return f"{name}{ {MODEL: ', a model', PART: ', of a part', SHARE: ', over ranks', CONVERTER: ', to another file', SCANNER: ', a scanner'}[kind[0]] if kind else '' }"
 
 
 def by_key(key: str) -> tuple[str, Loader]:

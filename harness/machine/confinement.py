@@ -14,7 +14,6 @@ import signal
 import struct
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -38,7 +37,7 @@ _SETTLE_S, _POLL_S = 0.5, 0.01
 
 @dataclass(frozen=True)
 class Limits:
-    """What a confined process may take; sizes in bytes."""
+    """What a confined process may take; sizes in bytes. The time is for its watcher to keep; of the processor it has two seconds more."""
 
     memory: int = 1 << 30
     """Private memory beyond what it has when it is confined."""
@@ -89,12 +88,11 @@ def adopt_orphans() -> None:
 def descendants(pid: int) -> list[int]:
     """Return every process below `pid` by its number; one that has ended and was not waited for is not counted."""
     parents: dict[int, list[int]] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            with suppress(OSError, ValueError), open(f"/proc/{entry}/stat", encoding="latin1") as stat:
-                state, parent = stat.read().rpartition(")")[2].split()[:2]
-                if state not in "ZX":
-                    parents.setdefault(int(parent), []).append(int(entry))
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError, ValueError):
+            state, parent = (process / "stat").read_text(encoding="latin1").rpartition(")")[2].split()[:2]
+            if state not in "ZX":
+                parents.setdefault(int(parent), []).append(int(process.name))
     found, ahead = [], [pid]
     while ahead:
         below = parents.get(ahead.pop(), [])
@@ -103,31 +101,32 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def end_descendants(settle: Callable[[], bool] = lambda: True) -> int:
-    """Give what this process's children have left running half a second to end, then kill it; return how many had to be killed.
+def end_descendants(settle: bool = True) -> int:
+    """Wait for every process that this one's children have left behind, having killed those that do not end; return how many were killed.
 
-    `settle` tells whether there is anything to wait for. All have been waited for when this returns.
+    `settle` gives them half a second to end by themselves.
     """
-    deadline = time.monotonic() + (_SETTLE_S if settle() else 0)
-    while descendants(os.getpid()) and time.monotonic() < deadline:
-        _reap()
+    deadline = time.monotonic() + (_SETTLE_S if settle else 0)
+    while (left := _any_left()) and time.monotonic() < deadline:
         time.sleep(_POLL_S)
     killed: set[int] = set()
-    while left := descendants(os.getpid()):  # one that is killed may have started another meanwhile
-        for pid in left:
+    while left:  # one that is killed may have started another meanwhile
+        for pid in descendants(os.getpid()):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        killed |= set(left)
-        _reap()
-        time.sleep(_POLL_S / 10)
-    _reap()
+                killed.add(pid)
+        left = _any_left()
     return len(killed)
 
 
-def _reap() -> None:
-    with suppress(ChildProcessError):
+def _any_left() -> bool:
+    """Wait for every child that has ended, and return whether there is another."""
+    try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _abi() -> int:
@@ -156,7 +155,8 @@ def _allow(ruleset: int, path: str, rights: int) -> None:
     try:
         rule = struct.pack("=Qi", rights, beneath)
         _checked(
-            _libc.syscall(_ADD_RULE, ctypes.c_int(ruleset), ctypes.c_int(_PATH_BENEATH), rule, ctypes.c_uint(0)), f"a Landlock rule for {path}"
+            _libc.syscall(_ADD_RULE, ctypes.c_int(ruleset), ctypes.c_int(_PATH_BENEATH), rule, ctypes.c_uint(0)),
+            f"a Landlock rule for {path}",
         )
     finally:
         os.close(beneath)
@@ -181,9 +181,7 @@ def _private_bytes() -> int:
 def processes_of_user() -> int:
     """Return how many processes and threads this user had when it was first asked, what RLIMIT_NPROC counts; forked children know it."""
     mine, count = os.getuid(), 0
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            with suppress(OSError):
-                if os.stat(f"/proc/{entry}").st_uid == mine:
-                    count += len(os.listdir(f"/proc/{entry}/task"))
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            count += len(list((process / "task").iterdir())) if process.stat().st_uid == mine else 0
     return count

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import signal
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,7 +39,7 @@ def as_captive(captive: Captive, pipe: int) -> NoReturn:
         parent = os.getppid()
         os.setsid()
         die_with_parent(parent)
-        _settle_in(captive.folder)
+        _settle_in(captive.folder, pipe)
         confine(captive.folder, captive.limits)
         _tell(pipe, {"began_rss": _resident(), "stage": "the call"})
     except BaseException as error:
@@ -79,23 +77,26 @@ def _handed_back(given: Any) -> str:
     tensors = [value for value in held.values() if isinstance(value, torch.Tensor)]
     touch(tensor for tensor in tensors if tensor.layout == torch.strided and tensor.device.type == "cpu")
     if not isinstance(given, Mapping):
-        return f"a {type(given).__name__}"
+        return f"no tensors by name: {type(given).__name__}"
     others = len(held) - len(tensors)
     return f"{len(tensors)} tensors, {sum(tensor.nbytes for tensor in tensors)} bytes{f', {others} other values' if others else ''}"
 
 
-def _settle_in(folder: Path) -> None:
-    """Make the folder the place of everything: where the process stands, its home, its temporary files, what it prints."""
+def _settle_in(folder: Path, pipe: int) -> None:
+    """Make the folder the place of everything: where the process stands, its home, its temporary files, what it prints.
+
+    Nothing stays open but `pipe`: a payload writes to whatever it finds, and the warden's own answers are not for it.
+    """
     os.chdir(folder)
     os.environ |= {"HOME": str(folder), "TMPDIR": str(folder)}
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     said = os.open(SAID, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(said, 1)
     os.dup2(said, 2)
+    os.closerange(3, pipe)
+    os.closerange(pipe + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     with open("/proc/self/oom_score_adj", "w") as score:
         score.write("1000")  # when memory runs out, this process goes and not the person's
-    sys.setrecursionlimit(1000)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
 def _resident() -> int:

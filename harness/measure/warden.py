@@ -12,6 +12,7 @@ import importlib
 import json
 import os
 import resource
+import select
 import shutil
 import signal
 import sys
@@ -66,7 +67,8 @@ def prepare(request: Answer) -> Answer:
             if kind != loaders.CONVERTER:  # which writes beside the file
                 loader.load(asked_for(kind, files), "cpu", None)
         except Exception as error:
-            absent[key] = f"it fails on a whole file: {type(error).__name__}: {error}"
+            if kind != loaders.SCANNER:  # which may find what there is not
+                absent[key] = f"it fails on a whole file: {type(error).__name__}: {error}"
     gc.collect()
     gc.freeze()
     collapse_heap()
@@ -116,7 +118,9 @@ def _watch(captive: Captive) -> Answer:
     said, status, usage, crowd = _until_the_end(pid, reading, start + captive.limits.seconds, captive.limits.processes)
     ended = time.perf_counter()
     os.close(reading)
-    left = end_descendants(lambda: not (crowd or said.get("ended") is None))
+    if status == signal.SIGKILL and usage.ru_utime + usage.ru_stime > captive.limits.seconds:
+        status = None  # the processor's clock ended it before the wall's
+    left = end_descendants(settle=not crowd and status is not None)
     began, peak = said.get("began_rss"), usage.ru_maxrss << 10
     outcome, error = _outcome(captive.folder, said, status, crowd)
     return {
@@ -130,44 +134,35 @@ def _watch(captive: Captive) -> Answer:
 
 
 def _until_the_end(pid: int, reading: int, deadline: float, processes: int) -> tuple[Answer, int | None, resource.struct_rusage, int]:
-    """Return what the child said, its wait status (None: it was ended in time's name), what it used, and how many processes were too many."""
-    heard, crowd = b"", 0
-    while True:
-        with suppress(BlockingIOError):
-            heard += os.read(reading, 1 << 16)
-        done, status, usage = os.wait4(pid, os.WNOHANG)
-        if done:
-            with suppress(BlockingIOError):
-                heard += os.read(reading, 1 << 16)
-            return _said(heard), status, usage, crowd
-        late = time.perf_counter() > deadline
-        crowd = len(descendants(pid)) if _SEEN.due() else 0
-        if late or crowd > processes:
-            for other in (pid, *descendants(pid)):
-                with suppress(ProcessLookupError):
-                    os.kill(other, signal.SIGKILL)
-            _, status, usage = os.wait4(pid, 0)
-            return _said(heard), None if late else status, usage, crowd if crowd > processes else 0
-        crowd = 0
-        time.sleep(0.0005)
+    """Return what the child said, its wait status (None: time was up), what it used, and how many processes were too many (0: none)."""
+    heard, crowd, late = b"", 0, False
+    child = os.pidfd_open(pid)
+    try:
+        while not select.select([child], [], [], _LOOK_S)[0]:
+            heard += _read(reading)
+            crowd, late = len(descendants(pid)), time.perf_counter() > deadline
+            if late or crowd > processes:
+                _kill(pid)
+                break
+    finally:
+        os.close(child)
+    _, status, usage = os.wait4(pid, 0)
+    return _said(heard + _read(reading)), None if late else status, usage, crowd if crowd > processes else 0
 
 
-class _Due:
-    """Tells when it is time to look again."""
-
-    def __init__(self) -> None:
-        self._next = 0.0
-
-    def due(self) -> bool:
-        """Return whether it is, and wait anew if so."""
-        now = time.perf_counter()
-        if now < self._next:
-            return False
-        self._next = now + _LOOK_S
-        return True
+def _read(pipe: int) -> bytes:
+    """Return what lies in a pipe."""
+    heard = b""
+    with suppress(BlockingIOError):
+        while piece := os.read(pipe, 1 << 16):
+            heard += piece
+    return heard
 
 
-_SEEN = _Due()
+def _kill(pid: int) -> None:
+    for one in (pid, *descendants(pid)):
+        with suppress(ProcessLookupError):
+            os.kill(one, signal.SIGKILL)
 
 
 def _said(heard: bytes) -> Answer:
@@ -232,14 +227,14 @@ def _remove(folder: Path) -> None:
     """Remove a folder, whatever a payload did to its modes."""
     for inside, _, _ in os.walk(folder):
         with suppress(OSError):
-            os.chmod(inside, 0o700)  # noqa: S103  # the folder's owner, so that it can be emptied
+            Path(inside).chmod(0o700)  # so that it can be emptied
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def _await_one_thread() -> None:
     """Wait until the threads that a library's call began have ended: a fork would not have them. Raises `RuntimeError` where they stay."""
     deadline = time.monotonic() + 10
-    while len(os.listdir("/proc/self/task")) > 1:
+    while len(list(Path("/proc/self/task").iterdir())) > 1:
         if time.monotonic() > deadline:
             raise RuntimeError("a library keeps threads running, so nothing can be forked safely")
         time.sleep(0.05)

@@ -10,6 +10,7 @@ HOSTILE_FILES, HOSTILE_SCAN = SCENARIOS = ("hostile-files", "hostile-scan")
 
 REFUSED, LOADED, RAN, CRASHED, STARVED, HUNG = OUTCOMES = ("refused", "loaded", "ran code", "crashed", "out of memory", "hung")
 """How a meeting can end. With a scanner, `refused` is a finding, and `loaded` that it passed the file."""
+_OPTIONAL = ("peak_rss_bytes", "peak_growth_bytes", "left")
 
 
 @dataclass(frozen=True)
@@ -41,5 +42,7 @@ class Meeting:
     @classmethod
     def from_json(cls, line: dict[str, Any]) -> Meeting:
         """Return the meeting of a line; fields that a later version added are left aside."""
-        optional = dict.fromkeys(("peak_rss_bytes", "peak_growth_bytes"))
-        return cls(**optional | {field.name: line[field.name] for field in fields(cls) if field.name in line})
+        known = {field.name: line.get(field.name) for field in fields(cls)}
+        if missing := [name for name in known if name not in line and name not in _OPTIONAL]:
+            raise ValueError(f"without {', '.join(missing)}")
+        return cls(**known)  # type: ignore[arg-type]

@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 from harness.errors import WeighbridgeError
 from harness.measure.sample import SCHEMA, Sample
 from harness.records.checks import CHECKS, Check
+from harness.records.meetings import SCENARIOS, Meeting
 
 MANIFEST, SAMPLES, BENCHMARK = "manifest.json", "samples.jsonl", "benchmark.json"
 
 Manifest = dict[str, Any]
-_Line = TypeVar("_Line", Sample, Check)
+_Line = TypeVar("_Line", Sample, Check, Meeting)
 
 
 class RunDirectory:
@@ -78,12 +79,20 @@ class RunDirectory:
         """Add a check as one line of its own file, as safely as a sample."""
         self._append(CHECKS, check.as_json())
 
+    def append_meeting(self, meeting: Meeting) -> None:
+        """Add a meeting as one line beside the samples, as safely as one of them."""
+        self._append(SAMPLES, meeting.as_json())
+
     def samples(self) -> list[Sample]:
         """Return every whole sample in the order taken; a last line without its end is one that was being written, and is left out.
 
         Raises `WeighbridgeError` for any other line that cannot be read.
         """
-        return list(self._read(SAMPLES, Sample.from_json, "a sample"))
+        return list(self._read(SAMPLES, Sample.from_json, "a sample", lambda line: line.get("scenario") not in SCENARIOS))
+
+    def meetings(self) -> list[Meeting]:
+        """Return every whole meeting in the order held, none where the run has none; as careful as `samples`."""
+        return list(self._read(SAMPLES, Meeting.from_json, "a meeting", lambda line: line.get("scenario") in SCENARIOS))
 
     def checks(self) -> list[Check]:
         """Return every whole check in the order carried out, none where the run has none; as careful as `samples`."""
@@ -105,7 +114,13 @@ class RunDirectory:
         finally:
             os.close(fd)
 
-    def _read(self, name: str, parse: Callable[[dict[str, Any]], _Line], what: str) -> Iterator[_Line]:
+    def _read(
+        self,
+        name: str,
+        parse: Callable[[dict[str, Any]], _Line],
+        what: str,
+        wanted: Callable[[dict[str, Any]], bool] = lambda _: True,
+    ) -> Iterator[_Line]:
         path = self.path / name
         if not path.exists():
             return
@@ -114,6 +129,8 @@ class RunDirectory:
                 if not line.endswith(b"\n"):
                     return
                 try:
-                    yield parse(json.loads(line))
-                except (ValueError, TypeError) as error:
+                    held = json.loads(line)
+                    if wanted(held):
+                        yield parse(held)
+                except (ValueError, TypeError, AttributeError) as error:
                     raise WeighbridgeError(f"{path}, line {number}: not {what} ({error})") from None

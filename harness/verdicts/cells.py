@@ -19,11 +19,12 @@ REFERENCES = {
     "sharded-load": "safetensors-get-slice",
     "pipeline-load": "diffusers-safetensors",
     "conversion": "file-copy",
+    "scan": "torch-load",
 }
 """The loader that ratios are taken to in other scenarios than the full load."""
 REFERENCES_OF = {("pipeline-load", "gpt2"): "transformers-safetensors"}
 """The same, where a checkpoint has another than its scenario."""
-COMPARED = {"pipeline-load": "diffusers-bin", "conversion": "convert"}
+COMPARED = {"pipeline-load": "diffusers-bin", "conversion": "convert", "scan": "picklescan"}
 """The loader whose ratio stands for a scenario's where only one is shown; elsewhere it is `torch-load`."""
 COMPARED_OF = {("pipeline-load", "gpt2"): "transformers-bin"}
 PRECISION = 0.05

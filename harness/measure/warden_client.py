@@ -1,0 +1,103 @@
+"""The orchestrator's end of a warden: which links a loader is to find, and the question how it met them. No file of the corpus is read here."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from harness.errors import WeighbridgeError
+from harness.measure.client import GRACE_S, PREPARE_TIMEOUT_S, Server, under_test
+from harness.measure.outcome import Answer
+
+TIMEOUT_S = 3.0
+"""Time a loader has for a file, where the corpus gives it no other."""
+_TOLD = (".json", ".txt")
+"""How the files of a folder end that tell of weights and are none."""
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1", "HF_DEACTIVATE_ASYNC_LOAD": "1"}
+"""What keeps the libraries of a process that is to be forked from holding threads."""
+
+
+class CannotMeetError(WeighbridgeError):
+    """A loader can meet no hostile file on this machine; the message says why."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a loader finds in its folder: the target of each link by its path, and which it is given."""
+
+    links: Mapping[str, str]
+    files: tuple[str, ...]
+
+
+def case(specimen: Sequence[Path], whole: Sequence[Path], *, folder: bool) -> Case:
+    """Return how a loader meets a specimen, its own file first; `whole` are the files of a whole checkpoint in the loader's format.
+
+    A loader of single files is given the specimen's own. Of a `folder` every file of weights is the specimen, under the name that it has
+    there; where a specimen is several files, as an index with its shards, they stand in the place of those files under their own names.
+    """
+    beside = {path.name: str(path) for path in specimen}
+    if not folder:
+        return Case(beside, (specimen[0].name,))
+    root = Path(os.path.commonpath([path.parent for path in whole]))
+    links, files = dict(beside), []
+    for path in whole:
+        name = path.relative_to(root).as_posix()
+        if not name.endswith(_TOLD):
+            if _sharded(specimen):
+                links |= {str(PurePosixPath(name).parent / one.name): str(one) for one in specimen}
+                continue
+            links[name] = str(specimen[0])
+        else:
+            links[name] = str(path)
+        files.append(name)
+    return Case(links, tuple(files or (specimen[0].name,)))
+
+
+def _sharded(specimen: Sequence[Path]) -> bool:
+    return specimen[0].name.endswith(".index.json")
+
+
+class Warden(Server):
+    """A process in which loaders meet hostile files, one at a time, each time in a confined child."""
+
+    def __init__(self, loaders: Mapping[str, list[str]], folder: Path) -> None:
+        """`loaders` maps each loader's key to the files of a whole checkpoint in its format; `folder` is where meetings take place."""
+        super().__init__(loaders, ())
+        self._folder = folder
+
+    def __enter__(self) -> Warden:
+        super().__enter__()
+        return self
+
+    def meet(self, key: str, found: Case, timeout_s: float) -> Answer:
+        """Return how a loader met a case, as `warden.meet` tells it; raises `WeighbridgeError` where the warden itself did not survive."""
+        request = {
+            "do": "meet",
+            "loader": key,
+            "folder": str(self._folder),
+            "files": found.files,
+            "links": found.links,
+            "timeout_s": timeout_s,
+        }
+        answer = self._ask(request, timeout_s + GRACE_S)
+        if "failure" in answer:
+            raise WeighbridgeError(f"the process that watches over {key} died or fell silent")
+        return answer
+
+    def _start(self) -> Answer:
+        self._process = subprocess.Popen(
+            [self._python, "-m", "harness.measure.warden", str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=under_test() | _ONE_THREAD,
+            cwd=self._folder.parent,
+            start_new_session=True,
+        )
+        answer = self._exchange(self._prepare, PREPARE_TIMEOUT_S)
+        if answer is None:
+            self._stop()
+            raise WeighbridgeError("the process that is to watch over the loaders could not be started; its own message stands above")
+        return answer

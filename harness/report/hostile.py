@@ -1,0 +1,2 @@
+"""tmp"""
+def meetings_lines(m, x): return []
