@@ -19,9 +19,8 @@ from harness.errors import WeighbridgeError
 from harness.hostile import Specimen, Written, corpus, write_corpus
 from harness.loaders import CONVERTER, EVERYTHING, MODEL, PART, SCANNER, Loader, all_formats, all_loaders, key_of
 from harness.machine import confinement
-from harness.measure.sample import SCHEMA
 from harness.measure.warden_client import TIMEOUT_S, CannotMeetError, Case, Warden, case
-from harness.records.meetings import HOSTILE_FILES, HOSTILE_SCAN, Meeting
+from harness.records.meetings import HOSTILE_FILES, HOSTILE_SCAN, LOADED, Meeting
 from harness.records.run_directory import RunDirectory
 
 SIDE_BY_SIDE = 2
@@ -36,9 +35,9 @@ _SAME_READING = {
 
 
 def guests() -> dict[str, tuple[str, str, Loader]]:
-    """Return (module, kind, loader) of every loader and scanner that meets the corpus on a CPU, by name, scanners last."""
+    """Return (module, kind, loader) of every loader and scanner that meets the corpus on a CPU, by name, those of models last."""
     known: dict[str, tuple[str, str, Loader]] = {}
-    for kind in (EVERYTHING, MODEL, PART, CONVERTER, SCANNER):
+    for kind in (EVERYTHING, PART, CONVERTER, SCANNER, MODEL):
         for name, (module, loader) in all_loaders(kind).items():
             if not loader.ceiling and "cpu" in loader.devices and name not in _SAME_READING:
                 known.setdefault(name, (module, kind, loader))
@@ -65,7 +64,7 @@ class Meetings:
             self._met.setdefault(meeting.loader, []).append(meeting)
         self._stack, self._lock = ExitStack(), threading.Lock()
         self._written: tuple[Written, ...] | None = None
-        self._wardens: list[Warden] = []
+        self._wardens: dict[bool, list[Warden]] = {}
 
     def close(self) -> None:
         """End the wardens and remove the corpus."""
@@ -85,13 +84,14 @@ class Meetings:
             raise CannotMeetError(refusal)
         module, kind, loader = guests()[name]
         self._prepare()
+        wardens = self._wardens_of(kind == MODEL)
         key = key_of(module, name, kind)
-        if reason := self._wardens[0].environment["absent"].get(key):
+        if reason := wardens[0].environment["absent"].get(key):
             raise WeighbridgeError(f"{name} meets nothing: {reason}")
         met = self._met.setdefault(name, [])
         ahead = [one for one in self._written or () if one.specimen.name not in {meeting.file for meeting in met}]
         free: SimpleQueue[Warden] = SimpleQueue()
-        for warden in self._wardens:
+        for warden in wardens:
             free.put(warden)
         whole = self._whole(loader)
         folder = all_formats()[loader.container].folder
@@ -105,9 +105,8 @@ class Meetings:
             finally:
                 free.put(warden)
 
-        with ThreadPoolExecutor(len(self._wardens)) as pool:
-            for _ in pool.map(one_meeting, ahead):
-                pass
+        for _ in self._pool.map(one_meeting, ahead):
+            pass
         return met
 
     def done(self, names: Iterable[str]) -> bool:
@@ -116,8 +115,13 @@ class Meetings:
 
     def _meeting(self, name: str, kind: str, key: str, specimen: Specimen, warden: Warden, found: Case) -> Meeting:
         answer = warden.meet(key, found, specimen.limit_s or TIMEOUT_S)
+        base = answer.pop("base_rss_bytes")
+        if base:
+            self._manifest["guests"][name].setdefault("base_rss_bytes", base)
         scenario = HOSTILE_SCAN if kind == SCANNER else HOSTILE_FILES
-        return Meeting(SCHEMA, self._directory.name, scenario, specimen.name, specimen.family, name, **answer)
+        if kind == SCANNER and answer["outcome"] == LOADED:
+            answer["error"] = None  # it hands nothing back
+        return Meeting(scenario, specimen.name, specimen.family, name, **answer)
 
     def _record(self, met: list[Meeting], meeting: Meeting) -> None:
         with self._lock:
@@ -135,14 +139,22 @@ class Meetings:
         self._say("making the corpus of hostile files")
         written, digest = write_corpus(self._specimens, place / "corpus", self._manifest["seed"])
         self._describe(written, digest)
-        able = {name: guests()[name] for name in self._names if self.refusal(name) is None}
-        loaders = {key_of(module, name, kind): [str(file) for file in self._whole(loader)] for name, (module, kind, loader) in able.items()}
-        self._say("starting the wardens: each imports the loaders' libraries and calls each once")
-        self._wardens = [Warden(loaders, place / f"meeting-{number}") for number in range(min(SIDE_BY_SIDE, os.cpu_count() or 1))]
-        with ThreadPoolExecutor(len(self._wardens)) as pool:
-            for warden in pool.map(lambda one: one.__enter__(), self._wardens):
+        self._pool = self._stack.enter_context(ThreadPoolExecutor(_side_by_side()))  # a warden ends with the thread that started it
+        self._place, self._written = place, written
+
+    def _wardens_of(self, models: bool) -> list[Warden]:
+        """Return the wardens of the loaders of models, or of all others, whose forks then need not carry what the first bring with them."""
+        if models not in self._wardens:
+            able = {name: guests()[name] for name in self._names if self.refusal(name) is None and (guests()[name][1] == MODEL) == models}
+            keys = {
+                key_of(module, name, kind): [str(file) for file in self._whole(loader)] for name, (module, kind, loader) in able.items()
+            }
+            self._say("starting the wardens: each imports the loaders' libraries and calls each once")
+            wardens = [Warden(keys, self._place / f"meeting-{models:d}-{number}") for number in range(_side_by_side())]
+            for warden in self._pool.map(lambda one: one.__enter__(), wardens):
                 self._stack.push(warden)
-        self._written = written
+            self._wardens[models] = wardens
+        return self._wardens[models]
 
     def _describe(self, corpus_written: Sequence[Written], digest: str) -> None:
         known = known_digests().get(str(self._manifest["seed"]))
@@ -164,8 +176,13 @@ class Meetings:
                 for written in corpus_written
             },
         }
-        self._manifest["guests"] = {name: guests()[name][2].container for name in self._names}
+        known = self._manifest.get("guests", {})
+        self._manifest["guests"] = {name: known.get(name) or {"container": guests()[name][2].container} for name in self._names}
         self._manifest["no_guests"] = dict(_SAME_READING)
+
+
+def _side_by_side() -> int:
+    return min(SIDE_BY_SIDE, os.cpu_count() or 1)
 
 
 def known_digests() -> dict[str, str]:

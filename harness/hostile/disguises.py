@@ -31,7 +31,6 @@ def _deep(value: Any, levels: int) -> Any:
 nested.table(
     "{}.pkl",
     (
-        ("in-dict-value", "the payload is a value of a dictionary", {"a": PAYLOAD}),
         ("in-dict-key", "the payload is a key of a dictionary", {PAYLOAD: "a"}),
         ("fifty-deep", "the payload lies in fifty lists, each in the next", _deep(PAYLOAD, 50)),
     ),
@@ -81,13 +80,6 @@ def _newobj(_: object) -> bytes:
 def _stack_global(_: object) -> bytes:
     """STACK_GLOBAL: the module's and the callable's names are values on the stack."""
     return PROTO_4 + stack_global("os", "system") + _ARGUMENTS + b"R" + STOP
-
-
-@spelled.specimen("stack-global-escaped.pkl")
-def _stack_global_escaped(_: object) -> bytes:
-    """STACK_GLOBAL with names spelled in escapes, by UNICODE of the first protocol."""
-    names = b"".join(b"V" + "".join(f"\\u{ord(letter):04x}" for letter in name).encode() + b"\n" for name in ("os", "system"))
-    return PROTO_4 + names + b"\x93" + _ARGUMENTS + b"R" + STOP
 
 
 @spelled.specimen("stack-global-decoded.pkl")
@@ -146,12 +138,6 @@ def _popped_mark(_: object) -> bytes:
 def _second(_: object) -> bytes:
     """A plain pickle, and behind it one with the payload: who reads the first alone is safe."""
     return pickled({"a": 1}) + pickled(PAYLOAD)
-
-
-@second.specimen("inner-pickle.pkl")
-def _inner(_: object) -> bytes:
-    """A pickle that is held as bytes in another and unpickled by it."""
-    return pickled({"a": Global("_pickle", "loads")(pickled(PAYLOAD))})
 
 
 @second.specimen("before-an-archive.pkl")

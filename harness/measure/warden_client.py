@@ -12,7 +12,7 @@ from harness.errors import WeighbridgeError
 from harness.measure.client import GRACE_S, PREPARE_TIMEOUT_S, Server, under_test
 from harness.measure.outcome import Answer
 
-TIMEOUT_S = 3.0
+TIMEOUT_S = 2.0
 """Time a loader has for a file, where the corpus gives it no other."""
 _TOLD = (".json", ".txt")
 """How the files of a folder end that tell of weights and are none."""

@@ -10,15 +10,16 @@ HOSTILE_FILES, HOSTILE_SCAN = SCENARIOS = ("hostile-files", "hostile-scan")
 
 REFUSED, LOADED, RAN, CRASHED, STARVED, HUNG = OUTCOMES = ("refused", "loaded", "ran code", "crashed", "out of memory", "hung")
 """How a meeting can end. With a scanner, `refused` is a finding, and `loaded` that it passed the file."""
-_OPTIONAL = ("peak_rss_bytes", "peak_growth_bytes", "left")
+_OPTIONAL = ("peak_rss_bytes", "left")
 
 
 @dataclass(frozen=True)
 class Meeting:
-    """One file given to one loader, once, in a confined process of its own. Seconds are floats, sizes in bytes; absent is None."""
+    """One file given to one loader, once, in a confined process of its own. Seconds are floats, sizes in bytes; absent is None.
 
-    schema: int
-    run: str
+    A run holds thousands of them, so a line has no field that all of a run's would have in common: those stand in its manifest.
+    """
+
     scenario: str
     file: str
     family: str
@@ -29,9 +30,7 @@ class Meeting:
     seconds: float
     """Time from just before the call to the outcome."""
     peak_rss_bytes: int | None
-    """Highest resident size of the process, its base included."""
-    peak_growth_bytes: int | None
-    """How far that is above what the process had just before the call."""
+    """Highest resident size of the process; what it had before the call, its libraries, stands in the manifest by loader."""
     left: int | None = None
     """Processes that were left behind and had to be ended; None where none was."""
 

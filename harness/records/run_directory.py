@@ -81,7 +81,7 @@ class RunDirectory:
 
     def append_meeting(self, meeting: Meeting) -> None:
         """Add a meeting as one line beside the samples, as safely as one of them."""
-        self._append(SAMPLES, meeting.as_json())
+        self._append(SAMPLES, meeting.as_json(), compact=True)
 
     def samples(self) -> list[Sample]:
         """Return every whole sample in the order taken; a last line without its end is one that was being written, and is left out.
@@ -107,10 +107,10 @@ class RunDirectory:
                 if whole != len(content):
                     os.truncate(path, whole)
 
-    def _append(self, name: str, line: dict[str, Any]) -> None:
+    def _append(self, name: str, line: dict[str, Any], *, compact: bool = False) -> None:
         fd = os.open(self.path / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            os.write(fd, json.dumps(line).encode() + b"\n")
+            os.write(fd, json.dumps(line, separators=(",", ":") if compact else None).encode() + b"\n")
         finally:
             os.close(fd)
 

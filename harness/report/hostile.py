@@ -1,2 +1,5 @@
 """tmp"""
-def meetings_lines(m, x): return []
+
+
+def meetings_lines(m, x):
+    return []
