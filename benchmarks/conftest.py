@@ -179,8 +179,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     run = config.stash.get(_RUN, None)
     if run is None:
         return
-    from harness.report.page import write_run_report
     from harness.report.hostile import meetings_lines
+    from harness.report.page import write_run_report
     from harness.report.promises import promises_lines
     from harness.report.terminal import run_summary
 

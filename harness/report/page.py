@@ -10,13 +10,14 @@ from typing import Any
 
 from harness.measure.process_start import SCENARIO as PROCESS_START
 from harness.measure.sample import Sample
-from harness.records.checks import CHECKS, Check
+from harness.records.checks import CHECKS
 from harness.records.run_directory import BENCHMARK, MANIFEST, SAMPLES, RunDirectory
 from harness.report.answer import plain_answer
 from harness.report.cells import FULL_LOAD, PIPELINE_LOAD, Cell, cells_of
 from harness.report.conditions import conditions_table
 from harness.report.conversions import CONVERSION, conversions
 from harness.report.figures import draw_full_load
+from harness.report.hostile import hostile_files
 from harness.report.paper import fits_of, on_paper
 from harness.report.parts import PARTIAL_LOAD, partial_load
 from harness.report.peers import peers_page
@@ -24,6 +25,7 @@ from harness.report.pipelines import pipeline_load
 from harness.report.place import Place, course
 from harness.report.process_starts import process_start
 from harness.report.promises import promises_section
+from harness.report.scans import SCAN, scans
 from harness.report.shares import SHARDED_LOAD, sharded_load
 from harness.report.tables import (
     cell_frame,
@@ -50,7 +52,7 @@ it (`ceiling-direct`), a copy in memory (`ceiling-copy`), a copy to the device. 
 the fastest, of the resources the slowest. A loader that maps a warm file copies nothing and may exceed 100 %.
 MB is 10^6 bytes and GB 10^9. `insufficient`: too few valid samples for an interval; `missing`: no valid sample at all.
 """.strip()
-_TOLD = {FULL_LOAD, PARTIAL_LOAD, SHARDED_LOAD, PIPELINE_LOAD, PROCESS_START, CONVERSION}
+_TOLD = {FULL_LOAD, PARTIAL_LOAD, SHARDED_LOAD, PIPELINE_LOAD, PROCESS_START, CONVERSION, SCAN}
 """The scenarios that have a part of the page."""
 _NO_GPU = (
     "**GPU rows: not measured.** {which} has no sample taken on a GPU, so there is no such row and nothing here speaks of one; "
@@ -86,7 +88,7 @@ def write_run_report(run: RunDirectory) -> Path:
     manifest, samples = run.manifest(), run.samples()
     _remove_stale(run.path / "tables", run.path / "figures")
     place = Place(run.path, "", 1)
-    machine, answer, *rest = _sections(place, manifest, samples, run.checks())
+    machine, answer, *rest = _sections(place, run, manifest, samples)
     sections = [[f"# Run {run.name}"], answer, machine, *rest, _files(place, run, Path())]
     return _written(run.path / "report.md", [block for section in sections for block in section])
 
@@ -108,7 +110,7 @@ def write_reports(runs: Sequence[RunDirectory], folder: Path) -> Path:
         place = Place(folder, run.name, 2)
         sections = [
             [f"## Run {run.name}"],
-            *_sections(place, manifest, samples, run.checks()),
+            *_sections(place, run, manifest, samples),
             _files(place, run, _beside(run.path, folder)),
         ]
         blocks += [block for section in sections for block in section]
@@ -120,8 +122,9 @@ def write_reports(runs: Sequence[RunDirectory], folder: Path) -> Path:
     return _written(folder / "README.md", blocks)
 
 
-def _sections(place: Place, manifest: Mapping[str, Any], samples: Sequence[Sample], checks: Sequence[Check]) -> list[list[str]]:
+def _sections(place: Place, run: RunDirectory, manifest: Mapping[str, Any], samples: Sequence[Sample]) -> list[list[str]]:
     """Return a run's sections, each as blocks of Markdown, the machine's first."""
+    meetings = run.meetings()
     cells = cells_of(manifest, samples)
     fits, not_fitted = fits_of(cells, samples)
     return [
@@ -133,7 +136,9 @@ def _sections(place: Place, manifest: Mapping[str, Any], samples: Sequence[Sampl
         pipeline_load(place, cells),
         process_start(place, cells),
         conversions(place, cells),
-        promises_section(place, checks),
+        promises_section(place, run.checks()),
+        hostile_files(place, manifest, meetings),
+        scans(place, manifest, meetings, cells),
         on_paper(place, cells, fits, not_fitted),
         _first_calls(place, manifest),
         _not_measured(place, manifest, samples, cells),
