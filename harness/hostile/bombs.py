@@ -73,16 +73,11 @@ def _deep(_: object) -> bytes:
     return torch_zip(PROTO_2 + b"]" * 100_000 + b"a" * 99_999 + STOP)
 
 
-def _tower(levels: int) -> bytes:
-    """Return opcodes for a tuple of two of the tuple below, so many levels high: hashing it visits every path."""
-    storeys = b"".join(b"h" + bytes([level]) + b"h" + bytes([level]) + b"\x86q" + bytes([level + 1]) + b"0" for level in range(levels))
-    return push(0) + b"q\x000" + storeys + b"h" + bytes([levels])
-
-
 @time.specimen("hash-tower.bin", container="torch-zip")
 def _hash_tower(_: object) -> bytes:
     """A key that is forty tuples of two high: its hash takes a million million steps, and no name is imported for it."""
-    return torch_zip(PROTO_2 + b"}" + _tower(40) + push(1) + b"s" + STOP)
+    storeys = b"".join(b"h" + bytes([level]) + b"\x86q" + bytes([level + 1]) for level in range(40))
+    return torch_zip(PROTO_2 + push(0) + b"q\x00" + storeys + b"}h\x28" + push(1) + b"s" + STOP)
 
 
 @time.specimen("endless-sum.pkl")
