@@ -154,7 +154,38 @@ def _zip(path: Path) -> Any:
             raise WeighbridgeError(f"{path}: its records are compressed, which torch.save never does; load it and save it again")
         if any(entry.filename.endswith("/byteorder") and archive.read(entry) == b"big" for entry in archive.infolist()):
             raise WeighbridgeError(f"{path}: was saved big-endian; load it and save it again on this machine")
+        _check_claims(path, archive)
     return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+
+
+def _check_claims(path: Path, archive: zipfile.ZipFile) -> None:
+    """Raise where a storage is said to be larger than its record: `torch.load(mmap=True)` would take the bytes behind it for the rest."""
+    from torch import _weights_only_unpickler as safe
+
+    pickle = next((entry for entry in archive.infolist() if entry.filename.endswith("/data.pkl")), None)
+    if pickle is None:
+        return  # torch.load says so
+    records = {entry.filename.rpartition("/data/")[2]: entry.file_size for entry in archive.infolist() if "/data/" in entry.filename}
+
+    def stand_in(saved: Any) -> torch.storage.TypedStorage:
+        _, kind, key, _, count = saved
+        storage = _without_memory(kind, count)
+        if storage._untyped_storage.nbytes() > records.get(key, 0):
+            said, there = storage._untyped_storage.nbytes(), records.get(key, 0)
+            raise WeighbridgeError(f"{path}: cut short; storage {key} is said to be {said:,} bytes and its record holds {there:,}")
+        return storage
+
+    with archive.open(pickle) as file:
+        unpickler = safe.Unpickler(file, encoding="utf-8")
+        unpickler.persistent_load = stand_in
+        unpickler.load()
+
+
+def _without_memory(kind: Any, count: int) -> torch.storage.TypedStorage:
+    """Return a storage of a kind and so many elements that has no memory."""
+    dtype = getattr(kind, "dtype", torch.uint8)  # storages of the newer dtypes have none and are counted in bytes
+    storage = torch.UntypedStorage(count * dtype.itemsize, device="meta")
+    return torch.storage.TypedStorage(wrap_storage=storage, dtype=dtype, _internal=True)
 
 
 class _Legacy:
@@ -192,9 +223,7 @@ class _Legacy:
         if view is not None:
             raise WeighbridgeError(f"{self._path}: holds views in the manner of torch before 0.4; load it and save it again")
         if key not in self._stand_ins:
-            dtype = getattr(kind, "dtype", torch.uint8)  # storages of the newer dtypes have none and are counted in bytes
-            storage = torch.UntypedStorage(count * dtype.itemsize, device="meta")
-            self._stand_ins[key] = torch.storage.TypedStorage(wrap_storage=storage, dtype=dtype, _internal=True)
+            self._stand_ins[key] = _without_memory(kind, count)
         return self._stand_ins[key]
 
     def _places(self, file: Any, keys: list[str]) -> dict[str, tuple[int, int]]:
