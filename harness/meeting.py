@@ -100,7 +100,7 @@ class Meetings:
             warden = free.get()
             try:
                 self._say(f"{name} meets {written.specimen.name}, {len(met) + 1} of {len(self._written or ())}")
-                found = case(written.files, whole, folder=folder)
+                found = case(written.files, whole, folder=folder, sharded=kind == MODEL)
                 self._record(met, self._meeting(name, kind, key, written.specimen, warden, found))
             finally:
                 free.put(warden)
@@ -177,8 +177,14 @@ class Meetings:
             },
         }
         known = self._manifest.get("guests", {})
-        self._manifest["guests"] = {name: known.get(name) or {"container": guests()[name][2].container} for name in self._names}
+        self._manifest["guests"] = {name: known.get(name) or {"container": _container(name)} for name in self._names}
         self._manifest["no_guests"] = dict(_SAME_READING)
+
+
+def _container(name: str) -> str:
+    """Return the container a loader reads; one of parts is asked for a part that not every file has, so no file is owed to it."""
+    _, kind, loader = guests()[name]
+    return f"{loader.container}, a part" if kind == PART else loader.container
 
 
 def _side_by_side() -> int:

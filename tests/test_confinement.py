@@ -161,5 +161,5 @@ def test_elsewhere_than_on_linux_nothing_is_confined_and_that_is_said(monkeypatc
 
 
 def test_the_usual_limits_leave_room_for_a_load() -> None:
-    assert Limits().memory >= 1 << 30
+    assert Limits().memory >= 400_000_000
     assert Limits().processes >= 8

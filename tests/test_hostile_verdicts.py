@@ -32,7 +32,6 @@ from harness.verdicts.hostile import (
     files_of,
     growth,
     guests_of,
-    scanned,
     seen_by_scanner,
     surprise,
     surprises,
@@ -98,14 +97,21 @@ def test_memory_of_an_unknown_base_is_no_growth() -> None:
     assert growth(made(peak_rss_bytes=1), GUEST) == 0
 
 
-@pytest.mark.parametrize(("error", "told"), [("ValueError: no", True), ("IndexError: list index out of range", False), ("error: unpack", False)])
+@pytest.mark.parametrize(
+    ("error", "told"), [("ValueError: no", True), ("IndexError: list index out of range", False), ("error: unpack", False)]
+)
 def test_an_error_is_clear_when_it_has_words_and_is_not_of_code_gone_wrong(error: str, told: bool) -> None:
     assert clear(error) is told
 
 
 def test_each_kind_is_shown_by_its_smallest_file_and_the_gravest_comes_first() -> None:
     files = {name: file(CODE, name=name, size=size) for name, size in (("large", 900), ("small", 90), ("other", 5))}
-    met = [made(RAN, file="large"), made(RAN, file="small"), made(LOADED, file="other"), made(file="other", scenario=HOSTILE_SCAN, outcome=HUNG)]
+    met = [
+        made(RAN, file="large"),
+        made(RAN, file="small"),
+        made(LOADED, file="other"),
+        made(file="other", scenario=HOSTILE_SCAN, outcome=HUNG),
+    ]
     found = surprises(met, files, {GUEST.name: GUEST})
     assert [(one.kind, one.count, one.smallest.name) for one in found] == [(RAN, 2, "small"), (LOADED_BAD, 1, "other")]
 
@@ -164,7 +170,11 @@ def _run_of_all() -> list[Meeting]:
     met = []
     for name in MANIFEST["corpus"]["files"]:
         harmless = name != "payload.pkl" and "over" not in name
-        met.append(made(LOADED if harmless else REFUSED, file=name, error="1 tensors, 4 bytes" if harmless else "SafetensorError: header too large"))
+        met.append(
+            made(
+                LOADED if harmless else REFUSED, file=name, error="1 tensors, 4 bytes" if harmless else "SafetensorError: header too large"
+            )
+        )
         met.append(made(RAN if name == "payload.pkl" else REFUSED, file=name, loader="pickle-load", error="UnpicklingError: invalid"))
         met.append(made(LOADED, file=name, loader="picklescan", scenario=HOSTILE_SCAN, error=None))
     return met

@@ -31,7 +31,16 @@ from harness.report.hostile import meetings_lines
 from harness.report.page import write_run_report
 from harness.session import Run
 
-LOADERS = ("pickle-load", "torch-load", "torch-load-unsafe", "torch-load-mmap", "torch-dcp", "safetensors-load-file", "safetensors-pread", "picklescan")
+LOADERS = (
+    "pickle-load",
+    "torch-load",
+    "torch-load-unsafe",
+    "torch-load-mmap",
+    "torch-dcp",
+    "safetensors-load-file",
+    "safetensors-pread",
+    "picklescan",
+)
 FILES = (
     "whole.safetensors",
     "whole.bin",
@@ -61,7 +70,7 @@ def _planted(proof: Path) -> list[Specimen]:
     rows = (
         ("proof", "tells which process ran it", told),
         ("ends", "ends its process", "import os\nos._exit(0)"),
-        ("lies-and-ends", "says it was loaded and ends", "import os\nos.write(1, b'{\"ended\": \"loaded\"}')\nos._exit(7)"),
+        ("lies-and-ends", "says it was loaded and ends", 'import os\nos.write(1, b\'{"ended": "loaded"}\')\nos._exit(7)'),
         ("breaks", "breaks its process", "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)"),
         ("eats", "asks for memory until there is none", "held = []\nwhile True: held.append(bytes(16 << 20))"),
         ("loops", "never ends", "while True: pass"),
@@ -192,7 +201,7 @@ def test_a_bomb_ends_by_a_limit_and_within_it(file: str, loader: str, outcome: s
     assert found.seconds < 4
     base = held.directory.manifest()["guests"][loader]["base_rss_bytes"]
     assert found.peak_rss_bytes
-    assert found.peak_rss_bytes - base < 1.2 * (1 << 30)
+    assert found.peak_rss_bytes - base < 1.2 * (1 << 29)
 
 
 def test_processes_are_counted_and_ended_with_all_that_they_began(held: Held) -> None:
@@ -283,7 +292,10 @@ def test_a_corpus_that_is_not_the_known_one_is_met_by_nobody(tmp_path: Path, mon
     monkeypatch.setattr(meeting, "corpus", lambda: few)
     monkeypatch.setattr("harness.session.corpus", lambda _families: few)
     options = parse({"profile": "smoke", "results": str(tmp_path / "results"), "store": str(tmp_path / "store")})
-    with Run(options, {}, ["pytest"], lambda _: None, lambda _: None, guests=["pickle-load"]) as run, pytest.raises(WeighbridgeError, match="digest"):
+    with (
+        Run(options, {}, ["pytest"], lambda _: None, lambda _: None, guests=["pickle-load"]) as run,
+        pytest.raises(WeighbridgeError, match="digest"),
+    ):
         run.meet("pickle-load")
     assert run.directory.manifest()["finished_at"] is None
 
@@ -310,7 +322,7 @@ def test_in_a_folder_a_file_stands_in_for_all_weights_and_what_tells_of_them_sta
 
 def test_an_index_stands_with_its_shards_where_the_weights_were() -> None:
     index = [Path("/c/model.safetensors.index.json"), Path("/c/shard.safetensors")]
-    found = case(index, [Path("/s/p/config.json"), Path("/s/p/model.safetensors")], folder=True)
+    found = case(index, [Path("/s/p/config.json"), Path("/s/p/model.safetensors")], folder=True, sharded=True)
     assert "model.safetensors" not in found.links
     assert found.links["shard.safetensors"] == "/c/shard.safetensors"
     assert found.files == ("config.json",)

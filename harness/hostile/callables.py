@@ -38,7 +38,6 @@ PLAIN: dict[str, Any] = {
 """The plainest: each unpickler that asks nothing runs them, wherever Python runs."""
 
 OTHERS: dict[str, Any] = {
-    "old-builtin-eval": Global("__builtin__", "eval")(SOURCE),
     "old-commands-getoutput": Global("commands", "getoutput")(SHELL),
     "os-execvp": Global("os", "execvp")("touch", _TOUCH),
     "importlib-import-module": _attribute(_of("os"), "system")(SHELL),
@@ -47,7 +46,6 @@ OTHERS: dict[str, Any] = {
     "code-interpreter": Global("code", "InteractiveInterpreter.runsource")(Global("code", "InteractiveInterpreter")(), SOURCE),
     "bdb-run": Global("bdb", "Bdb.run")(Global("bdb", "Bdb")(), SOURCE),
     "cprofile-run": Global("cProfile", "run")(SOURCE),
-    "trace-run": Global("trace", "Trace.run")(Global("trace", "Trace")(0, 0), SOURCE),
     "timeit-timeit": Global("timeit", "timeit")(SOURCE, "", Global("time", "perf_counter"), 1),
     "pydoc-pipepager": Global("pydoc", "pipepager")("", SHELL),
     "pty-spawn": Global("pty", "spawn")(_TOUCH),
@@ -58,7 +56,6 @@ OTHERS: dict[str, Any] = {
     "io-fileio": Global("_io", "FileIO")(CANARY, "w"),
     "logging-filehandler": Global("logging", "FileHandler")(CANARY),
     "socket-bind": _attribute(Global("socket", "socket")(1, 1), "bind")(CANARY),
-    "ssl-keylog": Global("builtins", "setattr")(Global("ssl", "SSLContext")(16), "keylog_filename", CANARY),
     "urllib-urlretrieve": Global("urllib.request", "urlretrieve")("file:///dev/null", CANARY),
     "imaplib-stream": Global("imaplib", "IMAP4_stream")(SHELL),
     "osx-support-read": Global("_osx_support", "_read_output")(SHELL),
@@ -66,11 +63,9 @@ OTHERS: dict[str, Any] = {
         Global("venv", "EnvBuilder")(), Global("venv", "EnvBuilder.ensure_directories")(Global("venv", "EnvBuilder")(), CANARY)
     ),
     "idlelib-calltip": Global("idlelib.calltip", "get_entity")(SOURCE),
-    "distutils-write-file": Global("distutils.file_util", "write_file")(CANARY, ["x"]),
     "numpy-f2py-eval": Global("numpy.f2py.crackfortran", "myeval")(SOURCE, {"open": Global("builtins", "open")}),
     "torch-save": Global("torch", "save")(0, CANARY),
     "torch-storage-from-file": Global("torch", "UntypedStorage.from_file")(CANARY, True, 8),
-    "torch-collect-env": Global("torch.utils.collect_env", "run")(SHELL),
     "torch-exec-wrapper": Global("torch.jit.unsupported_tensor_ops", "execWrapper")(SOURCE, {}, {}),
     "torch-shape-env": Global("torch.fx.experimental.symbolic_shapes", "ShapeEnv.evaluate_guards_expression")(None, SOURCE, []),
     "torch-basichandlers": Global("torch.utils.data.datapipes.utils.decoder", "basichandlers")(

@@ -35,7 +35,6 @@ odd.table(
         ("unordered", "names its tensors in another order than they lie in", {"b": A | {"data_offsets": [24, 48]}, "a": A}, FLOATS * 2),
         ("name-empty", "a tensor whose name is empty", {"": A}, FLOATS),
         ("name-path", "a tensor whose name is a path", {"../../a": A}, FLOATS),
-        ("name-foreign", "a tensor whose name is in many scripts", {"ä\u4e2d\U0001f600\u202ea": A}, FLOATS),
         ("field-unknown", "a tensor of which more is said than the format knows", {"a": A | {"note": "x"}}, FLOATS),
     ),
     safetensors,

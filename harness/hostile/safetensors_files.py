@@ -48,7 +48,6 @@ length.table(
         ("nothing", "says that its header has no bytes", 0),
         ("one-long", "says that its header is a byte longer than it is", 58),
         ("beyond", "says that its header is longer than the file", 1_000_000),
-        ("huge", "says that its header is longer than any number", _U64),
     ),
     lambda size: safetensors({"a": A}, size=size),
 )
@@ -83,29 +82,29 @@ def _cap_text_over(_: object) -> bytes:
     return safetensors(_described(HEADER_CAP + 1))
 
 
-@enormous.specimen("twenty-thousand-tensors.safetensors")
+@enormous.specimen("ten-thousand-tensors.safetensors")
 def _tensors(_: object) -> bytes:
-    """Twenty thousand tensors of no elements in a file of one megabyte."""
+    """Ten thousand tensors of no elements in a file of half a megabyte."""
     entry = ',"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
-    return safetensors(b"{" + "".join(entry % number for number in range(20_000)).encode()[1:] + b"}", b"")
+    return safetensors(b"{" + "".join(entry % number for number in range(10_000)).encode()[1:] + b"}", b"")
 
 
 @enormous.specimen("many-notes.safetensors", limit_s=_EDGE_S)
 def _notes(_: object) -> bytes:
-    """Metadata of three hundred thousand entries beside one tensor."""
-    return safetensors({"__metadata__": {str(number): "" for number in range(300_000)}, "a": A})
+    """Metadata of a hundred and fifty thousand entries beside one tensor."""
+    return safetensors({"__metadata__": {str(number): "" for number in range(150_000)}, "a": A})
 
 
-@enormous.specimen("million-dimensions.safetensors")
+@enormous.specimen("many-dimensions.safetensors")
 def _dimensions(_: object) -> bytes:
-    """One tensor of a million dimensions of one."""
-    return safetensors({"a": {"dtype": "F32", "shape": [1] * 1_000_000, "data_offsets": [0, 4]}}, FLOATS[:4])
+    """One tensor of three hundred thousand dimensions of one."""
+    return safetensors({"a": {"dtype": "F32", "shape": [1] * 300_000, "data_offsets": [0, 4]}}, FLOATS[:4])
 
 
 @enormous.specimen("long-name.safetensors")
 def _long_name(_: object) -> bytes:
-    """One tensor whose name has ten million letters."""
-    return safetensors({"a" * 10_000_000: A})
+    """One tensor whose name has four million letters."""
+    return safetensors({"a" * 4_000_000: A})
 
 
 @enormous.specimen("deep-lists.safetensors")
@@ -135,10 +134,8 @@ fields.table(
     (
         ("name-twice-other", "two tensors have the same name and other shapes", f'{{"a":{{{_WHOLE}}},"a":{{"dtype":"F32","shape":[6],"data_offsets":[0,24]}}}}', LIE),
         ("name-twice-places", "two tensors have the same name and other places", '{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,12]},"a":{"dtype":"F32","shape":[3],"data_offsets":[12,24]}}', LIE),
-        ("dtype-twice", "a tensor has two dtypes", f'{{"a":{{"dtype":"I32",{_WHOLE}}}}}', LIE),
         ("dtype-unknown", "a dtype that there is not", f'{{"a":{{{_WHOLE.replace("F32", "F33")}}}}}', BROKEN),
         ("dtype-missing", "a tensor without a dtype", '{"a":{"shape":[2,3],"data_offsets":[0,24]}}', BROKEN),
-        ("metadata-list", "metadata that is a list", f'{{"__metadata__":["a"],"a":{{{_WHOLE}}}}}', BROKEN),
         ("metadata-tensor", "metadata that is a tensor", f'{{"__metadata__":{{{_WHOLE}}}}}', BROKEN),
     ),
     lambda text: safetensors(text.encode()), harms=True,
@@ -158,7 +155,6 @@ offsets.table(
         ("negative", "a tensor begins before the data", {"a": _tensor(-24, 0)}, FLOATS),
         ("beyond", "a tensor ends behind the file", {"a": _tensor(0, 2400, [200, 3])}, FLOATS),
         ("just-beyond", "a tensor ends one float behind the file", {"a": _tensor(0, 28, [7])}, FLOATS),
-        ("huge", "a tensor ends at the last place there is a number for", {"a": _tensor(0, _U64)}, FLOATS),
     ),
     safetensors,
 )  # fmt: skip
@@ -166,7 +162,6 @@ offsets.table(
 shapes.table(
     "shape-{}.safetensors",
     (
-        ("overflow", "a shape whose elements are more than there are numbers for", {"a": _tensor(0, 24, [1 << 63, 1 << 63])}, FLOATS),
         ("wraps-to-size", "a shape whose bytes are 24 once the number has gone round", {"a": _tensor(0, 24, [(1 << 62) + 6])}, FLOATS),
         ("negative", "a shape of minus two rows", {"a": _tensor(0, 24, [-2, -3])}, FLOATS),
         ("half-a-byte", "a dtype of half a byte and an odd number of it", {"a": _tensor(0, 1, [3], "F4")}, b"\x01"),

@@ -39,7 +39,7 @@ _SETTLE_S, _POLL_S = 0.5, 0.01
 class Limits:
     """What a confined process may take; sizes in bytes. The time is for its watcher to keep; of the processor it has two seconds more."""
 
-    memory: int = 1 << 30
+    memory: int = 1 << 29
     """Private memory beyond what it has when it is confined."""
     seconds: float = 2.0
     file_bytes: int = 256 << 20
@@ -56,6 +56,8 @@ def refusal() -> str | None:
     if abi < _LEAST_ABI:
         found = f"this kernel has version {abi}" if abi > 0 else "this kernel has none, or it is switched off (see the boot parameter lsm=)"
         return f"no process can be confined here: Landlock of version {_LEAST_ABI} is needed (Linux 6.2), and {found}"
+    if not Path(f"/proc/self/task/{os.getpid()}/children").exists():
+        return "no process can be confined here: this kernel does not tell a process's children (CONFIG_PROC_CHILDREN)"
     return None
 
 
@@ -86,18 +88,22 @@ def adopt_orphans() -> None:
 
 
 def descendants(pid: int) -> list[int]:
-    """Return every process below `pid` by its number; one that has ended and was not waited for is not counted."""
-    parents: dict[int, list[int]] = {}
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError, ValueError):
-            state, parent = (process / "stat").read_text(encoding="latin1").rpartition(")")[2].split()[:2]
-            if state not in "ZX":
-                parents.setdefault(int(parent), []).append(int(process.name))
+    """Return every process below `pid` by its number; one that has ended and was not waited for is counted until it is."""
     found, ahead = [], [pid]
     while ahead:
-        below = parents.get(ahead.pop(), [])
+        below = _children(ahead.pop())
         found += below
         ahead += below
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    """Return the children of all threads of a process (proc(5), `children`, Linux 4.2 with CONFIG_PROC_CHILDREN); none of one that is gone."""
+    found: list[int] = []
+    with suppress(OSError):
+        for thread in os.scandir(f"/proc/{pid}/task"):
+            with suppress(OSError), open(f"{thread.path}/children") as children:
+                found += map(int, children.read().split())
     return found
 
 

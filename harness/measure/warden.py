@@ -34,10 +34,10 @@ from harness.records.meetings import CRASHED, HUNG, LOADED, RAN, REFUSED, STARVE
 
 _PIECE = Piece("a")
 """What a loader of parts is asked for: the tensor that nearly every file of the corpus has or claims to have."""
-_LOOK_S = 0.02
+_LOOK_S = 0.05
 _ABORTED_FOR_MEMORY = ("memory allocation of", "bad_alloc", "Cannot allocate memory", "can't allocate memory")
 _SHORT_OF_MEMORY = (*_ABORTED_FOR_MEMORY, "MemoryError", "Unable to allocate", "out of memory")
-_ERROR_LENGTH = 80
+_ERROR_LENGTH = 64
 
 
 def main() -> None:

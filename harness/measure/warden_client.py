@@ -14,6 +14,7 @@ from harness.measure.outcome import Answer
 
 TIMEOUT_S = 2.0
 """Time a loader has for a file, where the corpus gives it no other."""
+_INDEX = ".index.json"
 _TOLD = (".json", ".txt")
 """How the files of a folder end that tell of weights and are none."""
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1", "HF_DEACTIVATE_ASYNC_LOAD": "1"}
@@ -32,11 +33,11 @@ class Case:
     files: tuple[str, ...]
 
 
-def case(specimen: Sequence[Path], whole: Sequence[Path], *, folder: bool) -> Case:
+def case(specimen: Sequence[Path], whole: Sequence[Path], *, folder: bool, sharded: bool = False) -> Case:
     """Return how a loader meets a specimen, its own file first; `whole` are the files of a whole checkpoint in the loader's format.
 
     A loader of single files is given the specimen's own. Of a `folder` every file of weights is the specimen, under the name that it has
-    there; where a specimen is several files, as an index with its shards, they stand in the place of those files under their own names.
+    there; an index with its shards stands in the place of those files under their own names where a loader knows of `sharded` checkpoints.
     """
     beside = {path.name: str(path) for path in specimen}
     if not folder:
@@ -46,7 +47,7 @@ def case(specimen: Sequence[Path], whole: Sequence[Path], *, folder: bool) -> Ca
     for path in whole:
         name = path.relative_to(root).as_posix()
         if not name.endswith(_TOLD):
-            if _sharded(specimen):
+            if sharded and specimen[0].name.endswith(_INDEX):
                 links |= {str(PurePosixPath(name).parent / one.name): str(one) for one in specimen}
                 continue
             links[name] = str(specimen[0])
@@ -54,10 +55,6 @@ def case(specimen: Sequence[Path], whole: Sequence[Path], *, folder: bool) -> Ca
             links[name] = str(path)
         files.append(name)
     return Case(links, tuple(files or (specimen[0].name,)))
-
-
-def _sharded(specimen: Sequence[Path]) -> bool:
-    return specimen[0].name.endswith(".index.json")
 
 
 class Warden(Server):

@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from harness.hostile import CODE, NONE
+from harness.measure.warden_client import TIMEOUT_S
 from harness.records.meetings import CRASHED, HOSTILE_FILES, HUNG, LOADED, OUTCOMES, RAN, REFUSED, STARVED, Meeting
 from harness.report.drawing import BLACK, GREY, ORANGE, PURPLE, SKY, VERMILLION, Drawn, heading, rows
 from harness.report.place import Place
@@ -39,7 +40,7 @@ _SAFETENSORS, _PICKLE = "safetensors-", ("pickle-load", "torch-load-unsafe", "to
 _COLOURS = {REFUSED: GREY, LOADED: SKY, RAN: VERMILLION, CRASHED: BLACK, STARVED: ORANGE, HUNG: PURPLE}
 _EDGE = ("cap-padded.safetensors", "cap-text.safetensors", "cap-text-over.safetensors")
 _READING = f"""
-Every file of a corpus is given to every loader, each time in a process of its own that is held to 1 GiB of memory beyond its own, a time limit,
+Every file of a corpus is given to every loader, each time in a process of its own that is held to 512 MiB of memory beyond its own, {TIMEOUT_S:g} s,
 few files and processes, and that can write nowhere but in its own folder. Nothing in the corpus does harm: a payload leaves a file there, the
 canary, and *ran code* means that the canary was found. *loaded* means that the call came back and that every page of every tensor could be
 read. A surprise is anything but the refusal of a bad file within {QUICK_S:g} s and {SMALL_BYTES >> 20} MiB by an error that says what is wrong with the file, not
