@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -156,7 +157,7 @@ def test_a_kernel_that_cannot_confine_is_told_by_what_it_lacks(abi: int, said: s
 
 
 def test_elsewhere_than_on_linux_nothing_is_confined_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(confinement.sys, "platform", "darwin")
+    monkeypatch.setattr(sys, "platform", "darwin")
     assert "Linux" in (confinement.refusal() or "")
 
 

@@ -144,7 +144,7 @@ def test_what_a_scanner_says_is_held_against_what_the_file_is(outcome: str, erro
     assert seen_by_scanner(made(outcome, error=error, scenario=HOSTILE_SCAN), file(harm)) == word
 
 
-MANIFEST = {
+MANIFEST: dict[str, Any] = {
     "corpus": {
         "files": {
             name: {"family": "f", "container": "safetensors", "harm": harm, "says": "is so", "bytes": 10, "plain": False}

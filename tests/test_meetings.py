@@ -8,7 +8,6 @@ import pickle
 import sys
 import tempfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +65,7 @@ pytestmark = pytest.mark.skipif(confinement.refusal() is not None, reason=str(co
 def _planted(proof: Path) -> list[Specimen]:
     """Return files of no corpus: one that would tell of itself outside its folder, and ways to end that leave no canary."""
     family = Family("planted", "pickle", CODE)
-    told = f"import os\ntry: open({str(proof)!r}, 'a').write(f'{{os.getpid()}} ')\nexcept OSError: pass\n{SOURCE}"
+    told = f"import os\ntry:\n with open({str(proof)!r}, 'a') as told: told.write(f'{{os.getpid()}} ')\nexcept OSError: pass\n{SOURCE}"
     rows = (
         ("proof", "tells which process ran it", told),
         ("ends", "ends its process", "import os\nos._exit(0)"),
@@ -77,6 +76,11 @@ def _planted(proof: Path) -> list[Specimen]:
     )
     family.table("{}.pkl", rows, lambda source: pickled(Global("builtins", "exec")(source)))
     return family.specimens
+
+
+def _temporary() -> set[Path]:
+    """Return the folders that runs have for what they need for a while."""
+    return set(Path(tempfile.gettempdir()).glob("weighbridge-*"))
 
 
 class Held:
@@ -110,7 +114,7 @@ def unpickled() -> list[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def held(unpickled: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Held]:
+def held(unpickled: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Held:
     """Some of the corpus and what was planted, met by some loaders, as a run of the whole has it, its page included."""
     place = tmp_path_factory.mktemp("held")
     proof = place / "proof"
@@ -118,10 +122,13 @@ def held(unpickled: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFact
     specimens = [*(known[name] for name in FILES), *(one for one in known.values() if one.plain), *_planted(proof)]
     specimens = list({one.name: one for one in specimens}.values())
     options = parse({"profile": "smoke", "results": str(place / "results"), "store": str(place / "store")})
-    before = set(os.listdir(tempfile.gettempdir()))
+    before = _temporary()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         patch.setattr("harness.session.corpus", lambda _families: tuple(specimens))
+        Store(place / "store", formats=all_formats()).rehearsal(
+            {guests()[name][2].container for name in LOADERS}
+        )  # the store's own are read back
         del unpickled[:]
         with Run(options, {}, ["pytest"], lambda _: None, lambda _: None, guests=LOADERS) as run:
             met = [one for name in LOADERS for one in run.meet(name)]
@@ -130,8 +137,8 @@ def held(unpickled: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFact
         meetings_lines(run.manifest, run.directory.meetings())
         events = list(unpickled)
     left = [pid for pid in wardens if Path(f"/proc/{pid}").exists()]
-    assert not {name for name in set(os.listdir(tempfile.gettempdir())) - before if name.startswith("weighbridge")}
-    yield Held(met, proof, events, left, run.directory)
+    assert _temporary() <= before
+    return Held(met, proof, events, left, run.directory)
 
 
 def test_every_file_meets_every_loader_and_each_meeting_has_an_outcome(held: Held) -> None:
@@ -169,17 +176,15 @@ def test_the_suite_s_own_processes_unpickle_no_file(held: Held) -> None:
     assert not (held.proof.parent / "canary").exists()
 
 
-def test_a_process_that_did_unpickle_would_be_found_out(unpickled: list[tuple[str, str]], tmp_path: Path) -> None:
+def test_a_process_that_did_unpickle_would_be_found_out(
+    unpickled: list[tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     del unpickled[:]
     pickle.loads(pickle.dumps(OrderedDict()))
     assert ("collections", "OrderedDict") in unpickled
     planted = next(one for one in _planted(tmp_path / "proof") if one.name == "proof.pkl")
-    where = os.getcwd()
-    os.chdir(tmp_path)
-    try:
-        pickle.loads(planted.files(0)["proof.pkl"])
-    finally:
-        os.chdir(where)
+    monkeypatch.chdir(tmp_path)
+    pickle.loads(planted.files(0)["proof.pkl"])
     assert (tmp_path / "proof").read_text().split() == [str(os.getpid())]
 
 
@@ -326,9 +331,3 @@ def test_an_index_stands_with_its_shards_where_the_weights_were() -> None:
     assert "model.safetensors" not in found.links
     assert found.links["shard.safetensors"] == "/c/shard.safetensors"
     assert found.files == ("config.json",)
-
-
-def test_a_format_has_a_folder_wherever_a_loader_is_given_one() -> None:
-    folders: Callable[[str], bool] = lambda name: all_formats()[name].folder  # noqa: E731
-    assert folders("dcp")
-    assert not folders("safetensors")

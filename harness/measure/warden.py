@@ -37,7 +37,7 @@ _PIECE = Piece("a")
 _LOOK_S = 0.05
 _ABORTED_FOR_MEMORY = ("memory allocation of", "bad_alloc", "Cannot allocate memory", "can't allocate memory")
 _SHORT_OF_MEMORY = (*_ABORTED_FOR_MEMORY, "MemoryError", "Unable to allocate", "out of memory")
-_ERROR_LENGTH = 64
+_ERROR_LENGTH = 72
 
 
 def main() -> None:
