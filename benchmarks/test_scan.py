@@ -16,7 +16,7 @@ CHECKPOINTS = {
     "default": ("lora-1000", "all-minilm-l6-v2", "gpt2"),
     "full": ("lora-1000", "all-minilm-l6-v2", "gpt2", "llama-3.2-1b"),
 }
-_BESIDE = ("torch-load", "torch-load-mmap", "safetensors-load-file")
+_BESIDE = ("torch-load", "safetensors-load-file")
 """The loads that the scans stand beside."""
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.loaders import Loader
+from harness.loaders import Loader, merged
 
 if TYPE_CHECKING:
     from harness.loaders import Tensors
@@ -91,9 +91,9 @@ def _scanner(name: str, look: Callable[[str], None], requires: tuple[str, ...], 
 
 def _what_was_scanned(_: Tensors, files: Sequence[str]) -> Tensors:
     """Return the tensors of the files that were passed, mapped, so that they can be held against the checkpoint's."""
-    from harness.checkpoints.mapped import open_mapped
+    import torch
 
-    return {name: tensor for file in files for name, tensor in open_mapped(Path(file)).tensors.items()}
+    return merged(lambda file: torch.load(file, weights_only=True, mmap=True), files)
 
 
 SCANNERS = (
