@@ -19,22 +19,26 @@ nox.options.sessions = ["lint", "types", "tests"]
 GPU = (Path("/proc/driver/nvidia/gpus"), Path("/dev/nvidia0"))
 
 
-def install_reference(session: nox.Session) -> None:
+UNCOMPILED = "--no-compile"
+"""What a session that times no process start installs with: what is imported is compiled then, and most is never imported (half the time)."""
+
+
+def install_reference(session: nox.Session, *options: str) -> None:
     """Install the reference environment and this project into it."""
-    session.install("-r", "requirements.txt")
+    session.install(*options, "-r", "requirements.txt")
     session.install("--no-deps", "--no-build-isolation", "-e", ".")
 
 
-def install_peers(session: nox.Session) -> None:
+def install_peers(session: nox.Session, *options: str) -> None:
     """Install the other libraries that there are loaders for, without whatever else they would bring for storage elsewhere."""
-    session.install("--no-deps", "--only-binary", ":all:", "-r", "requirements-peers.txt")
+    session.install(*options, "--no-deps", "--only-binary", ":all:", "-r", "requirements-peers.txt")
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests; arguments after -- go to pytest."""
-    install_reference(session)
-    install_peers(session)
+    install_reference(session, UNCOMPILED)
+    install_peers(session, UNCOMPILED)
     session.run("python", "-m", "pytest", *session.posargs, env={"WEIGHBRIDGE_ALL_LOADERS": "1"})
 
 
@@ -74,15 +78,15 @@ def bench_gpu(session: nox.Session) -> None:
 @nox.session(name="bench-safety")
 def bench_safety(session: nox.Session) -> None:
     """Have every loader meet a corpus of hostile files, each in a confined process, and every scanner too."""
-    install_reference(session)
-    install_peers(session)
+    install_reference(session, UNCOMPILED)
+    install_peers(session, UNCOMPILED)
     session.run("python", "-m", "pytest", "benchmarks", "-m", "safety", "--budget", "13", *session.posargs)
 
 
 @nox.session
 def report(session: nox.Session) -> None:
     """Make reports/ from the runs in results/reference/."""
-    install_reference(session)
+    install_reference(session, UNCOMPILED)
     session.run("weighbridge", "report", *session.posargs)
 
 

@@ -23,6 +23,7 @@ from harness.checkpoints.scan import CLEAN, FOUND, UNKNOWN, exit_status, scan
 from harness.checkpoints.verify import differences
 from harness.cli import main
 from harness.errors import WeighbridgeError
+from harness.hostile import corpus, write_corpus
 from tests.helpers import hear, installed, python
 
 Tensors = dict[str, torch.Tensor]
@@ -580,3 +581,21 @@ def test_opening_a_file_touches_none_of_its_content(tmp_path: Path) -> None:
             file.seek(at)
             file.write(b"\1" * 4096)
         assert (opened.tensors["a"] == 1).all()
+
+
+@pytest.mark.parametrize(("name", "there"), [("numel-more.bin", 24), ("record-short.bin", 20)])
+def test_a_storage_that_claims_more_than_its_record_is_not_filled_from_what_lies_behind_it(name: str, there: int, tmp_path: Path) -> None:
+    (specimen,) = [one for one in corpus(["lying-tensors"]) if one.name == name]
+    written, _ = write_corpus([specimen], tmp_path)
+    assert torch.load(written[0].files[0], mmap=True, weights_only=True)["a"].nbytes > there  # torch itself takes it
+    with pytest.raises(WeighbridgeError, match="its record holds"):
+        convert_file(written[0].files[0], tmp_path / "made.safetensors")
+    assert not (tmp_path / "made.safetensors").exists()
+
+
+def test_a_scan_looks_into_an_archive_that_lies_in_safetensors(tmp_path: Path) -> None:
+    (specimen,) = [one for one in corpus(["renamed"]) if one.name == "two-in-one.safetensors"]
+    written, _ = write_corpus([specimen], tmp_path)
+    (finding,) = scan([written[0].files[0]])
+    assert (finding.kind, finding.verdict) == ("safetensors", FOUND)
+    assert "os.system" in finding.found

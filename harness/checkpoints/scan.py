@@ -79,12 +79,12 @@ def _scan(path: Path) -> Finding:
     try:
         kind = _kind(path)
         with path.open("rb") as file, _quiet():
-            if kind == "safetensors":
+            if kind == "safetensors" and not zipfile.is_zipfile(file):
                 return Finding(path, kind, CLEAN, "holds no pickle")
             if kind in _OTHER_MAGICS.values() or kind in ("tar archive", "other"):
                 return Finding(path, kind, UNKNOWN, _unknown(path, kind))
             found = _Found()
-            if kind.endswith("zip"):
+            if kind.endswith("zip") or kind == "safetensors":  # whose tensors may be a whole archive, to whoever looks for one
                 _scan_zip(file, path, found)
             elif kind == "numpy":
                 _scan_numpy(file, path, found)

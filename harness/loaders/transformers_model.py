@@ -55,11 +55,12 @@ def _filled(files: Sequence[str], device: str, _: Any, *, container: str, assign
     from transformers import GPT2Config, GPT2Model
 
     folder = Path(files[0]).parent
+    weights = COMMON[container].read(folder / COMMON[container].file_names(1)[0])
     with torch.device("meta"):
         model = GPT2Model(GPT2Config.from_json_file(folder / _CONFIGURATION))
     if not assign:
         model = model.to_empty(device=device)
-    model.load_state_dict(COMMON[container].read(folder / COMMON[container].file_names(1)[0]), assign=assign)
+    model.load_state_dict(weights, assign=assign)
     return model.to(device).eval()
 
 
