@@ -79,12 +79,6 @@ def _hash_tower(_: object) -> bytes:
     return torch_zip(PROTO_2 + push(0) + b"q\x00" + storeys + b"}h\x28" + push(1) + b"s" + STOP)
 
 
-@time.specimen("endless-sum.pkl")
-def _sum(_: object) -> bytes:
-    """The sum of numbers without end."""
-    return pickled(Global("builtins", "sum")(Global("itertools", "repeat")(1)))
-
-
 @time.specimen("sleep.pkl")
 def _sleep(_: object) -> bytes:
     """Sleeps for an hour."""
