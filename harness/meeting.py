@@ -100,7 +100,7 @@ class Meetings:
             warden = free.get()
             try:
                 self._say(f"{name} meets {written.specimen.name}, {len(met) + 1} of {len(self._written or ())}")
-                found = case(written.files, whole, folder=folder, sharded=kind == MODEL)
+                found = case(written.files, whole, folder=folder, sharded=kind == MODEL, every=kind == SCANNER)
                 self._record(met, self._meeting(name, kind, key, written.specimen, warden, found))
             finally:
                 free.put(warden)

@@ -317,6 +317,11 @@ def test_a_single_file_is_given_by_its_own_name_with_what_lies_beside_it() -> No
     assert found == Case({"x.pkl": "/c/x.pkl", "beside.py": "/c/beside.py"}, ("x.pkl",))
 
 
+def test_a_scanner_is_given_every_file_of_an_index_and_its_shards() -> None:
+    found = case([Path("/c/x.index.json"), Path("/c/shard.bin")], [Path("/s/model.bin")], folder=False, every=True)
+    assert found.files == ("x.index.json", "shard.bin")
+
+
 def test_in_a_folder_a_file_stands_in_for_all_weights_and_what_tells_of_them_stays() -> None:
     whole = [Path("/s/p/model_index.json"), Path("/s/p/unet/w.safetensors"), Path("/s/p/vae/w.safetensors"), Path("/s/p/vae/config.json")]
     found = case([Path("/c/x.pkl")], whole, folder=True)

@@ -82,8 +82,17 @@ def _listed(names: Any) -> str:
 
 def _scanner(name: str, look: Callable[[str], None], requires: tuple[str, ...], extra: str | None = None) -> Loader:
     def scan_all(files: Sequence[str], _device: str, _: Any) -> Tensors:
+        """Raise what is found in any file; what cannot be told of one only where no other is passed: an index is no pickle."""
+        unsure: list[Exception] = []
         for file in files:
-            look(file)
+            try:
+                look(file)
+            except FoundError:
+                raise
+            except Exception as error:
+                unsure.append(error)
+        if len(unsure) == len(files):
+            raise unsure[0]
         return {}
 
     return Loader(name, "torch-zip", scan_all, requires, extra=extra, reveal=_what_was_scanned, devices=("cpu",), memory=0.0)

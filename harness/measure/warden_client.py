@@ -33,15 +33,15 @@ class Case:
     files: tuple[str, ...]
 
 
-def case(specimen: Sequence[Path], whole: Sequence[Path], *, folder: bool, sharded: bool = False) -> Case:
+def case(specimen: Sequence[Path], whole: Sequence[Path], *, folder: bool, sharded: bool = False, every: bool = False) -> Case:
     """Return how a loader meets a specimen, its own file first; `whole` are the files of a whole checkpoint in the loader's format.
 
-    A loader of single files is given the specimen's own. Of a `folder` every file of weights is the specimen, under the name that it has
+    A loader of single files is given the specimen's own, or `every` file of it. Of a `folder` every file of weights is the specimen, under the name that it has
     there; an index with its shards stands in the place of those files under their own names where a loader knows of `sharded` checkpoints.
     """
     beside = {path.name: str(path) for path in specimen}
     if not folder:
-        return Case(beside, (specimen[0].name,))
+        return Case(beside, tuple(beside) if every else (specimen[0].name,))
     root = Path(os.path.commonpath([path.parent for path in whole]))
     links, files = dict(beside), []
     for path in whole:
