@@ -136,7 +136,7 @@ def test_an_account_counts_the_outcomes_and_names_the_longest_and_the_largest() 
         (LOADED, None, NONE, PASSED),
         (LOADED, None, LIE, PASSED),
         (REFUSED, "FoundError: x", LIE, FOUND),
-        (HUNG, "the call", CODE, BROKE),
+        (HUNG, "in the call", CODE, BROKE),
         (STARVED, "MemoryError", NONE, BROKE),
     ],
 )

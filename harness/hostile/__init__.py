@@ -66,9 +66,7 @@ class Family:
         """Return a decorator that enters a function as the file `name`; its docstring's first line says what is wrong with the file."""
 
         def enter(make: Make) -> Make:
-            self.add(
-                name, (make.__doc__ or "").strip().partition("\n")[0], make, container=container, harm=harm, plain=plain, limit_s=limit_s
-            )
+            self.add(name, _said(make.__doc__), make, container=container, harm=harm, plain=plain, limit_s=limit_s)
             return make
 
         return enter
@@ -94,6 +92,12 @@ class Family:
         for stem, says, *given in rows:
             harm = given.pop() if harms else None
             self.add(name.format(stem), says, partial(_made, made, given), container=container, harm=harm)
+
+
+def _said(doc: str | None) -> str:
+    """Return the first line of a docstring as the rows of tables are written: without its full stop, and small at its beginning."""
+    line = (doc or "").strip().partition("\n")[0].rstrip(".")
+    return line if line[1:2].isupper() else line[:1].lower() + line[1:]
 
 
 def _made(made: Callable[..., Content], given: Sequence[Any], _: Random) -> Content:

@@ -41,7 +41,7 @@ def as_captive(captive: Captive, pipe: int) -> NoReturn:
         die_with_parent(parent)
         _settle_in(captive.folder, pipe)
         confine(captive.folder, captive.limits)
-        _tell(pipe, {"began_rss": _resident(), "stage": "the call"})
+        _tell(pipe, {"began_rss": _resident(), "stage": "in the call"})
     except BaseException as error:
         _tell(pipe, {"ended": "refused", "error": f"it could not be confined: {error}"})
         os._exit(70)
@@ -64,7 +64,7 @@ def described(error: BaseException) -> str:
 def _load(captive: Captive, pipe: int) -> dict[str, Any]:
     loader = captive.loader
     made = loader.load(captive.asked, "cpu", None)
-    _tell(pipe, {"stage": "touching what was handed back"})
+    _tell(pipe, {"stage": "as what it handed back was touched"})
     given = loader.weights(made) if loader.weights else made
     return {"ended": "loaded", "error": _handed_back(given)}
 

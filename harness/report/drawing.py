@@ -104,6 +104,10 @@ _STYLES = {
     "assign-torch": Style(ORANGE, "H"),
     "copy-safetensors": Style(SKY, "h", ":"),
     "copy-torch": Style(ORANGE, "h", ":"),
+    "picklescan": Style(BLACK, "^", ":"),
+    "fickling": Style(PURPLE, "v", ":"),
+    "modelscan": Style(GREEN, "s", ":"),
+    "weighbridge-scan": Style(SKY, "D", ":"),
 }
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from harness.hostile import CODE, NONE
+from harness.hostile import BROKEN, CODE, LIE, MEMORY, NONE, TIME
 from harness.measure.warden_client import TIMEOUT_S
 from harness.records.meetings import CRASHED, HOSTILE_FILES, HUNG, LOADED, OUTCOMES, RAN, REFUSED, STARVED, Meeting
-from harness.report.drawing import BLACK, GREY, ORANGE, PURPLE, SKY, VERMILLION, Drawn, heading, rows
+from harness.report.drawing import BLACK, ORANGE, PURPLE, SKY, VERMILLION, Drawn, heading, rows
 from harness.report.place import Place
 from harness.report.tables import markdown
 from harness.report.terminal import WIDTH
@@ -37,7 +37,15 @@ from harness.verdicts.hostile import (
 )
 
 _SAFETENSORS, _PICKLE = "safetensors-", ("pickle-load", "torch-load-unsafe", "torch-load")
-_COLOURS = {REFUSED: GREY, LOADED: SKY, RAN: VERMILLION, CRASHED: BLACK, STARVED: ORANGE, HUNG: PURPLE}
+_COLOURS = {REFUSED: "#D0D0D0", LOADED: SKY, RAN: VERMILLION, CRASHED: BLACK, STARVED: ORANGE, HUNG: PURPLE}
+_HARM = {
+    CODE: "with a payload that runs code",
+    MEMORY: "that ask for memory",
+    TIME: "that take time",
+    LIE: "that lie",
+    BROKEN: "that are broken",
+    NONE: "that are harmless",
+}
 _EDGE = ("cap-padded.safetensors", "cap-text.safetensors", "cap-text-over.safetensors")
 _READING = f"""
 Every file of a corpus is given to every loader, each time in a process of its own that is held to 512 MiB of memory beyond its own, {TIMEOUT_S:g} s,
@@ -54,10 +62,10 @@ def hostile_files(place: Place, manifest: Mapping[str, Any], meetings: Sequence[
     if not meetings:
         return []
     harms = Counter(file.harm for file in files.values())
-    told = ", ".join(f"{count} {'harmless' if harm == NONE else f'whose harm {_harm(harm)}'}" for harm, count in harms.most_common())
+    told = ", ".join(f"{count} {_HARM[harm]}" for harm, count in harms.most_common())
     return [
         place.heading("Hostile files"),
-        f"{len(meetings):,} meetings with {len(files)} files ({told}). {_answer(meetings, files)}",
+        f"{len(meetings):,} meetings with {len(files)} files: {told}. {hostile_answer(manifest, meetings)}",
         _READING,
         *place.figure(lambda: _draw(meetings, guests)),
         markdown(outcomes_table(meetings, guests)),
@@ -70,12 +78,9 @@ def hostile_files(place: Place, manifest: Mapping[str, Any], meetings: Sequence[
     ]
 
 
-def _harm(harm: str) -> str:
-    return {CODE: "is code"}.get(harm, f"is that it {harm}")
-
-
-def _answer(meetings: Sequence[Meeting], files: Mapping[str, File]) -> str:
-    """Return in a sentence or two what ran code, and what did not."""
+def hostile_answer(manifest: Mapping[str, Any], meetings: Sequence[Meeting]) -> str:
+    """Return in a sentence what ran code and what did not; nothing where no loader met a file."""
+    files = files_of(manifest)
     code = sum(file.harm == CODE for file in files.values())
     ran = Counter(meeting.loader for meeting in meetings if meeting.outcome == RAN)
     met = dict.fromkeys(meeting.loader for meeting in meetings if meeting.scenario == HOSTILE_FILES)
@@ -208,7 +213,7 @@ def _draw(meetings: Sequence[Meeting], guests: Mapping[str, Guest]) -> tuple[Fig
                     ha="center",
                     va="center",
                     fontsize=6.5,
-                    color="white" if outcome in (RAN, CRASHED, PURPLE) else BLACK,
+                    color="white" if outcome in (RAN, CRASHED) else BLACK,
                 )
         start = [at + length for at, length in zip(start, lengths, strict=True)]
     rows(axes, [one.loader for one in found])
@@ -231,7 +236,7 @@ def meetings_lines(manifest: Mapping[str, Any], meetings: Sequence[Meeting]) -> 
         return []
     files, guests = files_of(manifest), guests_of(manifest)
     lines = [
-        f"hostile files: {len(meetings):,} meetings with {len(files)} files. {_answer(meetings, files).replace('*', '').replace('`', '')}"
+        f"hostile files: {len(meetings):,} meetings with {len(files)} files. {hostile_answer(manifest, meetings).replace('*', '').replace('`', '')}"
     ]
     for one in accounts(meetings, guests):
         counts = ", ".join(f"{outcome} {one.counts[outcome]}" for outcome in OUTCOMES if one.counts.get(outcome))

@@ -17,7 +17,7 @@ from harness.report.cells import FULL_LOAD, PIPELINE_LOAD, Cell, cells_of
 from harness.report.conditions import conditions_table
 from harness.report.conversions import CONVERSION, conversions
 from harness.report.figures import draw_full_load
-from harness.report.hostile import hostile_files
+from harness.report.hostile import hostile_answer, hostile_files
 from harness.report.paper import fits_of, on_paper
 from harness.report.parts import PARTIAL_LOAD, partial_load
 from harness.report.peers import peers_page
@@ -129,7 +129,7 @@ def _sections(place: Place, run: RunDirectory, manifest: Mapping[str, Any], samp
     fits, not_fitted = fits_of(cells, samples)
     return [
         [place.heading("The machine"), markdown(conditions_table(manifest))],
-        [place.heading("The answer"), plain_answer(cells)],
+        [place.heading("The answer"), (not _loads(cells) and hostile_answer(manifest, meetings)) or plain_answer(cells)],
         _full_load(place, [cell for cell in cells if cell.scenario == FULL_LOAD], fits),
         partial_load(place, cells, (manifest.get("storage") or {}).get("read_ahead_kb")),
         sharded_load(place, cells, (manifest.get("machine") or {}).get("cores")),
@@ -144,6 +144,11 @@ def _sections(place: Place, run: RunDirectory, manifest: Mapping[str, Any], samp
         _not_measured(place, manifest, samples, cells),
         [place.heading("How it was measured"), _METHOD, *_costs(place, samples)],
     ]
+
+
+def _loads(cells: Sequence[Cell]) -> bool:
+    """Return whether a run weighed any load, rather than scans and hostile files alone."""
+    return any(cell.scenario != SCAN for cell in cells)
 
 
 def _full_load(place: Place, cells: Sequence[Cell], fits: Sequence[Fit]) -> list[str]:

@@ -138,5 +138,5 @@ def _draw(cells: Sequence[Cell]) -> tuple[Figure, Drawn] | None:
         "scan-time.svg",
         f"Time against size of {', '.join(points)}, warm, for files of {size_text(min(sizes))} to {size_text(max(sizes))}",
         "a line is a scanner or a loader, a point its median with its interval. A flat line looks at the pickle alone and not at the tensors; one "
-        "that rises with the size reads them all.",
+        "that rises with the size reads them all. How many tensors there are counts as well.",
     )
