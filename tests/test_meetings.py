@@ -29,6 +29,7 @@ from harness.records.run_directory import RunDirectory
 from harness.report.hostile import meetings_lines
 from harness.report.page import write_run_report
 from harness.session import Run
+from tests.helpers import hear, python
 
 LOADERS = (
     "pickle-load",
@@ -70,6 +71,16 @@ def _planted(proof: Path) -> list[Specimen]:
         ("proof", "tells which process ran it", told),
         ("ends", "ends its process", "import os\nos._exit(0)"),
         ("lies-and-ends", "says it was loaded and ends", 'import os\nos.write(1, b\'{"ended": "loaded"}\')\nos._exit(7)'),
+        (
+            "floods",
+            "writes to its pipe without end",
+            "import os\nfor fd in range(3, 64):\n try:\n  while True: os.write(fd, b'x' * 65536)\n except OSError: pass",
+        ),
+        (
+            "wrong-words",
+            "says its time is text",
+            'import os\nfor fd in range(3, 64):\n try: os.write(fd, b\'{"seconds": "x", "error": 5, "began_rss": []}\\n\')\n except OSError: pass\nos._exit(0)',
+        ),
         ("breaks", "breaks its process", "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)"),
         ("eats", "asks for memory until there is none", "held = []\nwhile True: held.append(bytes(16 << 20))"),
         ("loops", "never ends", "while True: pass"),
@@ -227,6 +238,30 @@ def test_a_payload_s_word_is_not_taken_for_an_outcome(held: Held) -> None:
     assert held.of("false-answer.pkl", "pickle-load").outcome == RAN
     assert held.of("lies-and-ends.pkl", "pickle-load").outcome == CRASHED
     assert held.of("ends.pkl", "pickle-load").outcome == CRASHED
+
+
+def test_a_payload_that_floods_the_pipe_or_writes_nonsense_to_it_harms_nobody(held: Held) -> None:
+    assert held.of("floods.pkl", "pickle-load").outcome == HUNG
+    nonsense = held.of("wrong-words.pkl", "pickle-load")
+    assert (nonsense.outcome, nonsense.error) == (CRASHED, "ended by itself with status 0")
+
+
+def test_a_process_that_cannot_be_confined_calls_no_loader(tmp_path: Path) -> None:
+    script = """
+import json, sys
+from harness.measure import captive, warden
+def refuse(folder, limits):
+    raise OSError("no such system call")
+captive.confine = refuse
+key = "harness.loaders.plain_pickle:pickle-load"
+print(json.dumps(warden.meet({"loader": key, "folder": sys.argv[1], "files": ["a"], "links": {"a": sys.argv[2]}, "timeout_s": 2.0})), flush=True)
+"""
+    (tmp_path / "a").write_bytes(pickled(Global("builtins", "open")("canary", "w")))
+    with python(script, tmp_path / "meeting", tmp_path / "a") as process:
+        answer = json.loads(hear(process))
+    assert answer["failure"] == "unconfined"
+    assert "no such system call" in answer["detail"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 def test_a_signal_is_a_crash_and_told_by_its_name(held: Held) -> None:

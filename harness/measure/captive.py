@@ -43,7 +43,7 @@ def as_captive(captive: Captive, pipe: int) -> NoReturn:
         confine(captive.folder, captive.limits)
         _tell(pipe, {"began_rss": _resident(), "stage": "in the call"})
     except BaseException as error:
-        _tell(pipe, {"ended": "refused", "error": f"it could not be confined: {error}"})
+        _tell(pipe, {"unconfined": f"a process could not be confined ({error}), so no loader was called"})
         os._exit(70)
     start = time.perf_counter()
     try:

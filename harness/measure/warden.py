@@ -38,6 +38,16 @@ _LOOK_S = 0.05
 _ABORTED_FOR_MEMORY = ("memory allocation of", "bad_alloc", "Cannot allocate memory", "can't allocate memory")
 _SHORT_OF_MEMORY = (*_ABORTED_FOR_MEMORY, "MemoryError", "Unable to allocate", "out of memory")
 _ERROR_LENGTH = 72
+_MOST_SAID = 1 << 18
+_SAID: dict[str, type | tuple[type, ...]] = {
+    "began_rss": int,
+    "stage": str,
+    "ended": str,
+    "error": str,
+    "seconds": (int, float),
+    "unconfined": str,
+}
+"""What a child's lines may tell, and as what."""
 
 
 def main() -> None:
@@ -84,7 +94,7 @@ def asked_for(kind: str, files: list[str]) -> Any:
 def meet(request: Answer) -> Answer:
     """Return how one meeting ended: {"outcome", "error", "seconds", "peak_rss_bytes", "base_rss_bytes", "left"}.
 
-    `folder` is made for it and gone when this returns, with every process that it began.
+    {"failure", "detail"} where the process could not be confined: then no loader was called. `folder` is made for it and gone when this returns, with every process that it began.
     """
     kind, loader = loaders.by_key(request["loader"])
     folder = Path(request["folder"])
@@ -121,6 +131,8 @@ def _watch(captive: Captive) -> Answer:
     if status == signal.SIGKILL and usage.ru_utime + usage.ru_stime > captive.limits.seconds:
         status = None  # the processor's clock ended it before the wall's
     left = end_descendants(settle=not crowd and status is not None)
+    if "unconfined" in said and "began_rss" not in said:
+        return {"failure": "unconfined", "detail": said["unconfined"]}
     outcome, error = _outcome(captive.folder, said, status, crowd)
     return {
         "outcome": outcome,
@@ -150,10 +162,10 @@ def _until_the_end(pid: int, reading: int, deadline: float, processes: int) -> t
 
 
 def _read(pipe: int) -> bytes:
-    """Return what lies in a pipe."""
+    """Return what lies in a pipe, as much of it as an honest child would have written."""
     heard = b""
     with suppress(BlockingIOError):
-        while piece := os.read(pipe, 1 << 16):
+        while len(heard) < _MOST_SAID and (piece := os.read(pipe, 1 << 16)):
             heard += piece
     return heard
 
@@ -171,7 +183,7 @@ def _said(heard: bytes) -> Answer:
         with suppress(ValueError):
             told = json.loads(line)
             if isinstance(told, dict):
-                said |= told
+                said |= {name: value for name, value in told.items() if isinstance(value, _SAID.get(name, ()))}
     return said
 
 

@@ -70,7 +70,7 @@ class Warden(Server):
         return self
 
     def meet(self, key: str, found: Case, timeout_s: float) -> Answer:
-        """Return how a loader met a case, as `warden.meet` tells it; raises `WeighbridgeError` where the warden itself did not survive."""
+        """Return how a loader met a case, as `warden.meet` tells it; raises `WeighbridgeError` where the warden did not survive, or could not confine."""
         request = {
             "do": "meet",
             "loader": key,
@@ -81,7 +81,8 @@ class Warden(Server):
         }
         answer = self._ask(request, timeout_s + GRACE_S)
         if "failure" in answer:
-            raise WeighbridgeError(f"the process that watches over {key} died or fell silent")
+            told = answer["detail"] if answer["failure"] == "unconfined" else "the process that watches over it died or fell silent"
+            raise WeighbridgeError(f"{key} met no file: {told}")
         return answer
 
     def _start(self) -> Answer:
