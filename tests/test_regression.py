@@ -1,0 +1,105 @@
+"""The verdict on a change, from made-up pairs: each way it can come out, and what it must never take for a regression."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from harness.measure.sample import Sample
+from harness.verdicts.regression import (
+    AMBIGUOUS,
+    FASTER,
+    INSUFFICIENT,
+    MISSING,
+    SAME,
+    SLOWER,
+    Thresholds,
+    change,
+    confirmed,
+)
+from tests.helpers import make_sample
+
+
+def arm(times: list[float], **fields: object) -> list[Sample]:
+    return [make_sample(block=block, ready_s=time, returned_s=time / 2, cpu_s=0.1, **fields) for block, time in enumerate(times)]
+
+
+BASE = [1.00, 1.02, 0.99, 1.01, 1.00, 0.98, 1.03, 1.00]
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, SAME), (1.03, SAME), (1.2, SLOWER), (0.8, FASTER), (1.101, AMBIGUOUS)])
+def test_a_constant_change_is_told_by_where_the_whole_interval_lies(factor: float, verdict: str) -> None:
+    shift = [0.0, 0.002, -0.002, 0.001, -0.001, 0.0, 0.002, -0.002]
+    assert change(arm(BASE), arm([time * (factor + s) for time, s in zip(BASE, shift, strict=True)])).verdict == verdict
+
+
+def test_drift_that_both_share_is_no_change() -> None:
+    drift = [1.0 * 1.1**block for block in range(10)]
+    assert change(arm(drift), arm([time * 1.01 for time in drift])).verdict == SAME
+
+
+def test_five_pairs_are_insufficient_and_no_pair_is_said_to_be_none() -> None:
+    assert change(arm(BASE[:5]), arm([9.0] * 5)).verdict == INSUFFICIENT
+    apart = [make_sample(block=block + 100, ready_s=1.0) for block in range(8)]
+    assert change(arm(BASE), apart).reason.startswith("0 pairs")
+
+
+def test_an_arm_without_a_valid_sample_is_missing_and_never_a_pass() -> None:
+    broken = [make_sample(block=block, valid=False, reason="raised") for block in range(8)]
+    assert change(arm(BASE), broken).verdict == MISSING
+    assert change(broken, arm(BASE)).reason.startswith("the baseline")
+
+
+def test_a_candidate_that_hands_back_wrong_tensors_is_missing_however_fast() -> None:
+    lying = [*arm([0.1] * 7), make_sample(block=7, valid=False, reason="wrong-content", detail="a differs")]
+    found = change(arm(BASE), lying)
+    assert (found.verdict, found.ratio) == (MISSING, None)
+    assert "a differs" in found.reason
+
+
+def test_a_single_slow_block_is_no_regression() -> None:
+    assert change(arm(BASE), arm([*BASE[:-1], 50.0])).verdict in (SAME, AMBIGUOUS)
+
+
+def test_a_lazy_return_that_grew_is_slower_by_that_clock_though_ready_is_the_same() -> None:
+    late = [make_sample(block=block, ready_s=time, returned_s=time * 0.9, cpu_s=0.1) for block, time in enumerate(BASE)]
+    found = change(arm(BASE), late)
+    assert (found.verdict, found.witness) == (SLOWER, "returned_s")
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("storage_read_bytes", 100 << 20, 130 << 20),
+        ("minor_faults", 1000, 2000),
+        ("peak_growth_bytes", 100 << 20, 200 << 20),
+    ],
+)
+def test_a_counter_that_grows_is_a_regression_where_time_is_too_noisy_to_tell(name: str, before: int, after: int) -> None:
+    rng = random.Random(0)
+    noisy = [rng.uniform(0.5, 2.0) for _ in range(8)]
+    found = change(arm(noisy, **{name: before}), arm([rng.uniform(0.5, 2.0) for _ in range(8)], **{name: after}))
+    assert (found.verdict, found.witness) == (SLOWER, name)
+
+
+def test_a_counter_s_noise_is_none() -> None:
+    assert change(arm(BASE, minor_faults=100), arm(BASE, minor_faults=300)).verdict == SAME
+
+
+def test_only_what_fresh_pairs_confirm_by_the_same_witness_stays_slower() -> None:
+    slow = change(arm(BASE), arm([time * 1.3 for time in BASE]))
+    assert confirmed(slow, slow).verdict == SLOWER
+    assert confirmed(slow, change(arm(BASE), arm(BASE))).verdict == AMBIGUOUS
+    by_memory = change(arm(BASE, peak_growth_bytes=1 << 20), arm(BASE, peak_growth_bytes=99 << 20))
+    assert by_memory.verdict == SLOWER
+    assert confirmed(slow, by_memory).verdict == AMBIGUOUS
+    fast = change(arm(BASE), arm([time * 0.5 for time in BASE]))
+    assert confirmed(fast, slow) == fast
+
+
+def test_thresholds_are_the_machine_s_own() -> None:
+    strict = Thresholds(clocks={"ready_s": 0.01, "returned_s": 0.01})
+    slower = arm([time * 1.05 for time in BASE])
+    assert change(arm(BASE), slower).verdict == SAME
+    assert change(arm(BASE), slower, strict).verdict == SLOWER
