@@ -24,7 +24,7 @@ from harness.checkpoints.layouts import LAYOUTS, REHEARSAL, Layout, TensorSpec
 from harness.checkpoints.sources import layout_source
 from harness.checkpoints.store import Checkpoint, Store
 from harness.errors import WeighbridgeError
-from harness.loaders import MODEL, Loader, all_formats, all_loaders, fast_safetensors, variables
+from harness.loaders import MODEL, SCANNER, Loader, all_formats, all_loaders, fast_safetensors, variables
 from harness.machine import page_cache
 from harness.machine.counters import counters
 from harness.machine.description import PACKAGES
@@ -124,7 +124,7 @@ def test_a_missing_peer_skips_its_tests_and_fails_them_where_all_are_to_be_insta
 def test_every_extra_is_declared_and_pinned() -> None:
     """A figure in a report is of a pinned release, which has to be one that the extra would take."""
     extras: dict[str, list[str]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    models = {loader.extra for _, loader in all_loaders(MODEL).values() if loader.extra}
+    models = {loader.extra for kind in (MODEL, SCANNER) for _, loader in all_loaders(kind).values() if loader.extra}
     assert models | {extra for _, extra in ARMS.values() if extra} == set(extras) - {"peers", "gpu"}
     lines = [line for line in (ROOT / "requirements-peers.txt").read_text().splitlines() if line and not line.startswith("#")]
     pins = {pinned.name: pinned for pinned in map(Requirement, lines)}

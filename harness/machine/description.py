@@ -28,6 +28,9 @@ PACKAGES = (
     "diffusers",
     "transformers",
     "accelerate",
+    "picklescan",
+    "fickling",
+    "modelscan",
     "nvidia-ml-py",
 )
 """Distributions whose versions every manifest records."""
