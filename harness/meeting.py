@@ -19,8 +19,9 @@ from harness.errors import WeighbridgeError
 from harness.hostile import Specimen, Written, corpus, write_corpus
 from harness.loaders import CONVERTER, EVERYTHING, MODEL, PART, SCANNER, Loader, all_formats, all_loaders, key_of
 from harness.machine import confinement
+from harness.measure.outcome import LOADED
 from harness.measure.warden_client import TIMEOUT_S, CannotMeetError, Case, Warden, case
-from harness.records.meetings import HOSTILE_FILES, HOSTILE_SCAN, LOADED, Meeting
+from harness.records.meetings import HOSTILE_FILES, HOSTILE_SCAN, Meeting
 from harness.records.run_directory import RunDirectory
 
 SIDE_BY_SIDE = 2

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from harness.hostile import BROKEN, CODE, LIE, NONE
-from harness.records.meetings import CRASHED, HOSTILE_FILES, HOSTILE_SCAN, HUNG, LOADED, RAN, REFUSED, STARVED, Meeting
+from harness.measure.outcome import CRASHED, HUNG, LOADED, RAN, REFUSED, STARVED
+from harness.records.meetings import HOSTILE_FILES, HOSTILE_SCAN, Meeting
 from harness.report.hostile import hostile_files, meetings_lines
 from harness.report.place import Place
 from harness.report.scans import scans

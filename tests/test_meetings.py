@@ -21,10 +21,11 @@ from harness.hostile.callables import SOURCE
 from harness.hostile.opcodes import Global, pickled
 from harness.loaders import all_formats
 from harness.machine import confinement
+from harness.measure.outcome import CRASHED, HUNG, LOADED, OUTCOMES, RAN, REFUSED, STARVED
 from harness.measure.warden_client import Case, case
 from harness.meeting import Meetings, guests
 from harness.options import parse
-from harness.records.meetings import CRASHED, HOSTILE_SCAN, HUNG, LOADED, OUTCOMES, RAN, REFUSED, STARVED, Meeting
+from harness.records.meetings import HOSTILE_SCAN, Meeting
 from harness.records.run_directory import RunDirectory
 from harness.report.hostile import meetings_lines
 from harness.report.page import write_run_report

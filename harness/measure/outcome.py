@@ -12,6 +12,9 @@ from typing import Any
 
 Answer = dict[str, Any]
 
+REFUSED, LOADED, RAN, CRASHED, STARVED, HUNG = OUTCOMES = ("refused", "loaded", "ran code", "crashed", "out of memory", "hung")
+"""How a loader can meet a hostile file. Of a scanner, `refused` is a finding, and `loaded` that it passed the file."""
+
 _ABSOLUTE_PATH = re.compile(r"(?<![\w.…/])/(?:[^\s/'\":,;<>()]+/)+([^\s/'\":,;<>()]*)")
 
 

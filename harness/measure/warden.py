@@ -29,8 +29,7 @@ from harness.machine.confinement import Limits, adopt_orphans, descendants, end_
 from harness.machine.heap import collapse_heap
 from harness.machine.lifeline import die_with_parent
 from harness.measure.captive import CASE, SAID, Captive, as_captive
-from harness.measure.outcome import Answer
-from harness.records.meetings import CRASHED, HUNG, LOADED, RAN, REFUSED, STARVED
+from harness.measure.outcome import CRASHED, HUNG, LOADED, RAN, REFUSED, STARVED, Answer
 
 _PIECE = Piece("a")
 """What a loader of parts is asked for: the tensor that nearly every file of the corpus has or claims to have."""

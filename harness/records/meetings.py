@@ -8,8 +8,6 @@ from typing import Any
 HOSTILE_FILES, HOSTILE_SCAN = SCENARIOS = ("hostile-files", "hostile-scan")
 """The scenarios of a meeting: of a file with a loader, and with a scanner."""
 
-REFUSED, LOADED, RAN, CRASHED, STARVED, HUNG = OUTCOMES = ("refused", "loaded", "ran code", "crashed", "out of memory", "hung")
-"""How a meeting can end. With a scanner, `refused` is a finding, and `loaded` that it passed the file."""
 _OPTIONAL = ("peak_rss_bytes", "left")
 
 

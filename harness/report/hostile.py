@@ -11,8 +11,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from harness.hostile import BROKEN, CODE, LIE, MEMORY, NONE, TIME
+from harness.measure.outcome import CRASHED, HUNG, LOADED, OUTCOMES, RAN, REFUSED, STARVED
 from harness.measure.warden_client import TIMEOUT_S
-from harness.records.meetings import CRASHED, HOSTILE_FILES, HUNG, LOADED, OUTCOMES, RAN, REFUSED, STARVED, Meeting
+from harness.records.meetings import HOSTILE_FILES, Meeting
 from harness.report.drawing import BLACK, ORANGE, PURPLE, SKY, VERMILLION, Drawn, heading, rows
 from harness.report.place import Place
 from harness.report.tables import markdown
@@ -48,8 +49,8 @@ _HARM = {
 }
 _EDGE = ("cap-padded.safetensors", "cap-text.safetensors", "cap-text-over.safetensors")
 _READING = f"""
-Every file of a corpus is given to every loader, each time in a process of its own that is held to 512 MiB of memory beyond its own, {TIMEOUT_S:g} s,
-few files and processes, and that can write nowhere but in its own folder. Nothing in the corpus does harm: a payload leaves a file there, the
+Every file of a corpus is given to every loader, each time in a process of its own that is held to 512 MiB of memory beyond its own, {TIMEOUT_S:g} s
+(the largest headers have longer), few files and processes, and that can write nowhere but in its own folder. Nothing in the corpus does harm: a payload leaves a file there, the
 canary, and *ran code* means that the canary was found. *loaded* means that the call came back and that every page of every tensor could be
 read. A surprise is anything but the refusal of a bad file within {QUICK_S:g} s and {SMALL_BYTES >> 20} MiB by an error that says what is wrong with the file, not
 one of code gone wrong (`KeyError`, `TypeError` and their like); for a harmless file, its refusal by a loader of its own container is one.

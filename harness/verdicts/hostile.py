@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.hostile import CODE, NONE
-from harness.records.meetings import CRASHED, HOSTILE_FILES, HOSTILE_SCAN, HUNG, LOADED, RAN, REFUSED, STARVED, Meeting
+from harness.measure.outcome import CRASHED, HUNG, LOADED, RAN, REFUSED, STARVED
+from harness.records.meetings import HOSTILE_FILES, HOSTILE_SCAN, Meeting
 
 QUICK_S = 1.0
 """Longest a refusal may take to be a quick one."""
