@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
@@ -31,10 +32,19 @@ class CannotBeWeighedError(WeighbridgeError):
 
 
 class Supply:
-    """The checkpoints and the arms of one run."""
+    """The checkpoints and the arms of one environment in one run; `python` is its interpreter."""
 
-    def __init__(self, store: Store, options: Options, plan: Plan, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        options: Options,
+        plan: Plan,
+        say: Callable[[str], None],
+        environment: str = ENVIRONMENT,
+        python: str = sys.executable,
+    ) -> None:
         self._store, self._options, self._plan, self._say = store, options, plan, say
+        self._environment, self._python = environment, python
         self._stack = ExitStack()
         self._sources: dict[str, Source] = {}
         self._made: dict[str, Checkpoint | str] = {}
@@ -44,8 +54,10 @@ class Supply:
         self._interpreters = Interpreters()
 
     def close(self) -> None:
-        """End the servers."""
+        """End the servers; whoever asks for an arm afterwards gets fresh ones."""
         self._stack.close()
+        self._servers.clear()
+        self._ranks = None
 
     def checkpoint(self, name: str) -> Checkpoint:
         """Return a checkpoint by name, made if need be; raises `CannotBeWeighedError` where it does not fit on this machine."""
@@ -81,7 +93,7 @@ class Supply:
         self._server_of(cell)
         said = [server.environment for server in (*self._servers.values(), self._ranks) if server]
         together = {field: {key: value for one in said for key, value in one[field].items()} for field in ("absent", "first_calls")}
-        return {ENVIRONMENT: said[0] | together}
+        return {self._environment: said[0] | together}
 
     def absence(self, cell: Cell, name: str) -> str | None:
         """Return why a loader cannot run in the environment, or None."""
@@ -93,7 +105,7 @@ class Supply:
         loader = loader_of(cell, name)[1]
         rehearsal, server = self._rehearsal({loader.container}), self._server_of(cell)
         takes = self._interpreters if cell.scenario == PROCESS_START else server
-        return Arm(self._key(cell, name), loader, ENVIRONMENT, takes, rehearsal[loader.container])
+        return Arm(self._key(cell, name), loader, self._environment, takes, rehearsal[loader.container])
 
     def _server_of(self, cell: Cell) -> Server | SomeRanks:
         """Return what takes the samples of a cell, started when it is first needed."""
@@ -106,7 +118,7 @@ class Supply:
         models = self._of_models(cell)
         if models not in self._servers:
             self._say("starting the measuring server: it imports torch and makes each loader's first call")
-            self._servers[models] = self._stack.enter_context(Server(self._rehearsals(cell), PACKAGES))
+            self._servers[models] = self._stack.enter_context(Server(self._rehearsals(cell), PACKAGES, self._python))
         return self._servers[models]
 
     def _of_models(self, cell: Cell) -> bool:

@@ -1,0 +1,252 @@
+"""A run of environments side by side: every arm of all of them in the same blocks, by the server of each, and fresh pairs of what looks slower."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from harness.checkpoints.place import default_store
+from harness.checkpoints.store import Checkpoint, Store
+from harness.errors import WeighbridgeError
+from harness.loaders import all_formats
+from harness.machine.description import NO_GPU, gpus
+from harness.machine.lock import only_run
+from harness.machine.page_cache import capability
+from harness.measure.cell import Cell
+from harness.measure.experiment import order_of_block, spent
+from harness.measure.sample import Sample
+from harness.measure.slowed import slowed_key
+from harness.measure.taking import Arm, Place, room, take_sample
+from harness.nightly.environments import Environment
+from harness.options import Options
+from harness.plan import Plan, block_cost, loader_of, size_of
+from harness.records.manifest import new_manifest, now
+from harness.records.run_directory import RunDirectory
+from harness.supply import CannotBeWeighedError, Supply
+
+PASSES = 3
+"""How often a night goes through all cells, each time with fresh servers: what a server was dealt of memory stays with all its forks."""
+FRESH_BLOCKS, FEWEST_IN_A_PASS = 12, 2
+_KEPT_FOR_FRESH = 0.2
+"""The share of a night's time that is kept for fresh pairs."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """What a block holds of every loader: the name it has in samples, the environment it runs in, and what is slowed in it by how many per cent."""
+
+    name: str
+    environment: Environment
+    slowed: Mapping[str, int] = field(default_factory=dict)
+
+
+class Night:
+    """A run in progress, as a context manager; nothing is written before it is entered, and one runs at a time on a machine."""
+
+    def __init__(
+        self, options: Options, plan: Plan, label: str, asked: Mapping[str, Any], command: Sequence[str], say: Callable[[str], None]
+    ) -> None:
+        """`asked` is what the manifest keeps of what the night is about, beside the options of every run."""
+        self._options, self._plan, self._label, self._asked, self._command, self._say = options, plan, label, asked, command, say
+        self._stack = ExitStack()
+        self._supplies: dict[str, Supply] = {}
+        self._blocks = dict.fromkeys(plan, 0)
+        self._spent = dict.fromkeys(plan, 0.0)
+        self.samples: list[Sample] = []
+
+    def __enter__(self) -> Night:
+        options = self._options
+        self.directory = RunDirectory.planned(options.results, self._label)
+        try:
+            self._stack.enter_context(only_run(self.directory.path.resolve()))
+            self._store = Store(options.store or default_store(), self._say, all_formats())
+            self._capability = capability(self._store.folder)
+            recorded = options.recorded() | {"night": dict(self._asked)}
+            self.manifest = new_manifest(self.directory.name, recorded, self._command, self._store.folder, self._capability)
+            self.directory.make()
+            self.manifest["cells"] = [
+                {"name": cell.name, **cell.as_json(), "arms": list(arms), "left_out": {}, "status": "going", "reason": None}
+                | {"stopped": None, "budget_s": options.budget, "spent_s": 0.0, "blocks": 0, "passes": [], "fresh": {}}
+                for cell, arms in self._plan.items()
+            ]
+            self.save()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.manifest["finished_at"] = now()
+        self.save()
+        self._stack.close()
+
+    def save(self) -> None:
+        """Write the manifest as it stands."""
+        self.directory.write_manifest(self.manifest)
+
+    def go_through(self, sides: Sequence[Side], total_s: float, blocks: int, passes: int = PASSES) -> None:
+        """Take at least two and at most `blocks` / `passes` blocks of every cell in each pass, within `total_s` seconds where that is enough."""
+        end = time.monotonic() + total_s
+        for number in range(passes):
+            self._fresh_servers()
+            for place, cell in enumerate(self._plan):
+                entry = self._entry(cell)
+                if entry["status"] == "refused" or (refusal := self._refusal(cell, entry)):
+                    if entry["status"] != "refused":
+                        entry |= {"status": "refused", "reason": refusal}
+                    continue
+                entry["passes"].append(self._blocks[cell])
+                share = self._share(cell, place, number, passes, end)
+                self._pass(cell, entry, sides, share, -(-blocks // passes) if self._options.rounds is None else self._rounds(number, passes))
+                self.save()
+
+    def take_fresh(self, flagged: Sequence[tuple[Cell, str]], sides: Sequence[Side]) -> None:
+        """Take fresh pairs of single arms, by servers started anew halfway, and note in the manifest which blocks they are."""
+        for half in range(2):
+            self._fresh_servers()
+            for cell, loader in flagged:
+                fresh = self._entry(cell)["fresh"].setdefault(loader, [])
+                for _ in range(FRESH_BLOCKS // 2):
+                    fresh.append(self._blocks[cell])
+                    self._say(f"fresh pairs of {cell.name} {loader}, half {half + 1} of 2")
+                    list(self._block(cell, sides, [loader]))
+        self.save()
+
+    def _pass(self, cell: Cell, entry: dict[str, Any], sides: Sequence[Side], share_s: float, blocks: int) -> None:
+        loaders = [name for name in self._plan[cell] if any(f"{name}@{side.name}" not in entry["left_out"] for side in sides)]
+        start, taken, enough = time.monotonic(), 0, FEWEST_IN_A_PASS if self._options.rounds is None else blocks
+        while loaders and taken < blocks:
+            gone = time.monotonic() - start
+            if taken >= enough and gone + gone / taken > share_s:
+                entry["stopped"] = "budget"
+                break
+            self._say(f"{cell.name} · block {self._blocks[cell] + 1} · {gone:.0f} of {share_s:.0f} s of this pass")
+            samples = list(self._block(cell, sides, loaders))
+            self._spent[cell] += spent(samples)
+            taken += 1
+        else:
+            entry["stopped"] = "rounds"
+        entry |= {"status": "done", "blocks": self._blocks[cell], "spent_s": round(self._spent[cell], 3)}
+
+    def _block(self, cell: Cell, sides: Sequence[Side], loaders: Sequence[str]) -> Iterator[Sample]:
+        """Take a block: the loaders in random order, of each loader all sides one after the other, in every second block in the reverse order."""
+        block, checkpoint, left_out = self._blocks[cell], self._checkpoint(cell), self._entry(cell)["left_out"]
+        names = {side.name: side for side in sides}
+        position = 0
+        for loader in order_of_block(self._options.seed, cell.name, block, loaders):
+            order = order_of_block(self._options.seed, f"{cell.name}/{loader}", block // 2, list(names))
+            for name in order[::-1] if block % 2 else order:
+                if f"{loader}@{name}" not in left_out:
+                    place = Place(self.directory.name, block, position)
+                    sample = take_sample(cell, checkpoint, self._arm(cell, loader, names[name]), place)
+                    self.directory.append(sample)
+                    self.samples.append(sample)
+                    yield sample
+                    position += 1
+        self._blocks[cell] += 1
+
+    def _arm(self, cell: Cell, loader: str, side: Side) -> Arm:
+        arm = replace(self._supply(side.environment).arm(cell, loader), environment=side.name)
+        percent = side.slowed.get(loader)
+        return replace(arm, key=slowed_key(loader, percent)) if percent else arm
+
+    def prepare(self, cell: Cell, sides: Sequence[Side]) -> None:
+        """Note of every side what it is and which loaders of a cell it cannot run here, with the reason."""
+        entry = self._entry(cell)
+        for side in sides:
+            supply = self._supply(side.environment)
+            self.manifest["environments"][side.name] = supply.environments(cell)[side.environment.name] | {
+                "requirements": list(side.environment.requirements),
+                "slowed_percent": dict(side.slowed),
+            }
+            for loader in self._plan[cell]:
+                if reason := self._absence(cell, loader, supply):
+                    entry["left_out"][f"{loader}@{side.name}"] = reason
+
+    def _absence(self, cell: Cell, name: str, supply: Supply) -> str | None:
+        loader, checkpoint = loader_of(cell, name)[1], self._checkpoint(cell)
+        if absent := supply.absence(cell, name):
+            return absent
+        artifact = checkpoint.artifacts.get(loader.container)
+        if artifact is None:
+            return checkpoint.refused[loader.container]
+        needed = int(checkpoint.bytes * loader.memory) + (artifact.file_bytes if cell.cache_state == "warm" else 0)
+        return f"needs {needed / 1e9:.1f} GB of memory, {room() / 1e9:.1f} GB can be had" if needed > room() else None
+
+    def _refusal(self, cell: Cell, entry: Mapping[str, Any]) -> str | None:
+        if cell.device != "cpu" and not gpus():
+            return NO_GPU
+        able = self._capability.cold if cell.cache_state == "cold" else self._capability.warm
+        if not able:
+            return f"{cell.cache_state} refused: {self._capability.reason}"
+        try:
+            checkpoint = self._checkpoint(cell)
+        except CannotBeWeighedError as error:
+            return str(error)
+        self.manifest["checkpoints"][checkpoint.name] = {
+            "bytes": checkpoint.bytes,
+            "tensors": checkpoint.tensors,
+            "digest": checkpoint.digest,
+            "formats": {artifact.format: artifact.file_bytes for artifact in checkpoint.artifacts.values()},
+        }
+        return None
+
+    def _share(self, cell: Cell, place: int, number: int, passes: int, end: float) -> float:
+        """Return the seconds for a cell in this pass: its own budget's, or what is left shared out by what a block is likely to cost."""
+        if self._options.rounds is not None:
+            return float("inf")
+        if self._options.budget is not None:
+            return self._options.budget / passes
+        cost = {
+            one: block_cost(one, arms, size_of(one.checkpoint, self._options))
+            for one, arms in self._plan.items()
+            if self._entry(one)["status"] != "refused"
+        }
+        ahead = sum(cost.get(one, 0.0) for one in list(self._plan)[place:]) + (passes - number - 1) * sum(cost.values())
+        return max(end - time.monotonic(), 0.0) * cost[cell] / ahead
+
+    def _rounds(self, number: int, passes: int) -> int:
+        whole = self._options.rounds or 0
+        return whole * (number + 1) // passes - whole * number // passes
+
+    def _checkpoint(self, cell: Cell) -> Checkpoint:
+        return next(iter(self._supplies.values())).checkpoint(cell.checkpoint)
+
+    def supply(self, environments: Sequence[Environment]) -> None:
+        """Get ready to start the servers of these environments; none is started before it is needed."""
+        for one in environments:
+            self._supplies[one.name] = Supply(self._store, self._options, self._plan, self._say, one.name, one.python)
+            self._stack.callback(self._supplies[one.name].close)
+
+    def _supply(self, environment: Environment) -> Supply:
+        return self._supplies[environment.name]
+
+    def _fresh_servers(self) -> None:
+        for supply in self._supplies.values():
+            supply.close()
+
+    def _entry(self, cell: Cell) -> dict[str, Any]:
+        entry: dict[str, Any] = next(entry for entry in self.manifest["cells"] if entry["name"] == cell.name)
+        return entry
+
+
+def time_for_pairs(total_s: float) -> float:
+    """Return the seconds of a night's time that go to the first pairs; the rest is kept for fresh ones."""
+    return total_s * (1 - _KEPT_FOR_FRESH)
+
+
+def night_plan(options: Options, checkpoints: Sequence[str], loaders: Sequence[str], known: Mapping[str, tuple[str, Any]]) -> dict[Cell, tuple[str, ...]]:
+    """Return the cells of a night with their loaders: full loads of each checkpoint, on the CPU and on the GPU where there is one."""
+    cells: dict[Cell, tuple[str, ...]] = {}
+    for device in ("cpu", *(("cuda",) if gpus() else ())):
+        for checkpoint in (*checkpoints, *options.model_names()):
+            for state in options.cache_states:
+                fit = tuple(name for name in loaders if device in known[name][1].devices and state in known[name][1].cache_states)
+                if fit:
+                    cells[Cell("full-load", checkpoint, state, device)] = fit
+    if not cells:
+        raise WeighbridgeError("none of the loaders asked for takes part in any cell asked for; see `weighbridge doctor`")
+    return cells
