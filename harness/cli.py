@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness import __version__, commands
 from harness.errors import USAGE_EXIT, WeighbridgeError, unknown_name
@@ -26,9 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="weighbridge", description="How model checkpoints load, measured and proved.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    given = sys.argv[1:] if arguments is None else list(arguments)
     for name, command in _COMMANDS.items():
-        command.add_arguments(commands.add_parser(name, help=command.help, description=command.help))
-    asked = parser.parse_args(arguments)
+        added = commands.add_parser(name, help=command.help, description=command.help)
+        if name in given[:1]:  # what a command may be asked can take long to import
+            command.add_arguments(added)
+    asked = parser.parse_args(given)
     try:
         return _COMMANDS[asked.command].run(asked)
     except WeighbridgeError as error:
@@ -122,6 +127,12 @@ def _report(asked: argparse.Namespace) -> int:
     return 0
 
 
+def _night(module: str, name: str) -> Callable[..., Any]:
+    """Return a function of the nightly check, whose modules are imported only when they are asked for: they need pandas and matplotlib."""
+    found: Callable[..., Any] = getattr(importlib.import_module(f"harness.nightly.{module}"), name)
+    return found
+
+
 _COMMANDS = {
     "make": _Command("make checkpoints in the store ahead of a run, on a machine that takes part in one", _make_arguments, _make),
     "doctor": _Command(
@@ -144,6 +155,26 @@ _COMMANDS = {
         "say what unpickling files would run, without running it; exit 1 for something found, 2 where it could not be told",
         commands.scan_arguments,
         commands.scan,
+    ),
+    "regression": _Command(
+        "hold a candidate against a baseline, two environments in one run; exit 1 for a confirmed regression",
+        lambda parser: _night("check", "add_arguments")(parser),
+        lambda asked: int(_night("check", "run")(asked)),
+    ),
+    "gate": _Command(
+        "give the exit code of the regression runs in a folder, once everything is published",
+        lambda parser: _night("check", "gate_arguments")(parser),
+        lambda asked: int(_night("check", "gate")(asked)),
+    ),
+    "compare": _Command(
+        "give the same verdicts for two stored runs of one machine",
+        lambda parser: _night("check", "compare_arguments")(parser),
+        lambda asked: int(_night("check", "compare")(asked)),
+    ),
+    "calibrate": _Command(
+        "find how far this machine differs from itself, and write the thresholds that `regression` reads",
+        lambda parser: _night("calibrate", "add_arguments")(parser),
+        lambda asked: int(_night("calibrate", "run")(asked)),
     ),
     "report": _Command("make the page, tables and figures of runs from what they recorded", _report_arguments, _report),
 }

@@ -62,12 +62,13 @@ class Environments:
 
         One that holds a source tree is installed anew every time, because the tree may have changed.
         """
-        named = {distribution(requirement) for requirement in wanted.requirements}
         pins = _pins(PINS)
-        held = [*wanted.requirements, *(pins[name] for name in UNDER_TEST if name not in named)]
+        requirements = tuple(one for one in wanted.requirements if one not in pins.values())
+        named = {distribution(requirement) for requirement in requirements}
+        held = [*requirements, *(pins[name] for name in UNDER_TEST if name not in named)]
         peers = [line for name, line in _pins(PEERS).items() if name not in named] if self._peers else []
         what = [sys.version, *sorted(held), *peers, str(wanted.path or ""), str(wanted.copy)]
-        folder = self._folder / f"{_slug(wanted)}-{hashlib.sha256(chr(10).join(what).encode()).hexdigest()[:10]}"
+        folder = self._folder / f"{_slug(requirements)}-{hashlib.sha256(chr(10).join(what).encode()).hexdigest()[:10]}"
         python = folder / "bin" / "python"
         if wanted.path or not (folder / _RECEIPT).exists():
             shutil.rmtree(folder, ignore_errors=True)  # without a receipt it is what an installation that failed has left
@@ -145,8 +146,8 @@ def _canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _slug(wanted: Wanted) -> str:
-    words = "-".join(wanted.requirements) or "reference"
+def _slug(requirements: Sequence[str]) -> str:
+    words = "-".join(requirements) or "reference"
     return re.sub(r"[^A-Za-z0-9.]+", "-", words).strip("-.")[:60]
 
 

@@ -47,9 +47,18 @@ class Night:
     """A run in progress, as a context manager; nothing is written before it is entered, and one runs at a time on a machine."""
 
     def __init__(
-        self, options: Options, plan: Plan, label: str, asked: Mapping[str, Any], command: Sequence[str], say: Callable[[str], None]
+        self,
+        options: Options,
+        plan: Plan,
+        sides: Sequence[Side],
+        label: str,
+        asked: Mapping[str, Any],
+        command: Sequence[str],
+        say: Callable[[str], None],
+        turns: Callable[[int], Sequence[Side]] | None = None,
     ) -> None:
-        """`asked` is what the manifest keeps of what the night is about, beside the options of every run."""
+        """`asked` is what the manifest keeps of what the night is about; `turns` tells which sides a block has, all of them where it is None."""
+        self._sides, self._turns = sides, turns or (lambda _: sides)
         self._options, self._plan, self._label, self._asked, self._command, self._say = options, plan, label, asked, command, say
         self._stack = ExitStack()
         self._supplies: dict[str, Supply] = {}
@@ -66,6 +75,9 @@ class Night:
             self._capability = capability(self._store.folder)
             recorded = options.recorded() | {"night": dict(self._asked)}
             self.manifest = new_manifest(self.directory.name, recorded, self._command, self._store.folder, self._capability)
+            for one in {side.environment.name: side.environment for side in self._sides}.values():
+                self._supplies[one.name] = Supply(self._store, options, self._plan, self._say, one.name, one.python)
+                self._stack.callback(self._supplies[one.name].close)
             self.directory.make()
             self.manifest["cells"] = [
                 {"name": cell.name, **cell.as_json(), "arms": list(arms), "left_out": {}, "status": "going", "reason": None}
@@ -87,7 +99,7 @@ class Night:
         """Write the manifest as it stands."""
         self.directory.write_manifest(self.manifest)
 
-    def go_through(self, sides: Sequence[Side], total_s: float, blocks: int, passes: int = PASSES) -> None:
+    def go_through(self, total_s: float, blocks: int, passes: int = PASSES) -> None:
         """Take at least two and at most `blocks` / `passes` blocks of every cell in each pass, within `total_s` seconds where that is enough."""
         end = time.monotonic() + total_s
         for number in range(passes):
@@ -98,12 +110,15 @@ class Night:
                     if entry["status"] != "refused":
                         entry |= {"status": "refused", "reason": refusal}
                     continue
+                if number == 0:
+                    self._prepare(cell)
                 entry["passes"].append(self._blocks[cell])
+                self._start_servers(cell)
                 share = self._share(cell, place, number, passes, end)
-                self._pass(cell, entry, sides, share, -(-blocks // passes) if self._options.rounds is None else self._rounds(number, passes))
+                self._pass(cell, entry, share, -(-blocks // passes) if self._options.rounds is None else self._rounds(number, passes))
                 self.save()
 
-    def take_fresh(self, flagged: Sequence[tuple[Cell, str]], sides: Sequence[Side]) -> None:
+    def take_fresh(self, flagged: Sequence[tuple[Cell, str]]) -> None:
         """Take fresh pairs of single arms, by servers started anew halfway, and note in the manifest which blocks they are."""
         for half in range(2):
             self._fresh_servers()
@@ -111,30 +126,32 @@ class Night:
                 fresh = self._entry(cell)["fresh"].setdefault(loader, [])
                 for _ in range(FRESH_BLOCKS // 2):
                     fresh.append(self._blocks[cell])
+                    self._start_servers(cell)
                     self._say(f"fresh pairs of {cell.name} {loader}, half {half + 1} of 2")
-                    list(self._block(cell, sides, [loader]))
+                    list(self._block(cell, [loader]))
         self.save()
 
-    def _pass(self, cell: Cell, entry: dict[str, Any], sides: Sequence[Side], share_s: float, blocks: int) -> None:
-        loaders = [name for name in self._plan[cell] if any(f"{name}@{side.name}" not in entry["left_out"] for side in sides)]
+    def _pass(self, cell: Cell, entry: dict[str, Any], share_s: float, blocks: int) -> None:
+        loaders = [name for name in self._plan[cell] if any(f"{name}@{side.name}" not in entry["left_out"] for side in self._sides)]
         start, taken, enough = time.monotonic(), 0, FEWEST_IN_A_PASS if self._options.rounds is None else blocks
         while loaders and taken < blocks:
             gone = time.monotonic() - start
             if taken >= enough and gone + gone / taken > share_s:
                 entry["stopped"] = "budget"
                 break
-            self._say(f"{cell.name} · block {self._blocks[cell] + 1} · {gone:.0f} of {share_s:.0f} s of this pass")
-            samples = list(self._block(cell, sides, loaders))
+            told = "" if share_s == float("inf") else f" · {gone:.0f} of {share_s:.0f} s of this pass"
+            self._say(f"{cell.name} · block {self._blocks[cell] + 1}{told}")
+            samples = list(self._block(cell, loaders))
             self._spent[cell] += spent(samples)
             taken += 1
         else:
             entry["stopped"] = "rounds"
         entry |= {"status": "done", "blocks": self._blocks[cell], "spent_s": round(self._spent[cell], 3)}
 
-    def _block(self, cell: Cell, sides: Sequence[Side], loaders: Sequence[str]) -> Iterator[Sample]:
+    def _block(self, cell: Cell, loaders: Sequence[str]) -> Iterator[Sample]:
         """Take a block: the loaders in random order, of each loader all sides one after the other, in every second block in the reverse order."""
         block, checkpoint, left_out = self._blocks[cell], self._checkpoint(cell), self._entry(cell)["left_out"]
-        names = {side.name: side for side in sides}
+        names = {side.name: side for side in self._turns(block)}
         position = 0
         for loader in order_of_block(self._options.seed, cell.name, block, loaders):
             order = order_of_block(self._options.seed, f"{cell.name}/{loader}", block // 2, list(names))
@@ -153,10 +170,10 @@ class Night:
         percent = side.slowed.get(loader)
         return replace(arm, key=slowed_key(loader, percent)) if percent else arm
 
-    def prepare(self, cell: Cell, sides: Sequence[Side]) -> None:
+    def _prepare(self, cell: Cell) -> None:
         """Note of every side what it is and which loaders of a cell it cannot run here, with the reason."""
         entry = self._entry(cell)
-        for side in sides:
+        for side in self._sides:
             supply = self._supply(side.environment)
             self.manifest["environments"][side.name] = supply.environments(cell)[side.environment.name] | {
                 "requirements": list(side.environment.requirements),
@@ -215,14 +232,13 @@ class Night:
     def _checkpoint(self, cell: Cell) -> Checkpoint:
         return next(iter(self._supplies.values())).checkpoint(cell.checkpoint)
 
-    def supply(self, environments: Sequence[Environment]) -> None:
-        """Get ready to start the servers of these environments; none is started before it is needed."""
-        for one in environments:
-            self._supplies[one.name] = Supply(self._store, self._options, self._plan, self._say, one.name, one.python)
-            self._stack.callback(self._supplies[one.name].close)
-
     def _supply(self, environment: Environment) -> Supply:
         return self._supplies[environment.name]
+
+    def _start_servers(self, cell: Cell) -> None:
+        """Start what is not running, outside of every clock and share of time."""
+        for supply in self._supplies.values():
+            supply.environments(cell)
 
     def _fresh_servers(self) -> None:
         for supply in self._supplies.values():
@@ -238,7 +254,9 @@ def time_for_pairs(total_s: float) -> float:
     return total_s * (1 - _KEPT_FOR_FRESH)
 
 
-def night_plan(options: Options, checkpoints: Sequence[str], loaders: Sequence[str], known: Mapping[str, tuple[str, Any]]) -> dict[Cell, tuple[str, ...]]:
+def night_plan(
+    options: Options, checkpoints: Sequence[str], loaders: Sequence[str], known: Mapping[str, tuple[str, Any]]
+) -> dict[Cell, tuple[str, ...]]:
     """Return the cells of a night with their loaders: full loads of each checkpoint, on the CPU and on the GPU where there is one."""
     cells: dict[Cell, tuple[str, ...]] = {}
     for device in ("cpu", *(("cuda",) if gpus() else ())):

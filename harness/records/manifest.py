@@ -49,7 +49,7 @@ def new_manifest(run: str, options: dict[str, Any], command: Sequence[str], stor
 def fingerprint(manifest: Manifest) -> dict[str, Any]:
     """Return what makes a machine the same one for a comparison of times: processor, cores, memory, kernel, GPUs and storage."""
     found = {name: manifest["machine"].get(name) for name in ("cpu", "cores", "memory_bytes", "kernel", "gpus")}
-    return found | {f"storage {name}": manifest["storage"].get(name) for name in ("device", "filesystem")}
+    return found | {f"storage {name}": manifest["storage"].get(name) for name in ("device", "file_system")}
 
 
 def now() -> str:

@@ -18,6 +18,7 @@ from harness.report.conditions import conditions_table
 from harness.report.conversions import CONVERSION, conversions
 from harness.report.figures import draw_full_load
 from harness.report.hostile import hostile_answer, hostile_files
+from harness.report.night import night_sections
 from harness.report.paper import fits_of, on_paper
 from harness.report.parts import PARTIAL_LOAD, partial_load
 from harness.report.peers import peers_page
@@ -124,6 +125,13 @@ def write_reports(runs: Sequence[RunDirectory], folder: Path) -> Path:
 
 def _sections(place: Place, run: RunDirectory, manifest: Mapping[str, Any], samples: Sequence[Sample]) -> list[list[str]]:
     """Return a run's sections, each as blocks of Markdown, the machine's first."""
+    if (manifest.get("options") or {}).get("night"):
+        night = night_sections(place, manifest, samples)
+        return [
+            [place.heading("The machine"), markdown(conditions_table(manifest))],
+            *night,
+            [place.heading("How it was measured"), _METHOD],
+        ]
     meetings = run.meetings()
     cells = cells_of(manifest, samples)
     fits, not_fitted = fits_of(cells, samples)

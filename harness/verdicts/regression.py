@@ -6,9 +6,11 @@ is noisy: one that grows is a regression even where time cannot tell.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+from harness.measure.cell import Cell
 from harness.measure.experiment import MINIMUM_BLOCKS
 from harness.measure.sample import Sample
 from harness.verdicts.cells import paired_ratios, wrong
@@ -16,6 +18,8 @@ from harness.verdicts.statistics import Estimate, estimate
 
 SLOWER, FASTER, SAME, AMBIGUOUS, INSUFFICIENT, MISSING = VERDICTS = ("slower", "faster", "same", "ambiguous", "insufficient", "missing")
 CLOCKS = ("returned_s", "ready_s")
+NOTHING, REGRESSION, INVALID, NO_BASELINE = 0, 1, 3, 4
+"""Exit codes of a check: nothing confirmed, a confirmed regression, cells missing or not measured well enough, nothing to compare with. 2 is usage."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,11 @@ class Counter:
     least: float
     """In the field's own unit: growth below it is the noise of an allocator or of a page more or less."""
 
+
+SAFE_WARM, SAFE_COLD = 0.10, 0.30
+"""By which share a clock may grow on a machine without a calibration."""
+BASELINE_GONE = "baseline"
+"""The witness of a missing arm whose baseline is what is missing."""
 
 COUNTERS = (
     Counter("cpu_s", 0.25, 0.002),
@@ -68,7 +77,7 @@ def change(baseline: Sequence[Sample], candidate: Sequence[Sample], thresholds: 
         if found := wrong(samples):
             return Change(MISSING, f"{name} handed back wrong tensors: {found}", None, None)
         if not any(sample.valid for sample in samples):
-            return Change(MISSING, f"{name} has no valid sample", None, None)
+            return Change(MISSING, f"{name} has no valid sample", BASELINE_GONE if samples is baseline else None, None)
     ratios = {clock: estimate(paired_ratios(candidate, baseline, lambda sample, clock=clock: getattr(sample, clock))) for clock in CLOCKS}  # type: ignore[misc]
     ready = ratios["ready_s"]
     if ready is None or ready.low is None or ready.high is None:
@@ -120,3 +129,87 @@ def _growth(baseline: Sequence[Sample], candidate: Sequence[Sample], name: str) 
     base = {sample.block: getattr(sample, name) for sample in baseline if sample.valid}
     pairs = ((getattr(sample, name), base.get(sample.block)) for sample in candidate if sample.valid)
     return estimate([after - before for after, before in pairs if after is not None and before is not None])
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The verdict on one loader of one cell: what the first pairs said, what fresh ones did where they were taken, and what came of it."""
+
+    cell: str
+    loader: str
+    first: Change
+    fresh: Change | None
+    change: Change
+
+
+def judged(
+    entries: Iterable[Mapping[str, Any]],
+    samples: Iterable[Sample],
+    baseline: str,
+    candidate: str,
+    thresholds: Callable[[str, str], Thresholds],
+) -> list[Judged]:
+    """Return the verdict on every loader of every cell of a run, from its manifest's entries and its samples and from nothing else.
+
+    `baseline` and `candidate` are names of environments; `thresholds(cell, loader)` are what a change is held to. The blocks that an entry
+    notes as fresh for a loader enter its confirmation alone. A loader that no sample was taken of is `missing`.
+    """
+    taken: dict[tuple[str, str, str], list[Sample]] = {}
+    for sample in samples:
+        taken.setdefault((Cell.of(sample).name, sample.loader, sample.environment), []).append(sample)
+    found = []
+    for entry in entries:
+        for loader in entry["arms"]:
+            fresh_blocks = set((entry.get("fresh") or {}).get(loader, ()))
+            base, new = (taken.get((entry["name"], loader, side), []) for side in (baseline, candidate))
+            held = thresholds(entry["name"], loader)
+            first = change(_where(base, fresh_blocks, inside=False), _where(new, fresh_blocks, inside=False), held)
+            first = _with_reason(first, entry, f"{loader}@{candidate}", f"{loader}@{baseline}")
+            fresh = change(_where(base, fresh_blocks, inside=True), _where(new, fresh_blocks, inside=True), held) if fresh_blocks else None
+            last = confirmed(first, fresh) if fresh else first
+            found.append(Judged(entry["name"], loader, first, fresh, last))
+    return found
+
+
+def safe_thresholds(cell: str, loader: str, calibrated: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None) -> Thresholds:
+    """Return what an arm's changes are held to: what its machine's calibration found, where there is one, or safe defaults.
+
+    `calibrated` holds by cell and loader the share by which each clock may grow.
+    """
+    found = ((calibrated or {}).get(cell) or {}).get(loader)
+    if found:
+        return Thresholds({clock: found[clock] for clock in CLOCKS})
+    return Thresholds(dict.fromkeys(CLOCKS, SAFE_COLD if "/cold/" in cell else SAFE_WARM))
+
+
+def stored_thresholds(manifest: Mapping[str, Any]) -> Callable[[str, str], Thresholds]:
+    """Return the thresholds that a run was held to, as its manifest keeps them."""
+    kept = manifest.get("thresholds") or {}
+    return lambda cell, loader: safe_thresholds(cell, loader, kept)
+
+
+def judged_run(manifest: Mapping[str, Any], samples: Iterable[Sample]) -> list[Judged]:
+    """Return the verdicts of a stored run of a baseline and a candidate, from its manifest and samples and from nothing else."""
+    night = manifest["options"]["night"]
+    return judged(manifest["cells"], samples, night["baseline"], night["candidate"], stored_thresholds(manifest))
+
+
+def exit_code(found: Sequence[Judged]) -> int:
+    """Return the exit code of a check's verdicts; a regression outweighs a missing cell, and a missing cell is never a pass."""
+    if not found or all(one.change.verdict == MISSING and one.change.witness == BASELINE_GONE for one in found):
+        return NO_BASELINE
+    verdicts = {one.change.verdict for one in found}
+    if SLOWER in verdicts:
+        return REGRESSION
+    return INVALID if verdicts & {MISSING, INSUFFICIENT} else NOTHING
+
+
+def _where(samples: Iterable[Sample], blocks: set[int], *, inside: bool) -> list[Sample]:
+    return [sample for sample in samples if (sample.block in blocks) == inside]
+
+
+def _with_reason(found: Change, entry: Mapping[str, Any], *arms: str) -> Change:
+    """Return a missing arm's change with what the manifest says of why it is."""
+    left_out = entry.get("left_out") or {}
+    said = next((f"{arm}: {left_out[arm]}" for arm in arms if arm in left_out), entry.get("reason"))
+    return replace(found, reason=f"{found.reason} ({said})") if found.verdict == MISSING and said else found

@@ -1,0 +1,90 @@
+"""What may be asked of a night, checked before anything is installed or measured."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import WeighbridgeError, unknown_name
+from harness.loaders import all_loaders
+from harness.measure.cell import Cell
+from harness.measure.slowed import PERCENTS
+from harness.nightly.environments import requirements_of
+from harness.nightly.night import night_plan
+from harness.options import FLAGS, Options, flat, parse
+
+TAKEN = ("--profile", "--model", "--checkpoints", "--loaders", "--cache-states", "--rounds", "--budget", "--store", "--results", "--seed")
+"""The options that a night shares with every run."""
+TOTAL_S = {"smoke": 120.0, "default": 600.0, "full": 3600.0}
+CALIBRATION_S = {"smoke": 240.0, "default": 1200.0, "full": 7200.0}
+BLOCKS = {"smoke": 24, "default": 60, "full": 120}
+CHECKPOINTS = {
+    "smoke": ("lora-1000", "all-minilm-l6-v2"),
+    "default": ("lora-1000", "all-minilm-l6-v2", "gpt2"),
+    "full": ("lora-1000", "all-minilm-l6-v2", "gpt2", "llama-3.2-1b"),
+}
+LOADERS = ("torch-load", "torch-load-mmap", "safetensors-load-file", "safetensors-safe-open")
+"""The ways of the two libraries under test that people use most; `--loaders` takes any other."""
+_ALWAYS_THERE = {"torch", "safetensors", "numpy", "picklescan"}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a night is to measure."""
+
+    options: Options
+    plan: dict[Cell, tuple[str, ...]]
+    peers: bool
+    """Whether its loaders need more than torch, safetensors and NumPy."""
+
+
+def add_shared(parser: argparse.ArgumentParser) -> None:
+    """Add the options that a night shares with every run, and where environments are kept."""
+    for flag in TAKEN:
+        parser.add_argument(flag, **FLAGS[flag])
+    parser.add_argument(
+        "--environments", type=Path, metavar="DIR", help="where environments under test are installed (default: a folder of the store)"
+    )
+    parser.add_argument(
+        "--thresholds", type=Path, metavar="FILE", help="the thresholds of this machine (default: beside the store's checkpoints)"
+    )
+
+
+def asked_of(given: argparse.Namespace) -> Asked:
+    """Return what is asked for; raises `WeighbridgeError` in one line for what does not exist."""
+    raw: dict[str, Any] = {flag.strip("-").replace("-", "_"): getattr(given, flag.strip("-").replace("-", "_")) for flag in TAKEN}
+    options = parse(raw)
+    known = {name: found for name, found in all_loaders().items() if not found[1].ceiling}
+    for name in options.loaders or ():
+        if name not in known:
+            raise unknown_name("loader of everything", name, known)
+    checkpoints = flat(options.checkpoints if options.checkpoints is not None else CHECKPOINTS[options.profile])
+    plan = night_plan(options, checkpoints, options.loaders or LOADERS, known)
+    names = {name for loaders in plan.values() for name in loaders}
+    peers = any(set(known[name][1].requires) - _ALWAYS_THERE for name in names)
+    return Asked(options, plan, peers)
+
+
+def planted(texts: Sequence[str]) -> dict[str, int]:
+    """Return by how many per cent which loader of the candidate is to be slowed, of texts such as `torch-load=15`."""
+    found = {}
+    for text in texts:
+        name, _, percent = text.partition("=")
+        if name not in all_loaders():
+            raise unknown_name("loader", name, all_loaders())
+        if percent not in map(str, PERCENTS):
+            raise WeighbridgeError(f"--plant {text}: slow-downs are of {', '.join(map(str, PERCENTS))} per cent; write {name}=15")
+        found[name] = int(percent)
+    return found
+
+
+def history(text: str) -> tuple[str, ...]:
+    """Return a requirement for each release of a text such as `safetensors==0.7.0,0.8.0`; at least two, each once."""
+    first, _, rest = text.partition("==")
+    releases = [release.strip() for release in rest.split(",") if release.strip()]
+    if len(set(releases)) < 2:
+        raise WeighbridgeError(f"--history {text}: names fewer than two releases; write safetensors==0.7.0,0.8.0")
+    return tuple(requirements_of(f"{first.strip()}=={release}")[0] for release in dict.fromkeys(releases))
