@@ -176,5 +176,10 @@ _COMMANDS = {
         lambda parser: _night("calibrate", "add_arguments")(parser),
         lambda asked: int(_night("calibrate", "run")(asked)),
     ),
+    "selftest": _Command(
+        "put the harness on trial: lies that must be caught, and a slow-down that must be found",
+        lambda parser: _night("trial", "add_arguments")(parser),
+        lambda asked: int(_night("trial", "run")(asked)),
+    ),
     "report": _Command("make the page, tables and figures of runs from what they recorded", _report_arguments, _report),
 }

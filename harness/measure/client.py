@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from harness.errors import WeighbridgeError
+from harness.measure.code import code_digest
 from harness.measure.cache_state import residency, set_cache_state
 from harness.measure.outcome import Answer
 
@@ -111,6 +112,11 @@ class Server:
         if answer is None:
             raise WeighbridgeError(
                 f"{self._python} could not start the measuring server; its own message stands above. It needs torch: see README, Install"
+            )
+        if answer.get("code") != code_digest():
+            self._stop()
+            raise WeighbridgeError(
+                f"{self._python} answered as a worker of another version: its measuring code is {answer.get('code')}, here it is {code_digest()}; take its own copy of the harness out of that environment, or start again if this code was edited"
             )
         return answer
 

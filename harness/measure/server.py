@@ -28,6 +28,7 @@ from harness.machine.heap import collapse_heap
 from harness.machine.libraries import hold_libraries
 from harness.machine.lifeline import die_with_parent
 from harness.measure import child
+from harness.measure.code import code_digest
 from harness.measure.outcome import Answer, outcome, read_until_closed
 
 _REHEARSED = (Piece("a", 0, 1, 3), Piece("b"), Piece("c", 1, 0, 1))
@@ -107,6 +108,7 @@ def prepare(request: Answer, join: Callable[[], Callable[[], None]] | None = Non
         "import_s": time.perf_counter() - start,
         "heap_in_huge_pages_bytes": huge_bytes,
         "libraries_locked_bytes": locked_bytes,
+        "code": code_digest(),
         "python": sys.version.split()[0],
         "torch": torch.__version__,
         "versions": {package: _version(package) for package in request["packages"]},

@@ -169,7 +169,7 @@ def compare(given: argparse.Namespace) -> int:
         a, b = (run_directory.manifest() for run_directory in runs)
     except WeighbridgeError as error:
         return _told(error, NO_BASELINE)
-    if reason := _not_comparable(a, b):
+    if reason := not_comparable(a, b):
         return _told(WeighbridgeError(reason), NO_BASELINE)
     thresholds, said = thresholds_of(given.thresholds, default_store(), b)
     found = judge_stored(a, runs[0].samples(), b, runs[1].samples(), thresholds)
@@ -208,7 +208,7 @@ def judge_stored(
 _ENOUGH_FOR_HALVES = 16
 
 
-def _not_comparable(a: Mapping[str, Any], b: Mapping[str, Any]) -> str | None:
+def not_comparable(a: Mapping[str, Any], b: Mapping[str, Any]) -> str | None:
     """Return why two runs cannot be compared, by name, or None."""
     mine, theirs = fingerprint(dict(a)), fingerprint(dict(b))
     for name, value in mine.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import json
 import os
@@ -122,9 +123,10 @@ class RunDirectory:
         wanted: Callable[[dict[str, Any]], bool] = lambda _: True,
     ) -> Iterator[_Line]:
         path = self.path / name
-        if not path.exists():
+        packed = path.with_name(f"{name}.gz")
+        if not path.exists() and not packed.exists():
             return
-        with path.open("rb") as lines:
+        with path.open("rb") if path.exists() else gzip.open(packed) as lines:  # a long run is kept packed
             for number, line in enumerate(lines, start=1):
                 if not line.endswith(b"\n"):
                     return

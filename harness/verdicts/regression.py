@@ -78,6 +78,8 @@ def change(baseline: Sequence[Sample], candidate: Sequence[Sample], thresholds: 
             return Change(MISSING, f"{name} handed back wrong tensors: {found}", None, None)
         if not any(sample.valid for sample in samples):
             return Change(MISSING, f"{name} has no valid sample", BASELINE_GONE if samples is baseline else None, None)
+    if always := _always_first(baseline, candidate):
+        return Change(INSUFFICIENT, f"{always} came first in every block: what drifts within a block would pass for a change", None, None)
     ratios = {clock: estimate(paired_ratios(candidate, baseline, lambda sample, clock=clock: getattr(sample, clock))) for clock in CLOCKS}  # type: ignore[misc]
     ready = ratios["ready_s"]
     if ready is None or ready.low is None or ready.high is None:
@@ -100,6 +102,16 @@ def confirmed(first: Change, fresh: Change) -> Change:
     if fresh.verdict == SLOWER and fresh.witness == first.witness:
         return Change(SLOWER, f"{fresh.reason}; fresh pairs confirm it", fresh.witness, fresh.ratio)
     return Change(AMBIGUOUS, f"{first.reason}, but fresh pairs say {fresh.verdict}: {fresh.reason}", first.witness, fresh.ratio)
+
+
+def _always_first(baseline: Sequence[Sample], candidate: Sequence[Sample]) -> str | None:
+    """Return which side came first in every block of one run that has both, where there are enough to tell that from chance, or None."""
+    base = {(sample.run, sample.block): sample.position for sample in baseline if sample.valid}
+    later = [sample.position > base[at] for sample in candidate if sample.valid and (at := (sample.run, sample.block)) in base]
+    same = [sample.position == base[at] for sample in candidate if sample.valid and (at := (sample.run, sample.block)) in base]
+    if len(later) < 2 * MINIMUM_BLOCKS or any(same) or len(set(later)) > 1:
+        return None
+    return "the baseline" if later[0] else "the candidate"
 
 
 def _slower(ratios: Mapping[str, Estimate | None], held: Thresholds) -> tuple[str, str] | None:
