@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "virtualenv"
@@ -46,10 +47,13 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and format of all code."""
-    session.install("-c", "requirements-tools.txt", "ruff")
+    """Check style and format of all code, and the workflows against the public schema."""
+    session.install("-c", "requirements-tools.txt", "ruff", "check-jsonschema")
     session.run("ruff", "check", *session.posargs)
     session.run("ruff", "format", "--check")
+    session.run(
+        "check-jsonschema", "--builtin-schema", "vendor.github-workflows", *map(str, sorted(Path(".github/workflows").glob("*.yml")))
+    )
 
 
 @nox.session
@@ -83,6 +87,43 @@ def bench_safety(session: nox.Session) -> None:
     install_reference(session, UNCOMPILED)
     install_peers(session, UNCOMPILED)
     session.run("python", "-m", "pytest", "benchmarks", "-m", "safety", "--budget", "13", *session.posargs)
+
+
+def gated(session: nox.Session, *command: str) -> None:
+    """Run a command of the project; end nox with its own exit code where it is another than 0, which CI and people tell apart."""
+    try:
+        session.run("weighbridge", *command, *session.posargs)
+    except CommandFailed as failed:
+        raise SystemExit(getattr(failed, "return_code", None) or 1) from None
+
+
+@nox.session
+def regression(session: nox.Session) -> None:
+    """Hold a candidate against a baseline, two environments in one run; exit 1 for a confirmed regression (see README)."""
+    install_reference(session)
+    gated(session, "regression")
+
+
+@nox.session
+def gate(session: nox.Session) -> None:
+    """Give the exit code of the regression runs in results/, once everything is published; it installs nothing that weighs."""
+    session.install("-c", "requirements.txt", "setuptools")
+    session.install("--no-deps", "--no-build-isolation", "-e", ".")
+    gated(session, "gate")
+
+
+@nox.session
+def calibrate(session: nox.Session) -> None:
+    """Find how far this machine differs from itself, and write the thresholds that the regression check reads."""
+    install_reference(session)
+    gated(session, "calibrate")
+
+
+@nox.session
+def selftest(session: nox.Session) -> None:
+    """Put the harness on trial: lies that must be caught, and a slow-down that must be found."""
+    install_reference(session, UNCOMPILED)
+    gated(session, "selftest")
 
 
 @nox.session

@@ -163,8 +163,8 @@ _COMMANDS = {
     ),
     "gate": _Command(
         "give the exit code of the regression runs in a folder, once everything is published",
-        lambda parser: _night("check", "gate_arguments")(parser),
-        lambda asked: int(_night("check", "gate")(asked)),
+        lambda parser: _night("gate", "add_arguments")(parser),
+        lambda asked: int(_night("gate", "run")(asked)),
     ),
     "compare": _Command(
         "give the same verdicts for two stored runs of one machine",

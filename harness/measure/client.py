@@ -14,8 +14,8 @@ from pathlib import Path
 from types import TracebackType
 
 from harness.errors import WeighbridgeError
-from harness.measure.code import code_digest
 from harness.measure.cache_state import residency, set_cache_state
+from harness.measure.code import code_digest
 from harness.measure.outcome import Answer
 
 ROOT = Path(__file__).parents[2]

@@ -17,7 +17,7 @@ from harness.nightly.options import BLOCKS, TOTAL_S, Asked, add_shared, asked_of
 from harness.records.manifest import fingerprint
 from harness.records.run_directory import RunDirectory
 from harness.records.thresholds import FILE, ThresholdsFile
-from harness.report.night import VERDICTS, read_code, releases_without_a_figure, summary, write_verdicts
+from harness.report.night import releases_without_a_figure, summary, write_verdicts
 from harness.report.page import write_run_report
 from harness.verdicts.regression import (
     CLOCKS,
@@ -127,25 +127,6 @@ def publish(text: str) -> None:
         if path := os.environ.get(variable):
             with Path(path).open("a", encoding="utf-8") as file:
                 file.write(text + "\n")
-
-
-def gate_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what `gate` may be asked."""
-    parser.add_argument(
-        "--results", type=Path, default=Path("results"), metavar="DIR", help="the folder whose runs are asked (default: results)"
-    )
-
-
-def gate(given: argparse.Namespace) -> int:
-    """Return the gravest exit code of every regression run directly in a folder, 4 where there is none: nothing is a pass by default."""
-    codes = []
-    for path in sorted(given.results.glob(f"*/{VERDICTS}")):
-        code, words = read_code(path)
-        codes.append(code)
-        _say(f"{path.parent.name}: {words}")
-    if not codes:
-        return _told(WeighbridgeError(f"no regression run in {given.results}: nothing was checked"), NO_BASELINE)
-    return next(code for code in (1, NO_BASELINE, INVALID, NOTHING) if code in codes)
 
 
 def compare_arguments(parser: argparse.ArgumentParser) -> None:

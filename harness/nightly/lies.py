@@ -246,7 +246,9 @@ def shortened_samples(court: Court) -> str:
 def other_worker(court: Court) -> str:
     """The worker that answers runs other measuring code than the one that asks."""
     python = court.folder / "python"
-    python.write_text(f"#!{sys.executable}\nimport json, sys\nfor line in sys.stdin:\n    print(json.dumps({{'code': 'an-older-one', 'absent': {{}}}}), flush=True)\n")
+    python.write_text(
+        f"#!{sys.executable}\nimport json, sys\nfor line in sys.stdin:\n    print(json.dumps({{'code': 'an-older-one', 'absent': {{}}}}), flush=True)\n"
+    )
     python.chmod(0o755)
 
     def start() -> None:
@@ -290,8 +292,10 @@ LIES: tuple[Callable[[Court], str], ...] = (
 def court(store: Store, checkpoint: Checkpoint, manifest: dict[str, Any], folder: Path) -> Iterator[Court]:
     """Hold a court: an honest sample is believed in it, cold and warm, before any lie is told."""
     rehearsal = [str(file) for file in store.rehearsal(["safetensors"])["safetensors"]]
-    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    artifact = checkpoint.artifacts["safetensors"]
+    copied = Path(shutil.copyfile(artifact.files[0], folder / "model.safetensors"))  # liars write to it
+    checkpoint = replace(checkpoint, artifacts={"safetensors": replace(artifact, files=(copied,))})
     with Server({f"{_LIARS}:honest": rehearsal}, [], sys.executable) as server:
         held = Court(store, checkpoint, server, manifest, folder)
         for state in ("cold", "warm"):

@@ -70,7 +70,9 @@ def _night(store: Path, planted: dict[str, int]) -> list[Judged]:
         options = parse({"profile": "smoke", "rounds": BLOCKS, "store": str(store), "results": results})
         cell = Cell("full-load", CHECKPOINT, "warm", "cpu")
         plan = {cell: tuple(name for name in ARMS if name in all_loaders())}
-        sides = [Side(name, Environment(name, sys.executable, ()), planted if name == "candidate" else {}) for name in ("baseline", "candidate")]
+        sides = [
+            Side(name, Environment(name, sys.executable, ()), planted if name == "candidate" else {}) for name in ("baseline", "candidate")
+        ]
         about = {"kind": "regression", "baseline": "baseline", "candidate": "candidate"}
         with Night(options, plan, sides, "trial", about, ["weighbridge", "selftest"], lambda _: None) as night:
             night.go_through(float("inf"), int(BLOCKS))

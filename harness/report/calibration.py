@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from harness.report.drawing import BLUE, GREY, VERMILLION, Drawn, heading, rows
 from harness.report.place import Place
 from harness.report.tables import markdown
-from harness.report.words import significant
+from harness.report.words import significant, spread
+from harness.verdicts.statistics import Estimate
 
 _READING = """
 The reference was installed twice and compared with itself. From those blocks nights are drawn as they might have been: a stretch of blocks from a
@@ -83,7 +84,7 @@ def _table(frame: pd.DataFrame) -> pd.DataFrame:
     lines = [
         (
             f"{row['cell']} {row['loader']}",
-            f"{significant(row['ratio'])} [{significant(row['low'])}–{significant(row['high'])}]",
+            spread(Estimate(row["ratio"], row["low"], row["high"], row["pairs"]), "none"),
             f"{significant(100 * row['threshold ready_s'])}, {significant(100 * row['threshold returned_s'])}",
             _percent(row["found at 0 %"]),
             _percent(row["found at 10 %"]),
@@ -139,7 +140,9 @@ def _draw(arms: Sequence[Mapping[str, Any]]) -> tuple[Figure, Drawn]:
     axes.set_xlim(2, 130)
     axes.set_xlabel("slow-down of the candidate (logarithmic)")
     heading(figure, "On how many nights each slow-down is found")
-    reading = "the deeper the blue, the more nights confirm a slow-down of that size; the red dot is the smallest that is found on 95 % of nights"
+    reading = (
+        "the deeper the blue, the more nights confirm a slow-down of that size; the red dot is the smallest that is found on 95 % of nights"
+    )
     return figure, Drawn("found.svg", f"On how many nights slow-downs of 2 to 100 % are found, for {len(arms)} arms", reading)
 
 

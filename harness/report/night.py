@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from harness.errors import WeighbridgeError
 from harness.measure.sample import Sample
 from harness.records.run_directory import RunDirectory
 from harness.report.drawing import BLUE, GREY, INK, ORANGE, PURPLE, SKY, VERMILLION, Drawn, heading, rows
@@ -22,13 +20,11 @@ from harness.verdicts.regression import (
     AMBIGUOUS,
     FASTER,
     INSUFFICIENT,
-    INVALID,
+    MEANING,
     MISSING,
-    NO_BASELINE,
-    NOTHING,
-    REGRESSION,
     SAME,
     SLOWER,
+    VERDICTS,
     Judged,
     exit_code,
     judged_run,
@@ -36,13 +32,6 @@ from harness.verdicts.regression import (
 )
 from harness.verdicts.statistics import Estimate, estimate
 
-VERDICTS = "verdicts.json"
-MEANING = {
-    NOTHING: "no confirmed regression",
-    REGRESSION: "a confirmed regression",
-    INVALID: "cells are missing or were not measured well enough, which is no pass",
-    NO_BASELINE: "no comparable baseline",
-}
 _COLOURS = {SLOWER: VERMILLION, FASTER: BLUE, SAME: GREY, AMBIGUOUS: ORANGE, INSUFFICIENT: PURPLE, MISSING: PURPLE}
 _READING = """
 Candidate over baseline until *ready*, taken block by block: above 1 is slower. An interval holds the true median ratio with 95 % confidence. `slower` needs
@@ -55,18 +44,8 @@ _CLAIM = ("torch-load", "safetensors-load-file")
 
 def write_verdicts(run: RunDirectory, found: Sequence[Judged], code: int) -> None:
     """Write `verdicts.json` into a run's directory: the exit code, and every verdict with its reason."""
-    lines = [verdicts_row(one) for one in found]
-    content = {"exit_code": code, "meaning": MEANING[code], "verdicts": lines}
+    content = {"exit_code": code, "meaning": MEANING[code], "verdicts": [verdicts_row(one) for one in found]}
     (run.path / VERDICTS).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
-def read_code(path: Path) -> tuple[int, str]:
-    """Return the exit code that a run's `verdicts.json` holds, and its meaning; raises `WeighbridgeError` where it holds none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return int(content["exit_code"]), MEANING[content["exit_code"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeighbridgeError(f"{path}: no verdicts ({error}); `weighbridge regression` writes them") from None
 
 
 def verdicts_row(one: Judged) -> dict[str, Any]:

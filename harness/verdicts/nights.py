@@ -74,9 +74,7 @@ def alarms(night: Drawn, held: Thresholds) -> tuple[bool, bool]:
     return True, confirmed(first, _change(night.fresh, held)).verdict == SLOWER
 
 
-def nights(
-    pairs: Pairs, lengths: Mapping[str, int], fresh: int, count: int, seed: int
-) -> list[dict[tuple[str, str], Drawn]]:
+def nights(pairs: Pairs, lengths: Mapping[str, int], fresh: int, count: int, seed: int) -> list[dict[tuple[str, str], Drawn]]:
     """Return `count` nights of every arm; `lengths` are the first pairs that a night's time gives for each cell."""
     rng = random.Random(seed)  # noqa: S311  # a draw, no secret
     found = []
@@ -105,16 +103,12 @@ def thresholds(pairs: Pairs, lengths: Mapping[str, int]) -> dict[str, dict[str, 
     return found
 
 
-def rate(
-    drawn: Sequence[Mapping[tuple[str, str], Drawn]], arm: tuple[str, str], held: Thresholds, share: float
-) -> float:
+def rate(drawn: Sequence[Mapping[tuple[str, str], Drawn]], arm: tuple[str, str], held: Thresholds, share: float) -> float:
     """Return on which share of nights an arm that is slower by a share is confirmed to be."""
     return sum(alarms(slowed(night[arm], share), held)[1] for night in drawn) / len(drawn)
 
 
-def any_alarm(
-    drawn: Sequence[Mapping[tuple[str, str], Drawn]], says: Callable[[tuple[str, str], Drawn], bool]
-) -> float:
+def any_alarm(drawn: Sequence[Mapping[tuple[str, str], Drawn]], says: Callable[[tuple[str, str], Drawn], bool]) -> float:
     """Return on which share of nights any arm at all is called slower."""
     return sum(any(says(arm, one) for arm, one in night.items()) for night in drawn) / len(drawn)
 

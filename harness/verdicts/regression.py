@@ -32,6 +32,14 @@ class Counter:
     """In the field's own unit: growth below it is the noise of an allocator or of a page more or less."""
 
 
+MEANING = {
+    NOTHING: "no confirmed regression",
+    REGRESSION: "a confirmed regression",
+    INVALID: "cells are missing or were not measured well enough, which is no pass",
+    NO_BASELINE: "no comparable baseline",
+}
+VERDICTS = "verdicts.json"
+"""The file in a run's directory that holds its verdicts and their exit code."""
 SAFE_WARM, SAFE_COLD = 0.10, 0.30
 """By which share a clock may grow on a machine without a calibration."""
 BASELINE_GONE = "baseline"
