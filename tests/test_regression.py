@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -11,12 +12,19 @@ from harness.verdicts.regression import (
     AMBIGUOUS,
     FASTER,
     INSUFFICIENT,
+    INVALID,
     MISSING,
+    NO_BASELINE,
+    NOTHING,
+    REGRESSION,
     SAME,
     SLOWER,
     Thresholds,
     change,
     confirmed,
+    exit_code,
+    judged,
+    safe_thresholds,
 )
 from tests.helpers import make_sample
 
@@ -103,3 +111,41 @@ def test_thresholds_are_the_machine_s_own() -> None:
     slower = arm([time * 1.05 for time in BASE])
     assert change(arm(BASE), slower).verdict == SAME
     assert change(arm(BASE), slower, strict).verdict == SLOWER
+
+
+def test_a_side_that_always_came_first_is_no_evidence() -> None:
+    first = [make_sample(block=block, position=0, ready_s=1.0, cpu_s=0.1) for block in range(12)]
+    then = [make_sample(block=block, position=1, ready_s=1.5, cpu_s=0.1) for block in range(12)]
+    assert change(first, then).verdict == INSUFFICIENT
+    assert "the baseline came first" in change(first, then).reason
+    turned = [make_sample(block=block, position=-1 if block % 2 else 1, ready_s=1.5, cpu_s=0.1) for block in range(12)]
+    assert change(first, turned).verdict == SLOWER
+
+
+def test_fresh_blocks_confirm_and_never_count_twice() -> None:
+    base, slow = arm(BASE * 2), arm([time * 1.3 for time in BASE] + BASE)
+    samples = [*(replace(one, environment="a") for one in base), *(replace(one, environment="b") for one in slow)]
+    entry = {
+        "name": "everything/lora-1000/warm/cpu",
+        "arms": ["safetensors-load-file"],
+        "fresh": {"safetensors-load-file": list(range(8, 16))},
+    }
+    found = judged([entry], samples, "a", "b", safe_thresholds)[0]
+    assert (found.first.verdict, found.fresh and found.fresh.verdict, found.change.verdict) == (SLOWER, SAME, AMBIGUOUS)
+    assert found.first.ratio is not None
+    assert found.first.ratio.count == 8
+
+
+def test_an_exit_code_tells_a_regression_from_a_gap_from_nothing_to_compare_with() -> None:
+    def code(base: list[Sample], new: list[Sample]) -> int:
+        samples = [*(replace(one, environment="a") for one in base), *(replace(one, environment="b") for one in new)]
+        entries = [{"name": "everything/lora-1000/warm/cpu", "arms": ["safetensors-load-file"]}]
+        return exit_code(judged(entries, samples, "a", "b", safe_thresholds))
+
+    good = arm(BASE)
+    assert code(good, good) == NOTHING
+    assert code(good, arm([time * 2 for time in BASE])) == REGRESSION
+    assert code(good, good[:4]) == INVALID
+    assert code(good, []) == INVALID
+    assert code([], good) == NO_BASELINE
+    assert exit_code([]) == NO_BASELINE

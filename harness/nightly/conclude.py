@@ -61,7 +61,7 @@ def lengths_of(samples: Sequence[Sample], night: Mapping[str, Any], profile: str
 def findings(pairs: Pairs, lengths: Mapping[str, int], held: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:
     """Return the rates of false alarms and of finding over simulated nights, the gate's and other tools' rules'."""
     drawn = nights(pairs, lengths, FRESH_BLOCKS, NIGHTS, SEED)
-    limits = {arm: safe_thresholds(*arm, held) for arm in pairs}
+    limits = {(cell, loader): safe_thresholds(cell, loader, held) for cell, loader in pairs}
     arms = []
     for arm in pairs:
         rates = {f"{100 * share:g}": rate(drawn[:FEWER_NIGHTS], arm, limits[arm], share) for share in (0.0, *SHARES)}
@@ -109,7 +109,8 @@ def held_out(pairs: Pairs, cells: Sequence[Mapping[str, Any]], lengths: Mapping[
     for fit, tried in (halves, halves[::-1]):
         held = thresholds(fit, lengths)
         drawn = nights(tried, lengths, FRESH_BLOCKS, FEWER_NIGHTS, SEED)
-        rates.append(any_alarm(drawn, lambda arm, one, held=held: alarms(one, safe_thresholds(*arm, held))[1]))  # type: ignore[misc]
+        limits = {(cell, loader): safe_thresholds(cell, loader, held) for cell, loader in tried}
+        rates.append(any_alarm(drawn, lambda arm, one, limits=limits: alarms(one, limits[arm])[1]))  # type: ignore[misc]
         count += len(drawn)
     return {"nights": count, "confirmed_alarm_on": statistics.mean(rates)}
 

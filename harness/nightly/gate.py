@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from harness.errors import WeighbridgeError
-from harness.verdicts.regression import INVALID, MEANING, NO_BASELINE, NOTHING, REGRESSION, VERDICTS
+from harness.verdicts.regression import INVALID, MEANING, NO_BASELINE, NOTHING, REGRESSION, VERDICTS_FILE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Return the gravest exit code of every regression run directly in a folder, 4 where there is none: nothing is a pass by default."""
-    found = {path.parent.name: read_code(path) for path in sorted(given.results.glob(f"*/{VERDICTS}"))}
+    found = {path.parent.name: read_code(path) for path in sorted(given.results.glob(f"*/{VERDICTS_FILE}"))}
     for name, code in found.items():
         sys.stdout.write(f"{name}: {MEANING[code]}\n")
     if not found:

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from harness.checkpoints.store import Checkpoint, Store
 from harness.errors import WeighbridgeError
@@ -76,7 +77,7 @@ class Court:
 class _Lying:
     """A server whose cache state is set by a liar, and told by the same liar where it has something to tell."""
 
-    def __init__(self, server: Server, prepare: Callable[[Sequence[Path]], None], told: float | None = None) -> None:
+    def __init__(self, server: Server, prepare: Callable[[Sequence[Path]], object], told: float | None = None) -> None:
         self._server, self._prepare, self._told = server, prepare, told
         self.sample, self.residency = server.sample, server.residency
 
@@ -170,11 +171,8 @@ def unwaited_device(court: Court) -> str:
     loader = replace(by_key(f"{_LIARS}:honest")[1], load=load)
     expected = json.loads(court.checkpoint.checksums_file.read_text(encoding="utf-8"))
     rehearsal = [str(file) for file in court.store.rehearsal(["safetensors"])["safetensors"]]
-    kept, child.device_of = child.device_of, Late
-    try:
+    with patch.object(child, "device_of", Late):
         found = child.take(child.Task(loader, [str(court.file)], rehearsal, "cpu", expected, 0))
-    finally:
-        child.device_of = kept
     if found["returned_s"] < _UNWAITED_S:
         raise NotCaughtError(f"returned after {found['returned_s']:.4f} s, before the device was done")
     return f"the clock waited: returned after {1e3 * found['returned_s']:.1f} ms, of which the device took {1e3 * _UNWAITED_S:.0f}"

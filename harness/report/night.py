@@ -24,7 +24,7 @@ from harness.verdicts.regression import (
     MISSING,
     SAME,
     SLOWER,
-    VERDICTS,
+    VERDICTS_FILE,
     Judged,
     exit_code,
     judged_run,
@@ -45,7 +45,7 @@ _CLAIM = ("torch-load", "safetensors-load-file")
 def write_verdicts(run: RunDirectory, found: Sequence[Judged], code: int) -> None:
     """Write `verdicts.json` into a run's directory: the exit code, and every verdict with its reason."""
     content = {"exit_code": code, "meaning": MEANING[code], "verdicts": [verdicts_row(one) for one in found]}
-    (run.path / VERDICTS).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    (run.path / VERDICTS_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def verdicts_row(one: Judged) -> dict[str, Any]:

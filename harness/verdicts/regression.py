@@ -38,7 +38,7 @@ MEANING = {
     INVALID: "cells are missing or were not measured well enough, which is no pass",
     NO_BASELINE: "no comparable baseline",
 }
-VERDICTS = "verdicts.json"
+VERDICTS_FILE = "verdicts.json"
 """The file in a run's directory that holds its verdicts and their exit code."""
 SAFE_WARM, SAFE_COLD = 0.10, 0.30
 """By which share a clock may grow on a machine without a calibration."""
