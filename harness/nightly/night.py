@@ -190,6 +190,8 @@ class Night:
         artifact = checkpoint.artifacts.get(loader.container)
         if artifact is None:
             return checkpoint.refused[loader.container]
+        if loader.trusting and artifact.given and name not in (self._options.loaders or ()):
+            return "it would run whatever this file says; name it in --loaders if you trust the file"
         needed = int(checkpoint.bytes * loader.memory) + (artifact.file_bytes if cell.cache_state == "warm" else 0)
         return f"needs {needed / 1e9:.1f} GB of memory, {room() / 1e9:.1f} GB can be had" if needed > room() else None
 

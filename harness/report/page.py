@@ -44,6 +44,7 @@ from harness.report.words import binding_text, invalid_line, size_text
 from harness.verdicts.binding import MEANING
 from harness.verdicts.cells import REFERENCE
 from harness.verdicts.fit import Fit
+from harness.verdicts.regression import VERDICTS_FILE
 
 _READING = f"""
 *returned* is when the call gave back its tensors, *ready* when every page of every tensor had been touched. Each figure is a median
@@ -115,7 +116,7 @@ def write_reports(runs: Sequence[RunDirectory], folder: Path) -> Path:
             _files(place, run, _beside(run.path, folder)),
         ]
         blocks += [block for section in sections for block in section]
-    cells = {run.name: cells_of(manifest, samples) for run, manifest, samples in evidence}
+    cells = {run.name: cells_of(manifest, samples) for run, manifest, samples in evidence if not _night_of(manifest)}
     if evidence:
         _written(folder / "peers.md", peers_page(Place(folder, "peers", 1), cells))
     else:
@@ -125,7 +126,7 @@ def write_reports(runs: Sequence[RunDirectory], folder: Path) -> Path:
 
 def _sections(place: Place, run: RunDirectory, manifest: Mapping[str, Any], samples: Sequence[Sample]) -> list[list[str]]:
     """Return a run's sections, each as blocks of Markdown, the machine's first."""
-    if (manifest.get("options") or {}).get("night"):
+    if _night_of(manifest):
         night = night_sections(place, manifest, samples)
         return [
             [place.heading("The machine"), markdown(conditions_table(manifest))],
@@ -152,6 +153,11 @@ def _sections(place: Place, run: RunDirectory, manifest: Mapping[str, Any], samp
         _not_measured(place, manifest, samples, cells),
         [place.heading("How it was measured"), _METHOD, *_costs(place, samples)],
     ]
+
+
+def _night_of(manifest: Mapping[str, Any]) -> Any:
+    """Return what a run of environments side by side was about, None of any other run."""
+    return (manifest.get("options") or {}).get("night")
 
 
 def _loads(cells: Sequence[Cell]) -> bool:
@@ -216,6 +222,8 @@ def _files(place: Place, run: RunDirectory, link: Path | None) -> list[str]:
         MANIFEST: "the machine, the versions, the settings, and how each cell ended",
         SAMPLES: "every sample, valid or not, a line each",
         CHECKS: "what came of each promise that was put to the test, a line each",
+        f"{SAMPLES}.gz": "the same, packed",
+        VERDICTS_FILE: "every verdict with its reason, and the exit code",
         BENCHMARK: "the valid samples as pytest-benchmark keeps them",
     }
     lines = [
