@@ -20,7 +20,7 @@ from harness.nightly import check, gate
 from harness.nightly.environments import distribution, requirements_of
 from harness.nightly.lies import LIES, Court, court
 from harness.nightly.options import add_shared, asked_of, history, planted
-from harness.records.manifest import new_manifest
+from harness.records.manifest import fingerprint, new_manifest
 from harness.records.run_directory import RunDirectory
 from harness.records.thresholds import ThresholdsFile
 from harness.verdicts.regression import INVALID, NO_BASELINE, NOTHING, REGRESSION, VERDICTS_FILE
@@ -117,7 +117,7 @@ def test_thresholds_of_another_machine_are_left_aside_aloud_and_refused_when_nam
 def test_this_machine_s_thresholds_hold(tmp_path: Path) -> None:
     run = stored(tmp_path / "a")
     cells = {"everything/lora-1000/warm/cpu": {"safetensors-load-file": {"ready_s": 0.5, "returned_s": 0.5}}}
-    ThresholdsFile(check.fingerprint(run.manifest()), "here", cells).write(tmp_path / "store" / "thresholds.json")
+    ThresholdsFile(fingerprint(run.manifest()), "here", cells).write(tmp_path / "store" / "thresholds.json")
     assert compared(run, stored(tmp_path / "b", 1.3)) == NOTHING
     assert compared(run, stored(tmp_path / "c", 1.6)) == REGRESSION
 
