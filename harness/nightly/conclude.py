@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.measure.cell import Cell
 from harness.measure.sample import Sample
-from harness.nightly.night import FRESH_BLOCKS, time_for_pairs
+from harness.nightly.night import FRESH_BLOCKS, blocks_of_night
 from harness.nightly.options import BLOCKS, TOTAL_S
 from harness.records.manifest import fingerprint
 from harness.records.run_directory import RunDirectory
@@ -54,8 +54,7 @@ def lengths_of(samples: Sequence[Sample], night: Mapping[str, Any], profile: str
         if sample.environment in (night["baseline"], night["candidate"]):
             costs.setdefault(Cell.of(sample).name, {}).setdefault(sample.loader, []).append(sample.prepare_s + sample.sample_s)
     block = {cell: sum(2 * statistics.mean(times) for times in loaders.values()) for cell, loaders in costs.items()}
-    number = int(time_for_pairs(TOTAL_S[profile]) / sum(block.values()))
-    return dict.fromkeys(block, max(6, min(BLOCKS[profile], number)))
+    return blocks_of_night(block, TOTAL_S[profile], BLOCKS[profile])
 
 
 def findings(pairs: Pairs, lengths: Mapping[str, int], held: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:

@@ -29,7 +29,10 @@ from harness.supply import CannotBeWeighedError, Supply
 
 PASSES = 3
 """How often a night goes through all cells, each time with fresh servers: what a server was dealt of memory stays with all its forks."""
-FRESH_BLOCKS, FEWEST_IN_A_PASS = 12, 2
+FRESH_BLOCKS, FEWEST_IN_A_PASS = 24, 4
+"""How many fresh pairs a suspect gets, and how many blocks every cell has in a pass whatever the time."""
+_DISCOUNT = 0.7
+"""The power by which a block's cost counts in a cell's share of time: what is short is noisier, and more of it is cheap."""
 _KEPT_FOR_FRESH = 0.2
 """The share of a night's time that is kept for fresh pairs."""
 
@@ -219,13 +222,15 @@ class Night:
             return float("inf")
         if self._options.budget is not None:
             return self._options.budget / passes
-        cost = {
-            one: block_cost(one, arms, size_of(one.checkpoint, self._options))
-            for one, arms in self._plan.items()
-            if self._entry(one)["status"] != "refused"
-        }
+        cost: dict[Cell, float] = {one: self._block_s(one) ** _DISCOUNT for one in self._plan if self._entry(one)["status"] != "refused"}
         ahead = sum(cost.get(one, 0.0) for one in list(self._plan)[place:]) + (passes - number - 1) * sum(cost.values())
         return max(end - time.monotonic(), 0.0) * cost[cell] / ahead
+
+    def _block_s(self, cell: Cell) -> float:
+        """Return what a block of a cell costs in s: what it did so far, or what it is likely to."""
+        if self._blocks[cell] and self._spent[cell]:
+            return self._spent[cell] / self._blocks[cell]
+        return block_cost(cell, self._plan[cell] * len(self._turns(0)), size_of(cell.checkpoint, self._options))
 
     def _rounds(self, number: int, passes: int) -> int:
         whole = self._options.rounds or 0
@@ -254,6 +259,13 @@ class Night:
 def time_for_pairs(total_s: float) -> float:
     """Return the seconds of a night's time that go to the first pairs; the rest is kept for fresh ones."""
     return total_s * (1 - _KEPT_FOR_FRESH)
+
+
+def blocks_of_night(block_s: Mapping[str, float], total_s: float, most: int) -> dict[str, int]:
+    """Return how many blocks of each cell a night's time gives, from what a block of each costs in s: the same shares as a night's own."""
+    time_s, weights = time_for_pairs(total_s), {cell: cost**_DISCOUNT for cell, cost in block_s.items()}
+    share = {cell: time_s * weight / sum(weights.values()) for cell, weight in weights.items()}
+    return {cell: max(PASSES * FEWEST_IN_A_PASS, min(most, int(share[cell] / cost))) for cell, cost in block_s.items()}
 
 
 def night_plan(

@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 
 from harness.measure.cell import Cell
 from harness.measure.sample import Sample
-from harness.verdicts.regression import CLOCKS, SLOWER, Thresholds, change, confirmed
+from harness.verdicts.regression import CLOCKS, SLOWER, Change, Thresholds, change, confirmed
 from harness.verdicts.statistics import estimate
 
 Pairs = Mapping[tuple[str, str], Sequence[tuple[Sample, Sample]]]
 """By cell and loader: the valid samples of both sides of each block in which both are, in the order taken."""
-LEAST, MARGIN = 0.02, 1.5
-"""No threshold is less than 2 %, and each is half as far again from none as the farthest that a night of no change went."""
+LEAST, MARGIN, BEYOND = 0.02, 1.25, 0.005
+"""No threshold is less than 2 %, and each is a quarter and half a per cent farther than the farthest that a night of no change went."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def alarms(night: Drawn, held: Thresholds) -> tuple[bool, bool]:
     first = _change(night.first, held)
     if first.verdict != SLOWER:
         return False, False
-    return True, confirmed(first, _change(night.fresh, held)).verdict == SLOWER
+    return True, confirmed(first, _change(night.fresh, held, first.witness)).verdict == SLOWER
 
 
 def nights(pairs: Pairs, lengths: Mapping[str, int], fresh: int, count: int, seed: int) -> list[dict[tuple[str, str], Drawn]]:
@@ -98,7 +98,7 @@ def thresholds(pairs: Pairs, lengths: Mapping[str, int]) -> dict[str, dict[str, 
                     interval = estimate(ratios)
                     if interval and interval.low is not None:
                         farthest = max(farthest, interval.low - 1)
-            clocks[clock] = round(max(LEAST, MARGIN * farthest + LEAST / 2), 4)
+            clocks[clock] = round(max(LEAST, MARGIN * farthest + BEYOND), 4)
         found.setdefault(cell, {})[loader] = clocks
     return found
 
@@ -113,9 +113,8 @@ def any_alarm(drawn: Sequence[Mapping[tuple[str, str], Drawn]], says: Callable[[
     return sum(any(says(arm, one) for arm, one in night.items()) for night in drawn) / len(drawn)
 
 
-def _change(pairs: Sequence[tuple[Sample, Sample]], held: Thresholds):  # type: ignore[no-untyped-def]
-    """Return the change of pairs, each a block of its own whatever sides were swapped."""
-    return change([a for a, _ in pairs], [b for _, b in pairs], held)
+def _change(pairs: Sequence[tuple[Sample, Sample]], held: Thresholds, confirming: str | None = None) -> Change:
+    return change([a for a, _ in pairs], [b for _, b in pairs], held, confirming)
 
 
 def _ratios(pairs: Sequence[tuple[Sample, Sample]], clock: str) -> list[float]:

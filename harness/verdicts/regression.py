@@ -73,12 +73,15 @@ class Change:
     """Candidate over baseline to `ready`, within blocks."""
 
 
-def change(baseline: Sequence[Sample], candidate: Sequence[Sample], thresholds: Thresholds | None = None) -> Change:
+def change(
+    baseline: Sequence[Sample], candidate: Sequence[Sample], thresholds: Thresholds | None = None, confirming: str | None = None
+) -> Change:
     """Return the verdict on one arm of one cell from the samples of both environments in the same blocks.
 
     `missing` where either has no valid sample or handed back wrong tensors, `insufficient` below 6 pairs. `slower` needs the whole
     interval of a clock's median ratio beyond its threshold, or that of a counter; `faster` the same below, with no witness against it;
-    `same` the whole interval of `ready` within; all else is `ambiguous`. Nothing is a regression before fresh pairs agree (`confirmed`).
+    `same` the whole interval of `ready` within; all else is `ambiguous`. Nothing is a regression before fresh pairs agree (`confirmed`): of those, which are fewer and ask about one
+    clock that has been told already (`confirming`), the median must lie beyond the threshold and the whole interval beyond no change.
     """
     held = thresholds or Thresholds()
     for name, samples in (("the baseline", baseline), ("the candidate", candidate)):
@@ -93,7 +96,7 @@ def change(baseline: Sequence[Sample], candidate: Sequence[Sample], thresholds: 
     if ready is None or ready.low is None or ready.high is None:
         count = ready.count if ready else 0
         return Change(INSUFFICIENT, f"{count} pairs, {MINIMUM_BLOCKS} make an interval", None, ready)
-    if slow := _slower(ratios, held) or _grown(baseline, candidate, held):
+    if slow := _slower(ratios, held) or _leaning(ratios, held, confirming) or _grown(baseline, candidate, held):
         return Change(SLOWER, slow[1], slow[0], ready)
     limit = 1 + held.clocks["ready_s"]
     if ready.high < 1 / limit:
@@ -128,6 +131,15 @@ def _slower(ratios: Mapping[str, Estimate | None], held: Thresholds) -> tuple[st
         if found and found.low is not None and found.low > limit:
             name = clock.removesuffix("_s")
             return clock, f"{name} takes {found.median:.3g} times as long, the whole interval above {limit:.3g}"
+    return None
+
+
+def _leaning(ratios: Mapping[str, Estimate | None], held: Thresholds, clock: str | None) -> tuple[str, str] | None:
+    """Return a clock that is slower for certain and by more than its threshold most likely, and the words for it."""
+    found = ratios.get(clock or "")
+    if clock and found and found.low is not None and found.low > 1 and found.median > 1 + held.clocks[clock]:
+        name = clock.removesuffix("_s")
+        return clock, f"{name} takes {found.median:.3g} times as long, beyond {1 + held.clocks[clock]:.3g}, the whole interval above 1"
     return None
 
 
@@ -185,7 +197,9 @@ def judged(
             held = thresholds(entry["name"], loader)
             first = change(_where(base, fresh_blocks, inside=False), _where(new, fresh_blocks, inside=False), held)
             first = _with_reason(first, entry, f"{loader}@{candidate}", f"{loader}@{baseline}")
-            fresh = change(_where(base, fresh_blocks, inside=True), _where(new, fresh_blocks, inside=True), held) if fresh_blocks else None
+            fresh = None
+            if fresh_blocks:
+                fresh = change(_where(base, fresh_blocks, inside=True), _where(new, fresh_blocks, inside=True), held, first.witness)
             last = confirmed(first, fresh) if fresh else first
             found.append(Judged(entry["name"], loader, first, fresh, last))
     return found
