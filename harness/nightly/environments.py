@@ -16,8 +16,8 @@ from harness.errors import WeighbridgeError
 
 ROOT = Path(__file__).parents[2]
 PINS, PEERS = ROOT / "requirements.txt", ROOT / "requirements-peers.txt"
-UNDER_TEST = ("torch", "safetensors", "numpy")
-"""What an environment under test always holds; a loader of another library brings the peers' pins with it."""
+UNDER_TEST = ("torch", "safetensors", "numpy", "packaging")
+"""What an environment under test always holds: safetensors 0.7.0 imports packaging and does not ask for it. A loader of another library brings the peers' pins with it."""
 _RECEIPT = "environment.json"
 _NAME = re.compile(r"^\s*([A-Za-z0-9][A-Za-z0-9._-]*)")
 _GPU_BUILD = ("nvidia-", "cuda-")
