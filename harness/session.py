@@ -21,10 +21,10 @@ from harness.machine.read_ahead import read_ahead, restore_left_over, setting_re
 from harness.measure.cell import Cell
 from harness.measure.experiment import Limits, order_of_block, run_blocks, spent
 from harness.measure.sample import Sample
-from harness.measure.taking import Place, room, take_sample
+from harness.measure.taking import Place, take_sample
 from harness.meeting import Meetings
 from harness.options import PROFILES, Options
-from harness.plan import Plan, block_cost, loader_of, size_of
+from harness.plan import Plan, block_cost, size_of
 from harness.records.checks import Check
 from harness.records.manifest import new_manifest, now, refuse_other_conditions
 from harness.records.meetings import Meeting
@@ -215,34 +215,12 @@ class Run:
 
     def _describe(self, cell: Cell, checkpoint: Checkpoint) -> None:
         self.manifest["environments"] = self._supply.environments(cell)
-        self.manifest["checkpoints"][checkpoint.name] = {
-            "bytes": checkpoint.bytes,
-            "tensors": checkpoint.tensors,
-            "digest": checkpoint.digest,
-            "formats": {artifact.format: artifact.file_bytes for artifact in checkpoint.artifacts.values()},
-        }
+        self.manifest["checkpoints"][checkpoint.name] = checkpoint.as_json()
 
     def _left_out(self, cell: Cell, checkpoint: Checkpoint) -> dict[str, str]:
         """Return the arms that cannot take part in a cell, each with its reason."""
-        left_out: dict[str, str] = {}
-        available = room()
-        for name in self._plan[cell]:
-            loader = loader_of(cell, name)[1]
-            artifact = checkpoint.artifacts.get(loader.container)
-            if absent := self._supply.absence(cell, name):
-                left_out[name] = absent
-            elif artifact is None:
-                left_out[name] = checkpoint.refused[loader.container]
-            elif loader.trusting and artifact.given and name not in (self._options.loaders or ()):
-                left_out[name] = "it would run whatever this file says; name it in --loaders if you trust the file"
-            else:
-                whole = loader.whole or not self._supply.selected(cell)
-                held = int(checkpoint.bytes * loader.memory) * (cell.ranks or 1) if whole else 0
-                asked = sum(selection.bytes for selection in self._supply.selected(cell))
-                needed = held + asked + (artifact.file_bytes if cell.cache_state == "warm" else 0)
-                if needed > available:
-                    left_out[name] = f"needs {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB can be had"
-        return left_out
+        found = {name: self._supply.left_out(cell, name, checkpoint) for name in self._plan[cell]}
+        return {name: reason for name, reason in found.items() if reason}
 
     def _limits(self, cell: Cell) -> Limits:
         """Return a cell's limits: its own, or its share of what is left, in proportion to what a block of it is likely to cost."""

@@ -20,7 +20,7 @@ from harness.measure.client import Server
 from harness.measure.process_start import SCENARIO as PROCESS_START
 from harness.measure.process_start import Interpreters
 from harness.measure.ranks import Ranks, SomeRanks
-from harness.measure.taking import Arm
+from harness.measure.taking import Arm, room
 from harness.options import Options, model_name
 from harness.plan import Plan, kind_of, loader_of
 
@@ -99,6 +99,22 @@ class Supply:
         """Return why a loader cannot run in the environment, or None."""
         reason: str | None = self._server_of(cell).environment["absent"].get(self._key(cell, name))
         return reason
+
+    def left_out(self, cell: Cell, name: str, checkpoint: Checkpoint) -> str | None:
+        """Return why an arm cannot take part in a cell in the environment on this machine, or None."""
+        loader = loader_of(cell, name)[1]
+        artifact = checkpoint.artifacts.get(loader.container)
+        if absent := self.absence(cell, name):
+            return absent
+        if artifact is None:
+            return checkpoint.refused[loader.container]
+        if loader.trusting and artifact.given and name not in (self._options.loaders or ()):
+            return "it would run whatever this file says; name it in --loaders if you trust the file"
+        selected, available = self.selected(cell), room()
+        held = int(checkpoint.bytes * loader.memory) * (cell.ranks or 1) if loader.whole or not selected else 0
+        asked = sum(selection.bytes for selection in selected)
+        needed = held + asked + (artifact.file_bytes if cell.cache_state == "warm" else 0)
+        return f"needs {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB can be had" if needed > available else None
 
     def arm(self, cell: Cell, name: str) -> Arm:
         """Return an arm of a cell."""

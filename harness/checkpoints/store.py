@@ -64,6 +64,11 @@ class Checkpoint:
     refused: dict[str, str]
     """Why it was not made in a container that was asked for, by the container."""
 
+    def as_json(self) -> dict[str, Any]:
+        """Return what a manifest keeps of it."""
+        formats = {artifact.format: artifact.file_bytes for artifact in self.artifacts.values()}
+        return {"bytes": self.bytes, "tensors": self.tensors, "digest": self.digest, "formats": formats}
+
 
 @dataclass(frozen=True)
 class Selection:

@@ -19,10 +19,10 @@ from harness.measure.cell import Cell
 from harness.measure.experiment import order_of_block, spent
 from harness.measure.sample import Sample
 from harness.measure.slowed import slowed_key
-from harness.measure.taking import Arm, Place, room, take_sample
+from harness.measure.taking import Arm, Place, take_sample
 from harness.nightly.environments import Environment
 from harness.options import Options
-from harness.plan import Plan, block_cost, loader_of, size_of
+from harness.plan import Plan, block_cost, size_of
 from harness.records.manifest import new_manifest, now
 from harness.records.run_directory import RunDirectory
 from harness.supply import CannotBeWeighedError, Supply
@@ -93,8 +93,8 @@ class Night:
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.manifest["finished_at"] = now()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.manifest["finished_at"] = None if kind else now()
         self.save()
         self._stack.close()
 
@@ -103,13 +103,13 @@ class Night:
         self.directory.write_manifest(self.manifest)
 
     def go_through(self, total_s: float, blocks: int, passes: int = PASSES) -> None:
-        """Take at least two and at most `blocks` / `passes` blocks of every cell in each pass, within `total_s` seconds where that is enough."""
+        """Take at least four and at most `blocks` / `passes` blocks of every cell in each pass, within `total_s` seconds where that is enough."""
         end = time.monotonic() + total_s
         for number in range(passes):
             self._fresh_servers()
             for place, cell in enumerate(self._plan):
                 entry = self._entry(cell)
-                if entry["status"] == "refused" or (refusal := self._refusal(cell, entry)):
+                if entry["status"] == "refused" or (refusal := self._refusal(cell)):
                     if entry["status"] != "refused":
                         entry |= {"status": "refused", "reason": refusal}
                     continue
@@ -175,7 +175,7 @@ class Night:
 
     def _prepare(self, cell: Cell) -> None:
         """Note of every side what it is and which loaders of a cell it cannot run here, with the reason."""
-        entry = self._entry(cell)
+        entry, checkpoint = self._entry(cell), self._checkpoint(cell)
         for side in self._sides:
             supply = self._supply(side.environment)
             self.manifest["environments"][side.name] = supply.environments(cell)[side.environment.name] | {
@@ -183,22 +183,10 @@ class Night:
                 "slowed_percent": dict(side.slowed),
             }
             for loader in self._plan[cell]:
-                if reason := self._absence(cell, loader, supply):
+                if reason := supply.left_out(cell, loader, checkpoint):
                     entry["left_out"][f"{loader}@{side.name}"] = reason
 
-    def _absence(self, cell: Cell, name: str, supply: Supply) -> str | None:
-        loader, checkpoint = loader_of(cell, name)[1], self._checkpoint(cell)
-        if absent := supply.absence(cell, name):
-            return absent
-        artifact = checkpoint.artifacts.get(loader.container)
-        if artifact is None:
-            return checkpoint.refused[loader.container]
-        if loader.trusting and artifact.given and name not in (self._options.loaders or ()):
-            return "it would run whatever this file says; name it in --loaders if you trust the file"
-        needed = int(checkpoint.bytes * loader.memory) + (artifact.file_bytes if cell.cache_state == "warm" else 0)
-        return f"needs {needed / 1e9:.1f} GB of memory, {room() / 1e9:.1f} GB can be had" if needed > room() else None
-
-    def _refusal(self, cell: Cell, entry: Mapping[str, Any]) -> str | None:
+    def _refusal(self, cell: Cell) -> str | None:
         if cell.device != "cpu" and not gpus():
             return NO_GPU
         able = self._capability.cold if cell.cache_state == "cold" else self._capability.warm
@@ -208,12 +196,7 @@ class Night:
             checkpoint = self._checkpoint(cell)
         except CannotBeWeighedError as error:
             return str(error)
-        self.manifest["checkpoints"][checkpoint.name] = {
-            "bytes": checkpoint.bytes,
-            "tensors": checkpoint.tensors,
-            "digest": checkpoint.digest,
-            "formats": {artifact.format: artifact.file_bytes for artifact in checkpoint.artifacts.values()},
-        }
+        self.manifest["checkpoints"][checkpoint.name] = checkpoint.as_json()
         return None
 
     def _share(self, cell: Cell, place: int, number: int, passes: int, end: float) -> float:
