@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness import session
+from harness import supply
 from harness.checkpoints import store
 from harness.errors import WeighbridgeError
 from harness.measure.cell import Cell
@@ -37,7 +37,7 @@ def test_a_loader_whose_memory_does_not_fit_is_left_out_with_the_figure_that_was
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = {WARM: (*ARMS, "pickle-load")}
-    monkeypatch.setattr(session, "room", lambda: 12_000_000)  # 4.1 MB of tensors and 4.1 MB of file fit, three times the tensors do not
+    monkeypatch.setattr(supply, "room", lambda: 12_000_000)  # 4.1 MB of tensors and 4.1 MB of file fit, three times the tensors do not
     with run(tmp_path, plan, rounds="6") as running:
         weighed = running.weigh(WARM)
     assert {sample.loader for sample in weighed.samples} == set(ARMS)
@@ -46,7 +46,7 @@ def test_a_loader_whose_memory_does_not_fit_is_left_out_with_the_figure_that_was
 
 
 def test_a_cell_that_every_loader_is_left_out_of_is_refused_and_not_called_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "room", lambda: 0)
+    monkeypatch.setattr(supply, "room", lambda: 0)
     with run(tmp_path, {WARM: ARMS}, rounds="6") as running:
         weighed = running.weigh(WARM)
     assert list(weighed.left_out) == list(ARMS)
