@@ -127,10 +127,13 @@ def _report(asked: argparse.Namespace) -> int:
     return 0
 
 
-def _night(module: str, name: str) -> Callable[..., Any]:
-    """Return a function of the nightly check, whose modules are imported only when they are asked for: they need pandas and matplotlib."""
-    found: Callable[..., Any] = getattr(importlib.import_module(f"harness.nightly.{module}"), name)
-    return found
+def _nightly(help: str, module: str) -> _Command:  # noqa: A002  # as argparse calls it
+    """Return a command of the nightly check, whose module is imported only when it is asked for: most need pandas and matplotlib."""
+
+    def found(name: str) -> Any:
+        return getattr(importlib.import_module(f"harness.nightly.{module}"), name)
+
+    return _Command(help, lambda parser: found("add_arguments")(parser), lambda asked: found("run")(asked))
 
 
 _COMMANDS = {
@@ -156,30 +159,10 @@ _COMMANDS = {
         commands.scan_arguments,
         commands.scan,
     ),
-    "regression": _Command(
-        "hold a candidate against a baseline, two environments in one run; exit 1 for a confirmed regression",
-        lambda parser: _night("check", "add_arguments")(parser),
-        lambda asked: int(_night("check", "run")(asked)),
-    ),
-    "gate": _Command(
-        "give the exit code of the regression runs in a folder, once everything is published",
-        lambda parser: _night("gate", "add_arguments")(parser),
-        lambda asked: int(_night("gate", "run")(asked)),
-    ),
-    "compare": _Command(
-        "give the same verdicts for two stored runs of one machine",
-        lambda parser: _night("check", "compare_arguments")(parser),
-        lambda asked: int(_night("check", "compare")(asked)),
-    ),
-    "calibrate": _Command(
-        "find how far this machine differs from itself, and write the thresholds that `regression` reads",
-        lambda parser: _night("calibrate", "add_arguments")(parser),
-        lambda asked: int(_night("calibrate", "run")(asked)),
-    ),
-    "selftest": _Command(
-        "put the harness on trial: lies that must be caught, and a slow-down that must be found",
-        lambda parser: _night("trial", "add_arguments")(parser),
-        lambda asked: int(_night("trial", "run")(asked)),
-    ),
+    "regression": _nightly("hold a candidate against a baseline, two environments in one run; exit 1 for a confirmed regression", "check"),
+    "gate": _nightly("give the exit code of the regression runs in a folder, once everything is published", "gate"),
+    "compare": _nightly("give the same verdicts for two stored runs of one machine", "compare"),
+    "calibrate": _nightly("find how far this machine differs from itself, and write the thresholds that `regression` reads", "calibrate"),
+    "selftest": _nightly("put the harness on trial: lies that must be caught, and a slow-down that must be found", "trial"),
     "report": _Command("make the page, tables and figures of runs from what they recorded", _report_arguments, _report),
 }

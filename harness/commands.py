@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from harness.checkpoints.hub import open_pull_request, resolve
+from harness.console import say
 from harness.errors import WeighbridgeError
 
 _CHECKPOINT = "a weights file, a folder, or a hub id: ORG/NAME or ORG/NAME@REVISION"
@@ -40,14 +40,14 @@ def convert(asked: argparse.Namespace) -> int:
         )
     with _disk(asked.source):
         if asked.pull_request:
-            revision = open_pull_request(asked.source, asked.repo, _say)
+            revision = open_pull_request(asked.source, asked.repo, say)
             repo = asked.repo or asked.source.partition("@")[0]
-            _say(f"{repo}@{revision}")
+            say(f"{repo}@{revision}")
             return 0
         source = resolve(asked.source)
         if not asked.destination and str(source) != str(Path(asked.source)):
             raise WeighbridgeError(f"{asked.source}: of a hub id say where the result goes: name a DESTINATION, or --pull-request")
-        _say(str(conversion.convert(source, asked.destination, _say)))
+        say(str(conversion.convert(source, asked.destination, say)))
     return 0
 
 
@@ -64,8 +64,8 @@ def verify(asked: argparse.Namespace) -> int:
     with _disk(f"{asked.a} and {asked.b}"):
         found = differences(resolve(asked.a), resolve(asked.b))
     for line in found:
-        _say(line)
-    _say(f"{len(found)} differences" if found else "the same: names, dtypes, shapes, bytes and ties")
+        say(line)
+    say(f"{len(found)} differences" if found else "the same: names, dtypes, shapes, bytes and ties")
     return 1 if found else 0
 
 
@@ -80,13 +80,8 @@ def scan(asked: argparse.Namespace) -> int:
     from harness.checkpoints.scan import scan as look
 
     findings = look([resolve(path) for path in asked.paths])
-    _say(table(findings) if findings else "no file that could hold a pickle")
+    say(table(findings) if findings else "no file that could hold a pickle")
     return exit_status(findings)
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
 
 
 @contextmanager

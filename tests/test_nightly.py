@@ -16,8 +16,9 @@ from harness.cli import main
 from harness.errors import WeighbridgeError
 from harness.machine.page_cache import capability
 from harness.measure.slowed import PERCENTS, slowed_key
-from harness.nightly import check, gate
+from harness.nightly import gate
 from harness.nightly.environments import distribution, requirements_of
+from harness.nightly.held import thresholds_of
 from harness.nightly.lies import LIES, Court, court
 from harness.nightly.options import add_shared, asked_of, history, planted
 from harness.records.manifest import fingerprint, new_manifest
@@ -106,12 +107,12 @@ def test_the_gate_believes_no_broken_file(tmp_path: Path) -> None:
 
 
 def test_thresholds_of_another_machine_are_left_aside_aloud_and_refused_when_named(tmp_path: Path) -> None:
-    manifest = stored(tmp_path / "a").manifest()
+    machine = fingerprint(stored(tmp_path / "a").manifest())
     path = tmp_path / "store" / "thresholds.json"
     ThresholdsFile({"cpu": "another"}, "elsewhere", {}).write(path)
-    assert "another machine's" in check.thresholds_of(None, tmp_path / "store", manifest)[1]
+    assert "another machine's" in thresholds_of(None, tmp_path / "store", machine)[1]
     with pytest.raises(WeighbridgeError, match="calibrated on another machine"):
-        check.thresholds_of(path, tmp_path / "store", manifest)
+        thresholds_of(path, tmp_path / "store", machine)
 
 
 def test_this_machine_s_thresholds_hold(tmp_path: Path) -> None:

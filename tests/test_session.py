@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness import supply
+from harness import session, supply
 from harness.checkpoints import store
 from harness.errors import WeighbridgeError
 from harness.measure.cell import Cell

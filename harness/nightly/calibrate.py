@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from harness.checkpoints.place import default_store
+from harness.console import say
 from harness.measure.slowed import PERCENTS
 from harness.nightly.environments import Environments, Wanted
 from harness.nightly.night import Night, Side
@@ -29,7 +30,7 @@ def run(given: argparse.Namespace) -> int:
     """
     asked = asked_of(given)
     store = Path(given.store) if given.store else default_store()
-    environments = Environments(given.environments or store / "environments", _say, peers=asked.peers)
+    environments = Environments(given.environments or store / "environments", say, peers=asked.peers)
     reference, again = environments.install(Wanted(BASELINE)), environments.install(Wanted(AGAIN, copy=1))
     sides = [Side(BASELINE, reference), Side(AGAIN, again)]
     loaders = {name for names in asked.plan.values() for name in names}
@@ -44,16 +45,11 @@ def run(given: argparse.Namespace) -> int:
         f"calibration-{profile}",
         about,
         ["weighbridge", *sys.argv[1:]],
-        _say,
+        say,
         lambda block: [*sides, slowed[block % len(slowed)]],
     ) as night:
         night.go_through(CALIBRATION_S[profile], MOST_BLOCKS, PASSES)
     from harness.nightly.conclude import conclude
 
-    conclude(night.directory, given.thresholds or store, _say)
+    conclude(night.directory, given.thresholds or store, say)
     return 0
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
+from harness.console import say, told
 from harness.errors import WeighbridgeError
 from harness.verdicts.regression import INVALID, MEANING, NO_BASELINE, NOTHING, REGRESSION, VERDICTS_FILE
 
@@ -22,10 +22,9 @@ def run(given: argparse.Namespace) -> int:
     """Return the gravest exit code of every regression run directly in a folder, 4 where there is none: nothing is a pass by default."""
     found = {path.parent.name: read_code(path) for path in sorted(given.results.glob(f"*/{VERDICTS_FILE}"))}
     for name, code in found.items():
-        sys.stdout.write(f"{name}: {MEANING[code]}\n")
+        say(f"{name}: {MEANING[code]}")
     if not found:
-        sys.stderr.write(f"weighbridge: no regression run in {given.results}: nothing was checked\n")
-        return NO_BASELINE
+        return told(WeighbridgeError(f"no regression run in {given.results}: nothing was checked"), NO_BASELINE)
     return next(code for code in (REGRESSION, NO_BASELINE, INVALID, NOTHING) if code in found.values())
 
 

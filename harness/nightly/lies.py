@@ -29,7 +29,6 @@ from harness.measure.client import Server
 from harness.measure.device import Cpu
 from harness.measure.sample import Sample
 from harness.measure.taking import Arm, Place, take_sample
-from harness.nightly.check import not_comparable
 from harness.nightly.liars import STASH_VARIABLE
 from harness.records.run_directory import SAMPLES, RunDirectory
 from harness.verdicts.regression import (
@@ -42,6 +41,7 @@ from harness.verdicts.regression import (
     judged,
     safe_thresholds,
 )
+from harness.verdicts.stored import not_comparable
 
 _LIARS = "harness.nightly.liars"
 _UNWAITED_S = 0.05

@@ -11,6 +11,7 @@ from harness.checkpoints.layouts import LAYOUTS
 from harness.checkpoints.place import default_store
 from harness.checkpoints.sources import layout_source
 from harness.checkpoints.store import Store, known_digest
+from harness.console import say
 from harness.errors import WeighbridgeError
 from harness.loaders import all_loaders
 from harness.machine.lock import only_run
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Tell every lie, weigh a thing against itself and against itself slowed, print how each was caught, and return 0, or 1 where one was not."""
-    store = Store(given.store or default_store(), _say)
+    store = Store(given.store or default_store(), say)
     failed = _lies(store)
     for title, planted in (("a thing against itself", {}), (f"torch-load slowed by {PLANTED['torch-load']} %", PLANTED)):
         found = _night(store.folder, planted)
@@ -42,8 +43,8 @@ def run(given: argparse.Namespace) -> int:
         right = slower == sorted(planted) and all(one.change.verdict == SLOWER for one in found if one.loader in planted)
         failed += not right
         told = "; ".join(f"{one.cell} {one.loader} {one.change.verdict}" for one in found)
-        _say(f"{'ok  ' if right else 'LOST'} {title}: confirmed slower: {', '.join(slower) or 'nothing'} ({told})")
-    _say(f"{len(LIES) + 2 - failed} of {len(LIES) + 2} trials came out as they must")
+        say(f"{'ok  ' if right else 'LOST'} {title}: confirmed slower: {', '.join(slower) or 'nothing'} ({told})")
+    say(f"{len(LIES) + 2 - failed} of {len(LIES) + 2} trials came out as they must")
     return 1 if failed else 0
 
 
@@ -57,10 +58,10 @@ def _lies(store: Store) -> int:
             for lie in LIES:
                 title = (lie.__doc__ or "").splitlines()[0]
                 try:
-                    _say(f"ok   {title} Caught: {lie(held)}")
+                    say(f"ok   {title} Caught: {lie(held)}")
                 except WeighbridgeError as error:
                     failed += 1
-                    _say(f"LOST {title} {error}")
+                    say(f"LOST {title} {error}")
     return failed
 
 
@@ -78,8 +79,3 @@ def _night(store: Path, planted: dict[str, int]) -> list[Judged]:
             night.go_through(float("inf"), int(BLOCKS))
             night.take_fresh([(cell, one.loader) for one in judged_run(night.manifest, night.samples) if one.change.verdict == SLOWER])
         return judged_run(night.manifest, night.samples)
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,10 +46,15 @@ def new_manifest(run: str, options: dict[str, Any], command: Sequence[str], stor
     }
 
 
-def fingerprint(manifest: Manifest) -> dict[str, Any]:
+def fingerprint(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return what makes a machine the same one for a comparison of times: processor, cores, memory, kernel, GPUs and storage."""
     found = {name: manifest["machine"].get(name) for name in ("cpu", "cores", "memory_bytes", "kernel", "gpus")}
     return found | {f"storage {name}": manifest["storage"].get(name) for name in ("device", "file_system")}
+
+
+def fingerprint_here(store: Path) -> dict[str, Any]:
+    """Return the fingerprint of this machine, its checkpoints lying in `store`, as the manifest of a run taken now would have it."""
+    return fingerprint({"machine": describe_machine(), "storage": asdict(storage(store))})
 
 
 def now() -> str:
