@@ -6,9 +6,10 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.loaders import Loader
+from harness.nightly.liars import load_file, lying
 
 if TYPE_CHECKING:
     import torch
@@ -18,28 +19,16 @@ if TYPE_CHECKING:
 loads_in_this_process = 0
 
 
-def _load(file: str) -> Tensors:
-    from safetensors.torch import load_file
-
-    tensors: Tensors = load_file(file)
-    return tensors
-
-
 def _then(name: str, misbehave: Callable[[Tensors], Tensors]) -> Loader:
     """Return a loader that behaves on the rehearsal and misbehaves on the checkpoint."""
-
-    def load(files: Sequence[str], _device: str, _prepared: Any) -> Tensors:
-        tensors = _load(files[0])
-        return tensors if "rehearsal" in files[0] else misbehave(tensors)
-
-    return Loader(name, "safetensors", load)
+    return lying(name, lambda file: misbehave(load_file(file)))
 
 
 def _busy(name: str, seconds: float) -> Loader:
     """Return a loader that is known to take this long: it brings its tensors up beforehand and then only waits."""
 
     def prepare(files: Sequence[str], _device: str) -> Tensors:
-        return {name: tensor.clone() for name, tensor in _load(files[0]).items()}
+        return {name: tensor.clone() for name, tensor in load_file(files[0]).items()}
 
     def load(files: Sequence[str], _device: str, prepared: Tensors) -> Tensors:
         end = time.perf_counter_ns() + (0 if "rehearsal" in files[0] else int(seconds * 1e9))

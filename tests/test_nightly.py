@@ -17,10 +17,11 @@ from harness.errors import WeighbridgeError
 from harness.machine.page_cache import capability
 from harness.measure.slowed import PERCENTS, slowed_key
 from harness.nightly import gate
+from harness.nightly.court import Court, court
 from harness.nightly.environments import distribution, requirements_of
 from harness.nightly.held import thresholds_of
-from harness.nightly.lies import LIES, Court, court
 from harness.nightly.options import add_shared, asked_of, history, planted
+from harness.nightly.trial import LIES
 from harness.records.manifest import fingerprint, new_manifest
 from harness.records.run_directory import RunDirectory
 from harness.records.thresholds import ThresholdsFile

@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +45,9 @@ class Environment:
 
     name: str
     python: str
-    requirements: tuple[str, ...]
+    requirements: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
+    """Everything it was installed from that was asked for by name, the reference's pins included; nothing where it was not installed here."""
 
 
 class Environments:
@@ -84,7 +86,7 @@ class Environments:
             if wanted.path:
                 _pip(python, wanted.name, "--no-deps", str(wanted.path.resolve()))
             (folder / _RECEIPT).write_text(json.dumps({"requirements": held}) + "\n", encoding="utf-8")
-        return Environment(wanted.name, str(python), wanted.requirements)
+        return Environment(wanted.name, str(python), wanted.requirements, () if wanted.path else tuple(held))
 
     def newest(self) -> tuple[tuple[str, ...], str | None]:
         """Return the newest releases of torch and safetensors as requirements, pre-releases included, and what was left at its pin and why.
@@ -105,6 +107,17 @@ class Environments:
         self._say(f"asking which release is the newest of {', '.join(requirements)}")
         said = _run([*command, "--no-input", "--disable-pip-version-check", *requirements], "of the newest releases")
         return {_canonical(one["metadata"]["name"]): one["metadata"]["version"] for one in json.loads(said)["install"]}
+
+
+def refuse_other_versions(environment: Environment, versions: Mapping[str, str | None]) -> None:
+    """Raise `WeighbridgeError` where a process of an environment has imported another release than was installed in it."""
+    for requirement in environment.held:
+        name, exact, version = requirement.partition("==")
+        found = versions.get(distribution(name))
+        if exact and found and found.partition("+")[0] != version.partition("+")[0].strip():
+            raise WeighbridgeError(
+                f"the environment {environment.name} was to hold {requirement}, and what is imported in it is {found}: something else comes first in its path; look at PYTHONPATH"
+            )
 
 
 def distribution(requirement: str) -> str:

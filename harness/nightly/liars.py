@@ -20,33 +20,36 @@ LATE_S = 0.5
 """How long the loader that returns before it loads leaves its tensors empty."""
 
 
-def _load(file: str) -> Tensors:
-    from safetensors.torch import load_file
+def load_file(file: str) -> Tensors:
+    """Return what an honest loader would."""
+    from safetensors import torch as library
 
-    tensors: Tensors = load_file(file)
+    tensors: Tensors = library.load_file(file)
     return tensors
 
 
-def _lying(name: str, lie: Callable[[str], Tensors]) -> Loader:
+def lying(name: str, lie: Callable[[str], Tensors]) -> Loader:
+    """Return a loader that behaves on the rehearsal and lies about any other file."""
+
     def load(files: Sequence[str], _device: str, _prepared: Any) -> Tensors:
-        return _load(files[0]) if "rehearsal" in files[0] else lie(files[0])
+        return load_file(files[0]) if "rehearsal" in files[0] else lie(files[0])
 
     return Loader(name, "safetensors", load)
 
 
 def _honest(file: str) -> Tensors:
-    return {name: tensor.clone() for name, tensor in _load(file).items()}
+    return {name: tensor.clone() for name, tensor in load_file(file).items()}
 
 
 def _returns_early(file: str) -> Tensors:
     """Return memory that a thread fills later: the shapes are right at once, and the content some time."""
     import torch
 
-    empty = {name: torch.zeros_like(tensor) for name, tensor in _load(file).items()}
+    empty = {name: torch.zeros_like(tensor) for name, tensor in load_file(file).items()}
 
     def fill() -> None:
         time.sleep(LATE_S)
-        for name, tensor in _load(file).items():
+        for name, tensor in load_file(file).items():
             empty[name].copy_(tensor)
 
     threading.Thread(target=fill, daemon=True).start()
@@ -65,20 +68,19 @@ def _from_a_stash(file: str) -> Tensors:
     """Return what an earlier process kept outside of the file that is being weighed."""
     import os
 
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import save_file
 
     stash = Path(os.environ[STASH_VARIABLE])
     if stash.exists():
-        tensors: Tensors = load_file(stash)
-        return tensors
+        return load_file(str(stash))
     tensors = _honest(file)
     save_file(tensors, stash)
     return tensors
 
 
 LOADERS = (
-    _lying("honest", _honest),
-    _lying("returns-early", _returns_early),
-    _lying("one-byte", _one_byte),
-    _lying("from-a-stash", _from_a_stash),
+    lying("honest", _honest),
+    lying("returns-early", _returns_early),
+    lying("one-byte", _one_byte),
+    lying("from-a-stash", _from_a_stash),
 )

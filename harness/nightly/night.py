@@ -10,7 +10,6 @@ from typing import Any
 
 from harness.checkpoints.place import default_store
 from harness.checkpoints.store import Checkpoint, Store
-from harness.errors import WeighbridgeError
 from harness.loaders import all_formats
 from harness.machine.description import NO_GPU, gpus
 from harness.machine.lock import only_run
@@ -20,7 +19,7 @@ from harness.measure.experiment import order_of_block, spent
 from harness.measure.sample import Sample
 from harness.measure.slowed import slowed_key
 from harness.measure.taking import Arm, Place, take_sample
-from harness.nightly.environments import Environment
+from harness.nightly.environments import Environment, refuse_other_versions
 from harness.options import Options
 from harness.plan import Plan, block_cost, size_of
 from harness.records.manifest import new_manifest, now
@@ -178,7 +177,9 @@ class Night:
         entry, checkpoint = self._entry(cell), self._checkpoint(cell)
         for side in self._sides:
             supply = self._supply(side.environment)
-            self.manifest["environments"][side.name] = supply.environments(cell)[side.environment.name] | {
+            said = supply.environments(cell)[side.environment.name]
+            refuse_other_versions(side.environment, said["versions"])
+            self.manifest["environments"][side.name] = said | {
                 "requirements": list(side.environment.requirements),
                 "slowed_percent": dict(side.slowed),
             }
@@ -249,19 +250,3 @@ def blocks_of_night(block_s: Mapping[str, float], total_s: float, most: int) -> 
     time_s, weights = time_for_pairs(total_s), {cell: cost**_DISCOUNT for cell, cost in block_s.items()}
     share = {cell: time_s * weight / sum(weights.values()) for cell, weight in weights.items()}
     return {cell: max(PASSES * FEWEST_IN_A_PASS, min(most, int(share[cell] / cost))) for cell, cost in block_s.items()}
-
-
-def night_plan(
-    options: Options, checkpoints: Sequence[str], loaders: Sequence[str], known: Mapping[str, tuple[str, Any]]
-) -> dict[Cell, tuple[str, ...]]:
-    """Return the cells of a night with their loaders: full loads of each checkpoint, on the CPU and on the GPU where there is one."""
-    cells: dict[Cell, tuple[str, ...]] = {}
-    for device in ("cpu", *(("cuda",) if gpus() else ())):
-        for checkpoint in (*checkpoints, *options.model_names()):
-            for state in options.cache_states:
-                fit = tuple(name for name in loaders if device in known[name][1].devices and state in known[name][1].cache_states)
-                if fit:
-                    cells[Cell("full-load", checkpoint, state, device)] = fit
-    if not cells:
-        raise WeighbridgeError("none of the loaders asked for takes part in any cell asked for; see `weighbridge doctor`")
-    return cells

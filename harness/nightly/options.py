@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.errors import WeighbridgeError, unknown_name
 from harness.loaders import all_loaders
+from harness.machine.description import gpus
 from harness.measure.cell import Cell
 from harness.measure.slowed import PERCENTS
 from harness.nightly.environments import requirements_of
-from harness.nightly.night import night_plan
 from harness.options import FLAGS, Options, flat, parse
 
 TAKEN = ("--profile", "--model", "--checkpoints", "--loaders", "--cache-states", "--rounds", "--budget", "--store", "--results", "--seed")
@@ -62,7 +62,7 @@ def asked_of(given: argparse.Namespace) -> Asked:
         if name not in known:
             raise unknown_name("loader of everything", name, known)
     checkpoints = flat(options.checkpoints if options.checkpoints is not None else CHECKPOINTS[options.profile])
-    plan = night_plan(options, checkpoints, options.loaders or LOADERS, known)
+    plan = _plan(options, checkpoints, options.loaders or LOADERS, known)
     names = {name for loaders in plan.values() for name in loaders}
     peers = any(set(known[name][1].requires) - _ALWAYS_THERE for name in names)
     return Asked(options, plan, peers)
@@ -88,3 +88,19 @@ def history(text: str) -> tuple[str, ...]:
     if len(set(releases)) < 2:
         raise WeighbridgeError(f"--history {text}: names fewer than two releases; write safetensors==0.7.0,0.8.0")
     return tuple(requirements_of(f"{first.strip()}=={release}")[0] for release in dict.fromkeys(releases))
+
+
+def _plan(
+    options: Options, checkpoints: Sequence[str], loaders: Sequence[str], known: Mapping[str, tuple[str, Any]]
+) -> dict[Cell, tuple[str, ...]]:
+    """Return the cells of a night with their loaders: full loads of each checkpoint, on the CPU and on the GPU where there is one."""
+    cells: dict[Cell, tuple[str, ...]] = {}
+    for device in ("cpu", *(("cuda",) if gpus() else ())):
+        for checkpoint in (*checkpoints, *options.model_names()):
+            for state in options.cache_states:
+                fit = tuple(name for name in loaders if device in known[name][1].devices and state in known[name][1].cache_states)
+                if fit:
+                    cells[Cell("full-load", checkpoint, state, device)] = fit
+    if not cells:
+        raise WeighbridgeError("none of the loaders asked for takes part in any cell asked for; see `weighbridge doctor`")
+    return cells

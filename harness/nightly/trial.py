@@ -17,13 +17,15 @@ from harness.loaders import all_loaders
 from harness.machine.lock import only_run
 from harness.machine.page_cache import capability
 from harness.measure.cell import Cell
+from harness.nightly import lies_of_runs, lies_of_samples
+from harness.nightly.court import court
 from harness.nightly.environments import Environment
-from harness.nightly.lies import LIES, court
 from harness.nightly.night import Night, Side
 from harness.options import parse
 from harness.records.manifest import new_manifest
 from harness.verdicts.regression import SLOWER, Judged, judged_run
 
+LIES = (*lies_of_samples.LIES, *lies_of_runs.LIES)
 PLANTED = {"torch-load": 50}
 ARMS, CHECKPOINT, BLOCKS = ("torch-load", "safetensors-load-file"), "lora-1000", "18"
 
@@ -72,7 +74,7 @@ def _night(store: Path, planted: dict[str, int]) -> list[Judged]:
         cell = Cell("full-load", CHECKPOINT, "warm", "cpu")
         plan = {cell: tuple(name for name in ARMS if name in all_loaders())}
         sides = [
-            Side(name, Environment(name, sys.executable, ()), planted if name == "candidate" else {}) for name in ("baseline", "candidate")
+            Side(name, Environment(name, sys.executable), planted if name == "candidate" else {}) for name in ("baseline", "candidate")
         ]
         about = {"kind": "regression", "baseline": "baseline", "candidate": "candidate"}
         with Night(options, plan, sides, "trial", about, ["weighbridge", "selftest"], lambda _: None) as night:

@@ -1,0 +1,103 @@
+"""The court that lies are told in: a checkpoint of its own, an honest server, and what it takes to say how a lie was caught."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness.checkpoints.store import Checkpoint, Store
+from harness.errors import WeighbridgeError
+from harness.loaders import by_key
+from harness.measure.cache_state import residency
+from harness.measure.cell import Cell
+from harness.measure.client import Server
+from harness.measure.sample import Sample
+from harness.measure.taking import Arm, Place, take_sample
+
+LIARS = "harness.nightly.liars"
+
+Lie = Callable[["Court"], str]
+"""What stages a lie and returns how it was caught, or raises `NotCaughtError`; its docstring's first line says what is told."""
+
+
+class NotCaughtError(WeighbridgeError):
+    """A lie went through; the message says what the harness made of it."""
+
+
+@dataclass(frozen=True)
+class Court:
+    """What a lie is told with: a checkpoint, a server, a manifest of this machine, and a folder to write in."""
+
+    store: Store
+    checkpoint: Checkpoint
+    server: Server
+    manifest: dict[str, Any]
+    folder: Path
+
+    @property
+    def file(self) -> Path:
+        """The file that is loaded."""
+        return self.checkpoint.artifacts["safetensors"].files[0]
+
+    def sample(self, cache_state: str, liar: str = "honest", server: Any = None, block: int = 0, environment: str = "trial") -> Sample:
+        """Return a sample by a liar, through what every sample goes through."""
+        key = f"{LIARS}:{liar}"
+        rehearsal = self.store.rehearsal(["safetensors"])["safetensors"]
+        arm = Arm(key, by_key(key)[1], environment, server or self.server, rehearsal)
+        return take_sample(Cell("full-load", self.checkpoint.name, cache_state, "cpu"), self.checkpoint, arm, Place("trial", block, 0))
+
+
+class LyingServer:
+    """A server whose cache state is set by a liar, and told by the same liar where it has something to tell."""
+
+    def __init__(self, server: Server, prepare: Callable[[Sequence[Path]], object], told: float | None = None) -> None:
+        self._server, self._prepare, self._told = server, prepare, told
+        self.sample, self.residency = server.sample, server.residency
+
+    def set_cache_state(self, _cache_state: str, files: Sequence[Path]) -> tuple[float | None, str | None]:
+        """Do what the liar does and return what it tells, or what the kernel does."""
+        self._prepare(files)
+        return (residency(files) if self._told is None else self._told), None
+
+
+@contextmanager
+def court(store: Store, checkpoint: Checkpoint, manifest: dict[str, Any], folder: Path) -> Iterator[Court]:
+    """Hold a court: an honest sample is believed in it, cold and warm, before any lie is told."""
+    rehearsal = [str(file) for file in store.rehearsal(["safetensors"])["safetensors"]]
+    folder.mkdir(parents=True)
+    artifact = checkpoint.artifacts["safetensors"]
+    copied = Path(shutil.copyfile(artifact.files[0], folder / "model.safetensors"))  # liars write to it
+    checkpoint = replace(checkpoint, artifacts={"safetensors": replace(artifact, files=(copied,))})
+    with Server({f"{LIARS}:honest": rehearsal}, [], sys.executable) as server:
+        held = Court(store, checkpoint, server, manifest, folder)
+        for state in ("cold", "warm"):
+            honest = held.sample(state)
+            if not honest.valid:
+                raise WeighbridgeError(f"an honest {state} sample is not believed here: {honest.reason}, {honest.detail}")
+        yield held
+
+
+def made_up(court: Court) -> Sample:
+    """Return a real sample of this machine, to put lies about blocks and files into."""
+    return replace(court.sample("warm"), returned_s=1.0, ready_s=1.0)
+
+
+def invalid(sample: Sample, reason: str) -> str:
+    """Return the words by which a sample is invalid; raises `NotCaughtError` where it is valid, or invalid for another reason."""
+    if sample.valid or sample.reason != reason:
+        raise NotCaughtError(f"a sample that was {'valid' if sample.valid else f'invalid for {sample.reason}'}, not {reason}")
+    return f"{sample.reason}: {sample.detail}"
+
+
+def refused(court: Court, act: Callable[[], object]) -> str:
+    """Return the words by which what was asked for was refused; raises `NotCaughtError` where it was not."""
+    try:
+        act()
+    except WeighbridgeError as error:
+        return str(error).replace(str(court.folder), "…")
+    raise NotCaughtError("it was believed")
