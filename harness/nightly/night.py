@@ -139,7 +139,7 @@ class Night:
         while loaders and taken < blocks:
             gone = time.monotonic() - start
             if taken >= enough and gone + gone / taken > share_s:
-                entry["stopped"] = "budget"
+                entry["stopped"] = "time"
                 break
             told = "" if share_s == float("inf") else f" · {gone:.0f} of {share_s:.0f} s of this pass"
             self._say(f"{cell.name} · block {self._blocks[cell] + 1}{told}")

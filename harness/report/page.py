@@ -18,6 +18,7 @@ from harness.report.conditions import conditions_table
 from harness.report.conversions import CONVERSION, conversions
 from harness.report.figures import draw_full_load
 from harness.report.hostile import hostile_answer, hostile_files
+from harness.report.method import METHOD, NIGHT_METHOD
 from harness.report.night import night_sections
 from harness.report.paper import fits_of, on_paper
 from harness.report.parts import PARTIAL_LOAD, partial_load
@@ -69,13 +70,6 @@ _COSTS = (
     "memory; the *content check* compares every byte. Apart from them stand setting and proving the cache state, and touching the memory that "
     "a warm load is given, so that it does not wait for a host to back it."
 )
-_METHOD = """
-- Each sample is one load in a fresh process, forked from a server that has imported its libraries, after a rehearsal on a tiny checkpoint.
-- The cache state is set and then proved before each load, and the bytes read from storage must agree with it.
-- The content of every tensor is checked after the clocks have stopped; a sample that fails a check is counted, and enters no figure.
-- A cell's arms take turns in blocks, in random order from a recorded seed, until its ratios are known narrowly enough or its time is spent.
-- A figure is a median with its exact order-statistic interval: no distribution is assumed, nothing is pooled, no outlier is dropped.
-""".strip()
 _HOW_TO_ADD = """
 There is no reference run yet. To add one, put a run's directory (its `manifest.json` and `samples.jsonl`) into `results/reference/`
 and make the reports again.
@@ -131,7 +125,7 @@ def _sections(place: Place, run: RunDirectory, manifest: Mapping[str, Any], samp
         return [
             [place.heading("The machine"), markdown(conditions_table(manifest))],
             *night,
-            [place.heading("How it was measured"), _METHOD],
+            [place.heading("How it was measured"), NIGHT_METHOD],
         ]
     meetings = run.meetings()
     cells = cells_of(manifest, samples)
@@ -151,7 +145,7 @@ def _sections(place: Place, run: RunDirectory, manifest: Mapping[str, Any], samp
         on_paper(place, cells, fits, not_fitted),
         _first_calls(place, manifest),
         _not_measured(place, manifest, samples, cells),
-        [place.heading("How it was measured"), _METHOD, *_costs(place, samples)],
+        [place.heading("How it was measured"), METHOD, *_costs(place, samples)],
     ]
 
 

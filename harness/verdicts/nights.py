@@ -37,7 +37,7 @@ def pairs_of(samples: Iterable[Sample], baseline: str, candidate: str) -> dict[t
         if sample.valid and sample.environment in (baseline, candidate):
             (base if sample.environment == baseline else new)[Cell.of(sample).name, sample.loader, sample.block] = sample
     found: dict[tuple[str, str], list[tuple[Sample, Sample]]] = {}
-    for cell, loader, block in sorted(base.keys() & new.keys(), key=lambda key: key[2]):
+    for cell, loader, block in sorted(key for key in base if key in new):
         found.setdefault((cell, loader), []).append((base[cell, loader, block], new[cell, loader, block]))
     return found
 

@@ -96,7 +96,7 @@ def change(
     if ready is None or ready.low is None or ready.high is None:
         count = ready.count if ready else 0
         return Change(INSUFFICIENT, f"{count} pairs, {MINIMUM_BLOCKS} make an interval", None, ready)
-    if slow := _slower(ratios, held) or _leaning(ratios, held, confirming) or _grown(baseline, candidate, held):
+    if slow := _leaning(ratios, held, confirming) or _slower(ratios, held) or _grown(baseline, candidate, held):
         return Change(SLOWER, slow[1], slow[0], ready)
     limit = 1 + held.clocks["ready_s"]
     if ready.high < 1 / limit:
