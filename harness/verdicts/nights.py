@@ -7,7 +7,7 @@ from block to block stays in it; its fresh pairs are another stretch that shares
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.measure.cell import Cell
@@ -71,7 +71,7 @@ def alarms(night: Drawn, held: Thresholds) -> tuple[bool, bool]:
     first = _change(night.first, held)
     if first.verdict != SLOWER:
         return False, False
-    return True, confirmed(first, _change(night.fresh, held, first.witness)).verdict == SLOWER
+    return True, confirmed(first, _change(night.fresh, held, first.told)).verdict == SLOWER
 
 
 def nights(pairs: Pairs, lengths: Mapping[str, int], fresh: int, count: int, seed: int) -> list[dict[tuple[str, str], Drawn]]:
@@ -113,7 +113,7 @@ def any_alarm(drawn: Sequence[Mapping[tuple[str, str], Drawn]], says: Callable[[
     return sum(any(says(arm, one) for arm, one in night.items()) for night in drawn) / len(drawn)
 
 
-def _change(pairs: Sequence[tuple[Sample, Sample]], held: Thresholds, confirming: str | None = None) -> Change:
+def _change(pairs: Sequence[tuple[Sample, Sample]], held: Thresholds, confirming: Container[str] = ()) -> Change:
     return change([a for a, _ in pairs], [b for _, b in pairs], held, confirming)
 
 

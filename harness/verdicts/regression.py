@@ -6,7 +6,7 @@ is noisy: one that grows is a regression even where time cannot tell.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -71,17 +71,19 @@ class Change:
     """The field that decided, None where none could."""
     ratio: Estimate | None
     """Candidate over baseline to `ready`, within blocks."""
+    told: Mapping[str, str] = field(default_factory=dict)
+    """Of what is slower every field that says so, the clocks first, with its words."""
 
 
 def change(
-    baseline: Sequence[Sample], candidate: Sequence[Sample], thresholds: Thresholds | None = None, confirming: str | None = None
+    baseline: Sequence[Sample], candidate: Sequence[Sample], thresholds: Thresholds | None = None, confirming: Container[str] = ()
 ) -> Change:
     """Return the verdict on one arm of one cell from the samples of both environments in the same blocks.
 
     `missing` where either has no valid sample or handed back wrong tensors, `insufficient` below 6 pairs. `slower` needs the whole
     interval of a clock's median ratio beyond its threshold, or that of a counter; `faster` the same below, with no witness against it;
-    `same` the whole interval of `ready` within; all else is `ambiguous`. Nothing is a regression before fresh pairs agree (`confirmed`): of those, which are fewer and ask about one
-    clock that has been told already (`confirming`), the median must lie beyond the threshold and the whole interval beyond no change.
+    `same` the whole interval of `ready` within; all else is `ambiguous`. Nothing is a regression before fresh pairs agree (`confirmed`):
+    they are fewer, and of a clock that has told it already (`confirming`) the median must lie beyond the threshold and the whole interval above 1.
     """
     held = thresholds or Thresholds()
     for name, samples in (("the baseline", baseline), ("the candidate", candidate)):
@@ -96,8 +98,9 @@ def change(
     if ready is None or ready.low is None or ready.high is None:
         count = ready.count if ready else 0
         return Change(INSUFFICIENT, f"{count} pairs, {MINIMUM_BLOCKS} make an interval", None, ready)
-    if slow := _leaning(ratios, held, confirming) or _slower(ratios, held) or _grown(baseline, candidate, held):
-        return Change(SLOWER, slow[1], slow[0], ready)
+    if told := _slower(ratios, held, confirming) | _grown(baseline, candidate, held):
+        witness, reason = next(iter(told.items()))
+        return Change(SLOWER, reason, witness, ready, told)
     limit = 1 + held.clocks["ready_s"]
     if ready.high < 1 / limit:
         return Change(FASTER, f"ready takes {ready.median:.3g} times as long, the whole interval below {1 / limit:.3g}", "ready_s", ready)
@@ -110,8 +113,8 @@ def confirmed(first: Change, fresh: Change) -> Change:
     """Return a change after fresh pairs of its cell alone: only what is slower by the same witness twice is; else it is ambiguous."""
     if first.verdict != SLOWER:
         return first
-    if fresh.verdict == SLOWER and fresh.witness == first.witness:
-        return Change(SLOWER, f"{fresh.reason}; fresh pairs confirm it", fresh.witness, fresh.ratio)
+    if witness := next((name for name in first.told if name in fresh.told), None):
+        return Change(SLOWER, f"{fresh.told[witness]}; fresh pairs confirm it", witness, fresh.ratio, fresh.told)
     return Change(AMBIGUOUS, f"{first.reason}, but fresh pairs say {fresh.verdict}: {fresh.reason}", first.witness, fresh.ratio)
 
 
@@ -125,35 +128,31 @@ def _always_first(baseline: Sequence[Sample], candidate: Sequence[Sample]) -> st
     return "the baseline" if later[0] else "the candidate"
 
 
-def _slower(ratios: Mapping[str, Estimate | None], held: Thresholds) -> tuple[str, str] | None:
+def _slower(ratios: Mapping[str, Estimate | None], held: Thresholds, confirming: Container[str]) -> dict[str, str]:
+    """Return the clocks that are slower, each with the words for it."""
+    told = {}
     for clock in ("ready_s", "returned_s"):
-        found, limit = ratios[clock], 1 + held.clocks[clock]
-        if found and found.low is not None and found.low > limit:
-            name = clock.removesuffix("_s")
-            return clock, f"{name} takes {found.median:.3g} times as long, the whole interval above {limit:.3g}"
-    return None
+        found, limit, name = ratios[clock], 1 + held.clocks[clock], clock.removesuffix("_s")
+        if found is None or found.low is None:
+            continue
+        if found.low > limit:
+            told[clock] = f"{name} takes {found.median:.3g} times as long, the whole interval above {limit:.3g}"
+        elif clock in confirming and found.low > 1 and found.median > limit:
+            told[clock] = f"{name} takes {found.median:.3g} times as long, beyond {limit:.3g}, the whole interval above 1"
+    return told
 
 
-def _leaning(ratios: Mapping[str, Estimate | None], held: Thresholds, clock: str | None) -> tuple[str, str] | None:
-    """Return a clock that is slower for certain and by more than its threshold most likely, and the words for it."""
-    found = ratios.get(clock or "")
-    if clock and found and found.low is not None and found.low > 1 and found.median > 1 + held.clocks[clock]:
-        name = clock.removesuffix("_s")
-        return clock, f"{name} takes {found.median:.3g} times as long, beyond {1 + held.clocks[clock]:.3g}, the whole interval above 1"
-    return None
-
-
-def _grown(baseline: Sequence[Sample], candidate: Sequence[Sample], held: Thresholds) -> tuple[str, str] | None:
-    """Return the first counter whose growth within blocks is told from its threshold, and the words for it."""
+def _grown(baseline: Sequence[Sample], candidate: Sequence[Sample], held: Thresholds) -> dict[str, str]:
+    """Return the counters whose growth within blocks is told from their threshold, each with the words for it."""
+    told = {}
     for counter in held.counters:
         grown = _growth(baseline, candidate, counter.name)
         base = estimate([value for sample in baseline if sample.valid and (value := getattr(sample, counter.name)) is not None])
         if grown and grown.low is not None and base and grown.low > max(counter.least, counter.share * base.median):
-            return (
-                counter.name,
-                f"{counter.name} grew by {grown.median:.4g} over {base.median:.4g}, the whole interval beyond its threshold",
+            told[counter.name] = (
+                f"{counter.name} grew by {grown.median:.4g} over {base.median:.4g}, the whole interval beyond its threshold"
             )
-    return None
+    return told
 
 
 def _growth(baseline: Sequence[Sample], candidate: Sequence[Sample], name: str) -> Estimate | None:
@@ -199,7 +198,7 @@ def judged(
             first = _with_reason(first, entry, f"{loader}@{candidate}", f"{loader}@{baseline}")
             fresh = None
             if fresh_blocks:
-                fresh = change(_where(base, fresh_blocks, inside=True), _where(new, fresh_blocks, inside=True), held, first.witness)
+                fresh = change(_where(base, fresh_blocks, inside=True), _where(new, fresh_blocks, inside=True), held, first.told)
             last = confirmed(first, fresh) if fresh else first
             found.append(Judged(entry["name"], loader, first, fresh, last))
     return found
