@@ -14,7 +14,8 @@ from harness.nightly.held import thresholds_of
 from harness.nightly.night import Night, Side, time_for_pairs
 from harness.nightly.options import BLOCKS, TOTAL_S, Asked, add_shared, asked_of, history, planted
 from harness.records.manifest import fingerprint_here
-from harness.report.night import releases_without_a_figure, summary, write_verdicts
+from harness.report.history import releases_without_a_figure
+from harness.report.night import summary, write_verdicts
 from harness.report.page import write_run_report
 from harness.verdicts.regression import CLOCKS, INVALID, NO_BASELINE, NOTHING, SLOWER, exit_code, judged_run
 
