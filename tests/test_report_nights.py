@@ -10,9 +10,9 @@ import pytest
 from harness.measure.sample import Sample
 from harness.records.run_directory import RunDirectory
 from harness.report.history import history_frame, releases_without_a_figure
-from harness.report.night import VERDICTS_FILE, summary, write_verdicts
+from harness.report.night import summary, write_verdicts
 from harness.report.page import write_run_report
-from harness.verdicts.regression import exit_code, judged_run
+from harness.verdicts.regression import VERDICTS_FILE, exit_code, judged_run
 from tests.helpers import make_sample
 
 CELL = {"scenario": "full-load", "checkpoint": "gpt2", "cache_state": "warm", "device": "cpu"}
