@@ -127,6 +127,14 @@ def selftest(session: nox.Session) -> None:
 
 
 @nox.session
+def claims(session: nox.Session) -> None:
+    """Give a verdict on every claim of the page under test, what is missing measured here first; --only C3,C5 takes some."""
+    install_reference(session)
+    install_peers(session)
+    gated(session, "claims", "--measure")
+
+
+@nox.session
 def report(session: nox.Session) -> None:
     """Make reports/ from the runs in results/reference/."""
     install_reference(session, UNCOMPILED)

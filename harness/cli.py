@@ -127,11 +127,11 @@ def _report(asked: argparse.Namespace) -> int:
     return 0
 
 
-def _nightly(help: str, module: str) -> _Command:  # noqa: A002  # as argparse calls it
-    """Return a command of the nightly check, whose module is imported only when it is asked for: most need pandas and matplotlib."""
+def _later(help: str, module: str) -> _Command:  # noqa: A002  # as argparse calls it
+    """Return a command whose module is imported only when it is asked for: most need pandas and matplotlib."""
 
     def found(name: str) -> Any:
-        return getattr(importlib.import_module(f"harness.nightly.{module}"), name)
+        return getattr(importlib.import_module(f"harness.{module}"), name)
 
     return _Command(help, lambda parser: found("add_arguments")(parser), lambda asked: found("run")(asked))
 
@@ -159,10 +159,15 @@ _COMMANDS = {
         commands.scan_arguments,
         commands.scan,
     ),
-    "regression": _nightly("hold a candidate against a baseline, two environments in one run; exit 1 for a confirmed regression", "check"),
-    "gate": _nightly("give the exit code of the regression runs in a folder, once everything is published", "gate"),
-    "compare": _nightly("give the same verdicts for two stored runs of one machine", "compare"),
-    "calibrate": _nightly("find how far this machine differs from itself, and write the thresholds that `regression` reads", "calibrate"),
-    "selftest": _nightly("put the harness on trial: lies that must be caught, and a slow-down that must be found", "trial"),
+    "regression": _later(
+        "hold a candidate against a baseline, two environments in one run; exit 1 for a confirmed regression", "nightly.check"
+    ),
+    "gate": _later("give the exit code of the regression runs in a folder, once everything is published", "nightly.gate"),
+    "compare": _later("give the same verdicts for two stored runs of one machine", "nightly.compare"),
+    "calibrate": _later(
+        "find how far this machine differs from itself, and write the thresholds that `regression` reads", "nightly.calibrate"
+    ),
+    "selftest": _later("put the harness on trial: lies that must be caught, and a slow-down that must be found", "nightly.trial"),
+    "claims": _later("give a verdict on every claim of the page under test, from stored runs or measured here first", "claims"),
     "report": _Command("make the page, tables and figures of runs from what they recorded", _report_arguments, _report),
 }

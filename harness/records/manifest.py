@@ -57,6 +57,21 @@ def fingerprint_here(store: Path) -> dict[str, Any]:
     return fingerprint({"machine": describe_machine(), "storage": asdict(storage(store))})
 
 
+def machine_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what tells one machine from another, whatever was updated or booted since: its parts, and not its kernel.
+
+    Memory is to the GB, since what a kernel keeps for itself differs. Times are still compared within a run alone.
+    """
+    found = fingerprint(manifest)
+    del found["kernel"]
+    return found | {"memory_bytes": None if found["memory_bytes"] is None else round(found["memory_bytes"] / 1e9)}
+
+
+def machine_here(store: Path) -> dict[str, Any]:
+    """Return what tells this machine from others, its checkpoints lying in `store`."""
+    return machine_of({"machine": describe_machine(), "storage": asdict(storage(store))})
+
+
 def now() -> str:
     """Return the time, UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -18,7 +18,7 @@ _FILE = Path(__file__).with_name("claims.toml")
 
 
 @dataclass(frozen=True)
-class Test:
+class ClaimTest:
     """One test of a claim: what is looked at, under which condition, by which rule; `asked` are the rule's own parameters."""
 
     says: str
@@ -43,7 +43,7 @@ class Claim:
     """The conditions that it was said under, None where it named none."""
     left: str | None
     """What of it no test here can reach."""
-    tests: tuple[Test, ...]
+    tests: tuple[ClaimTest, ...]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Measure:
 class Tested:
     """A test with what was found, and how its rule puts it into words."""
 
-    test: Test
+    test: ClaimTest
     finding: Finding
     criterion: str
 
@@ -156,7 +156,7 @@ def _why(unknown: Sequence[Tested]) -> str:
     return "; ".join(reasons)
 
 
-def _tested(test: Test, claim: Claim, runs: Sequence[Recorded]) -> Tested:
+def _tested(test: ClaimTest, claim: Claim, runs: Sequence[Recorded]) -> Tested:
     limits = criterion(test.asked, claim.figure)
     findings = [RULES[test.rule](run, test.asked, limits) for run in runs]
     measured = [one for one in findings if one.outcome != NOT_MEASURED]
@@ -176,7 +176,7 @@ def _content() -> dict[str, Any]:
 def _claim(entry: Mapping[str, Any]) -> Claim:
     own = ("says", "rule", "measure", "condition", "aside")
     tests = tuple(
-        Test(**{name: one[name] for name in own if name in one}, asked={name: value for name, value in one.items() if name not in own})
+        ClaimTest(**{name: one[name] for name in own if name in one}, asked={name: value for name, value in one.items() if name not in own})
         for one in entry["tests"]
     )
     return Claim(

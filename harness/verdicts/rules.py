@@ -191,7 +191,7 @@ def _meetings(run: Recorded, asked: Mapping[str, Any], _: Limits) -> Finding:
 
     def cheap(meeting: Meeting) -> bool:
         grown = growth(meeting, guests[meeting.loader])
-        return meeting.seconds <= asked.get("within_s", float("inf")) and (grown or 0) <= asked.get("within_bytes", float("inf"))
+        return meeting.seconds <= float(asked.get("within_s", "inf")) and (grown or 0) <= float(asked.get("within_bytes", "inf"))
 
     def good(meeting: Meeting) -> bool:
         if asked["wanted"] == "well":

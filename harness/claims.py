@@ -1,0 +1,106 @@
+"""`weighbridge claims`: the ledger judged from stored runs, what is missing measured first where that is asked for."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.checkpoints.place import default_store
+from harness.console import say
+from harness.errors import WeighbridgeError, unknown_name
+from harness.machine.description import gpus
+from harness.records.manifest import machine_here, machine_of
+from harness.records.run_directory import MANIFEST, RunDirectory
+from harness.report.evidence import Evidence, gather
+from harness.report.ledger import by_machine, ledger_lines, recorded
+from harness.verdicts.ledger import Claim, Judged, Measure, changed, claims, judge_claims, missing
+
+_REFERENCE = Path("results/reference")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `claims` may be asked."""
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run directories (default: every one in results/reference)")
+    parser.add_argument("--measure", action="store_true", help="measure first whatever no run of this machine tells yet")
+    parser.add_argument("--only", metavar="A,B", help=f"only these of {', '.join(claim.id for claim in claims())}")
+    parser.add_argument(
+        "--results", type=Path, default=Path("results"), metavar="DIR", help="where runs lie and are written (default: results)"
+    )
+    parser.add_argument("--store", type=Path, metavar="DIR", help="where checkpoints are kept (default: where runs keep theirs)")
+
+
+def run(asked: argparse.Namespace) -> int:
+    """Print a verdict on every claim, and which are others than the committed runs give; return 0. Raises `WeighbridgeError`."""
+    wanted = _wanted(asked.only)
+    if asked.measure and asked.runs:
+        raise WeighbridgeError("--measure takes the runs of this machine by itself; name no RUN with it")
+    reference = _runs_in(_REFERENCE)
+    if asked.measure:
+        evidence = _measured(asked, wanted)
+    elif asked.runs:
+        evidence = gather([_run(path) for path in asked.runs])
+    else:
+        if not reference:
+            raise WeighbridgeError(f"no run in {_REFERENCE} here; name the runs to judge, or go to the project's folder")
+        evidence = gather(reference)
+    judged = _judged(evidence, wanted)
+    before = _judged(gather(reference), wanted) if asked.runs or asked.measure else judged
+    for line in ledger_lines(judged, changed(before, judged)):
+        say(line)
+    return 0
+
+
+def _judged(evidence: Sequence[Evidence], wanted: Sequence[Claim]) -> list[Judged]:
+    """Return the verdicts of the machine with most samples; those of others stand on the page."""
+    machines = by_machine(evidence)
+    return judge_claims(recorded(machines[0]) if machines else [], wanted)
+
+
+def _measured(asked: argparse.Namespace, wanted: Sequence[Claim]) -> list[Evidence]:
+    """Return the evidence of this machine, once whatever is missing for these claims was measured."""
+    evidence = _of_this_machine(asked)
+    for measure in missing(judge_claims(recorded(evidence), wanted)):
+        if measure.needs == "cuda" and not gpus():
+            say(f"{measure.name}: not measured, there is no GPU")
+            continue
+        say(f"{measure.name}: measuring, {measure.minutes} minutes or so")
+        _measure(measure, asked)
+    return _of_this_machine(asked)
+
+
+def _measure(measure: Measure, asked: argparse.Namespace) -> None:
+    command = [sys.executable, "-m", "pytest", "benchmarks", *measure.arguments, "--results", str(asked.results)]
+    if asked.store:
+        command += ["--store", str(asked.store)]
+    code = subprocess.run(command, check=False).returncode
+    if code not in (0, 1):  # 1: some arm has no figure, and the run says why
+        raise WeighbridgeError(
+            f"{measure.name}: its measuring ended with exit code {code}; what it said stands above, and what was measured is kept"
+        )
+
+
+def _of_this_machine(asked: argparse.Namespace) -> list[Evidence]:
+    here = machine_here(asked.store or default_store())
+    return [one for one in gather([*_runs_in(_REFERENCE), *_runs_in(asked.results)]) if machine_of(one.manifest) == here]
+
+
+def _runs_in(folder: Path) -> list[RunDirectory]:
+    return [RunDirectory(manifest.parent) for manifest in sorted(folder.glob(f"*/{MANIFEST}"))]
+
+
+def _run(path: Path) -> RunDirectory:
+    if not (path / MANIFEST).is_file():
+        raise WeighbridgeError(f"{path}: no run directory; one holds a {MANIFEST}")
+    return RunDirectory(path)
+
+
+def _wanted(only: str | None) -> list[Claim]:
+    known = {claim.id: claim for claim in claims()}
+    asked = [name.strip() for name in only.split(",")] if only else list(known)
+    for name in asked:
+        if name not in known:
+            raise unknown_name("claim", name, tuple(known))
+    return [known[name] for name in asked]

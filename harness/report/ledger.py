@@ -1,0 +1,163 @@
+"""The part of a page about the claims: a verdict on each, and under it every test that the verdict follows from."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from harness.records.manifest import machine_of
+from harness.report.evidence import Evidence
+from harness.report.place import Place
+from harness.report.tables import markdown
+from harness.report.terminal import WIDTH
+from harness.report.words import DASH, significant
+from harness.verdicts.ledger import VERDICTS, Judged, Tested, judge_claims
+from harness.verdicts.rules import Finding, Recorded
+
+_READING = """
+Every statement of the page under test, and of what is known beside it (J), has a row. A verdict follows from its tests by a rule that stands
+beside each: the *whole* interval has to lie within the limits, or the test is not told. Where a claim holds under some conditions and not under others,
+the verdict names those it holds under. Of several runs the one with most pairs counts, whatever it found. A ratio is taken within blocks.
+""".strip()
+
+
+def recorded(evidence: Sequence[Evidence]) -> list[Recorded]:
+    """Return what the rules look at, of every run that is no night: there environments stand side by side."""
+    return [Recorded.of(one.name, one.manifest, one.samples, one.checks, one.meetings) for one in evidence if not one.night]
+
+
+def by_machine(evidence: Sequence[Evidence]) -> list[list[Evidence]]:
+    """Return the runs of each machine together, the machine with most samples first; runs of one machine in the order taken."""
+    together: dict[str, list[Evidence]] = {}
+    for one in evidence:
+        if not one.night:
+            together.setdefault(repr(machine_of(one.manifest)), []).append(one)
+    return sorted(together.values(), key=lambda runs: -sum(len(one.samples) for one in runs))
+
+
+def ledger_section(place: Place, evidence: Sequence[Evidence]) -> list[str]:
+    """Return the ledger in Markdown: the verdicts of the machine with most samples, those of other machines beside them, and all tests."""
+    machines = [(runs, judge_claims(recorded(runs))) for runs in by_machine(evidence)] or [([], judge_claims([]))]
+    judged = machines[0][1]
+    blocks = [place.heading("What the page says, and what was found"), f"{counted(judged)} {_READING}"]
+    blocks.append(markdown(claims_table(judged)))
+    if len(machines) > 1:
+        blocks += ["The same claims on each machine:", markdown(_machines_table(machines))]
+    blocks += [place.heading("Every test of every claim", 2), markdown(tests_table(judged))]
+    return [*blocks, f"In plain figures: {place.table('claims', tests_frame(judged))}"]
+
+
+def counted(judged: Sequence[Judged]) -> str:
+    """Return how many claims have each verdict, in a sentence."""
+    counts = Counter(one.verdict for one in judged)
+    told = ", ".join(f"{verdict}: {counts[verdict]}" for verdict in VERDICTS if counts[verdict])
+    return f"**Of {len(judged)} claims, {told}.**"
+
+
+def claims_table(judged: Sequence[Judged]) -> pd.DataFrame:
+    """Return a row for each claim: what is said, the verdict, the page's figure and the one found."""
+    rows = []
+    for one in judged:
+        said = f"{one.claim.says}{f' Said of: {one.claim.under}.' if one.claim.under else ''}"
+        words = f"**{one.verdict}**{one.words.removeprefix(one.verdict)}"
+        left = f" Out of reach: {one.claim.left}." if one.claim.left else ""
+        finding = one.main.finding if one.main else Finding("")
+        rows.append([one.claim.id, said, f"{words}.{left}", one.claim.figure_text or "none", _figure(one.main), *_resting(finding)])
+    return pd.DataFrame(rows, columns=["id", "what is said", "verdict", "its figure", "found", "rests on", "run"])
+
+
+def _figure(tested: Tested | None) -> str:
+    return f"{_found(tested.finding)} ({tested.test.says})" if tested else "nothing"
+
+
+def _found(finding: Finding) -> str:
+    if finding.figure is None or finding.figure.low is None or finding.figure.high is None:
+        return finding.short or finding.reason or "nothing"
+    unit = finding.short.partition(" [")[0].rpartition(" ")[2]
+    low, high = significant(finding.figure.low), significant(finding.figure.high)
+    return f"{significant(finding.figure.median)} [{low}{DASH}{high}] {unit}"
+
+
+def _resting(finding: Finding) -> list[str]:
+    return [f"{finding.count} {finding.of_what}" if finding.count else "nothing", finding.run or "none"]
+
+
+def tests_table(judged: Sequence[Judged]) -> pd.DataFrame:
+    """Return a row for each test: its claim, what is looked at, under which condition, by which rule, and what was found."""
+    rows = [
+        [
+            one.claim.id,
+            tested.test.says,
+            "decides nothing" if tested.test.aside else tested.test.condition or "always",
+            tested.criterion or "all or none",
+            _found(tested.finding),
+            tested.finding.outcome,
+            *_resting(tested.finding),
+        ]
+        for one in judged
+        for tested in one.tests
+    ]
+    return pd.DataFrame(rows, columns=["id", "test", "if", "asked for", "found", "outcome", "rests on", "run"])
+
+
+def tests_frame(judged: Sequence[Judged]) -> pd.DataFrame:
+    """Return the same rows in plain figures, with the verdict of the claim."""
+    return pd.DataFrame(list(_plain(judged)))
+
+
+def _plain(judged: Sequence[Judged]) -> Iterator[dict[str, Any]]:
+    for one in judged:
+        for tested in one.tests:
+            found = tested.finding.figure
+            yield {
+                "claim": one.claim.id,
+                "verdict": one.verdict,
+                "test": tested.test.says,
+                "condition": tested.test.condition,
+                "rule": tested.test.rule,
+                "asked_for": tested.criterion or None,
+                "outcome": tested.finding.outcome,
+                "figure": found.median if found else None,
+                "low": found.low if found else None,
+                "high": found.high if found else None,
+                "count": tested.finding.count or None,
+                "of_what": tested.finding.of_what or None,
+                "run": tested.finding.run,
+                "reason": tested.finding.reason,
+            }
+
+
+def _machines_table(machines: Sequence[tuple[Sequence[Evidence], Sequence[Judged]]]) -> pd.DataFrame:
+    names = [f"{number}: {_machine(runs[0].manifest)}" for number, (runs, _) in enumerate(machines, 1)]
+    columns = {"id": [one.claim.id for one in machines[0][1]]}
+    columns |= {name: [one.words for one in judged] for name, (_, judged) in zip(names, machines, strict=True)}
+    return pd.DataFrame(columns)
+
+
+def _machine(manifest: Mapping[str, Any]) -> str:
+    machine = manifest["machine"]
+    gpus = ", ".join(str(gpu.get("name")) for gpu in machine.get("gpus") or ())
+    return f"{machine.get('cpu')}, {machine.get('cores')} cores{f', {gpus}' if gpus else ''}"
+
+
+def ledger_lines(judged: Sequence[Judged], changes: Sequence[tuple[Judged, Judged]] = ()) -> list[str]:
+    """Return the ledger as lines of a terminal: each claim, its verdict, its tests; then which verdicts changed, and the count."""
+    lines: list[str] = []
+    for one in judged:
+        lines += _wrapped(f"{one.claim.id}  {one.claim.says}{f' ({one.claim.figure_text})' if one.claim.figure_text else ''}", "    ")
+        lines += _wrapped(f"    => {one.words}", "       ")
+        for tested in one.tests:
+            rests = f" ({', '.join(_resting(tested.finding))})" if tested.finding.count else ""
+            asked = f", asked: {tested.criterion}" if tested.criterion else ""
+            lines += _wrapped(f"       {tested.finding.outcome}: {tested.test.says}: {_found(tested.finding)}{asked}{rests}", "         ")
+    for old, new in changes:
+        lines += _wrapped(f"changed from the committed reference: {new.claim.id}: was {old.words}; is {new.words}", "  ")
+    return [*lines, *_wrapped(counted(judged).strip("*"), "  ")]
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, subsequent_indent=indent, break_on_hyphens=False)
