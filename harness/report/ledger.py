@@ -40,15 +40,44 @@ def by_machine(evidence: Sequence[Evidence]) -> list[list[Evidence]]:
 
 
 def ledger_section(place: Place, evidence: Sequence[Evidence]) -> list[str]:
-    """Return the ledger in Markdown: the verdicts of the machine with most samples, those of other machines beside them, and all tests."""
+    """Return the ledger in Markdown: the verdicts of the machine with most samples, and those of other machines beside them."""
     machines = [(runs, judge_claims(recorded(runs))) for runs in by_machine(evidence)] or [([], judge_claims([]))]
     judged = machines[0][1]
     blocks = [place.heading("What the page says, and what was found"), f"{counted(judged)} {_READING}"]
     blocks.append(markdown(claims_table(judged)))
     if len(machines) > 1:
         blocks += ["The same claims on each machine:", markdown(_machines_table(machines))]
-    blocks += [place.heading("Every test of every claim", 2), markdown(tests_table(judged))]
+    return blocks
+
+
+def tests_section(place: Place, evidence: Sequence[Evidence]) -> list[str]:
+    """Return every test that the verdicts follow from, in Markdown, with its rule and what was found."""
+    judged = judged_here(evidence)
+    blocks = [place.heading("Every test of every claim"), markdown(tests_table(judged))]
     return [*blocks, f"In plain figures: {place.table('claims', tests_frame(judged))}"]
+
+
+def judged_here(evidence: Sequence[Evidence]) -> list[Judged]:
+    """Return the verdicts of the machine with most samples."""
+    machines = by_machine(evidence)
+    return judge_claims(recorded(machines[0]) if machines else [])
+
+
+def headline(judged: Sequence[Judged]) -> str:
+    """Return what was found of the page's best-known figure in a sentence: warm by both clocks, and cold."""
+    found = {(one.claim.id, number): tested.finding for one in judged for number, tested in enumerate(one.tests)}
+    parts = [
+        f"{significant(figure.median)} times {words}"
+        for which, words in (
+            (("C3", 0), "until the call returns"),
+            (("C3", 1), "until the tensors can be used"),
+            (("C5", 1), "if the file was not in memory yet"),
+        )
+        if (finding := found.get(which)) and (figure := finding.figure)
+    ]
+    claim = next(one.claim for one in judged if one.claim.id == "C3")
+    said = f"The page under test says that a pickle takes {claim.figure} times as long to load as safetensors."
+    return f"{said} Here it is {', '.join(parts)}." if parts else f"{said} Nothing here tells of it yet."
 
 
 def counted(judged: Sequence[Judged]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -13,10 +14,12 @@ from harness.measure.sample import Sample
 from harness.records.checks import CHECKS
 from harness.records.run_directory import BENCHMARK, MANIFEST, SAMPLES, RunDirectory
 from harness.report.answer import plain_answer
-from harness.report.cells import FULL_LOAD, PIPELINE_LOAD, Cell, cells_of
+from harness.report.cells import FULL_LOAD, PIPELINE_LOAD, Cell
 from harness.report.conditions import conditions_table
 from harness.report.conversions import CONVERSION, conversions
+from harness.report.evidence import Evidence, gather
 from harness.report.figures import draw_full_load
+from harness.report.front import NO_GPU, front_sections, on_a_gpu
 from harness.report.hostile import hostile_answer, hostile_files
 from harness.report.method import METHOD, NIGHT_METHOD
 from harness.report.night import night_sections
@@ -41,6 +44,7 @@ from harness.report.tables import (
     markdown,
     shortfall_frame,
 )
+from harness.report.web import web_page
 from harness.report.words import binding_text, invalid_line, size_text
 from harness.verdicts.binding import MEANING
 from harness.verdicts.cells import REFERENCE
@@ -57,10 +61,6 @@ MB is 10^6 bytes and GB 10^9. `insufficient`: too few valid samples for an inter
 """.strip()
 _TOLD = {FULL_LOAD, PARTIAL_LOAD, SHARDED_LOAD, PIPELINE_LOAD, PROCESS_START, CONVERSION, SCAN}
 """The scenarios that have a part of the page."""
-_NO_GPU = (
-    "**GPU rows: not measured.** {which} has no sample taken on a GPU, so there is no such row and nothing here speaks of one; "
-    "`nox -s bench-gpu` takes them on a machine that has one."
-)
 _FIRST_CALLS = (
     "What each loader's first call took in a process that had imported its library but not used it yet, on a tiny checkpoint. What it pays "
     "for, imports and set-up, belongs to the process and to no load, so no figure above holds it."
@@ -70,10 +70,8 @@ _COSTS = (
     "memory; the *content check* compares every byte. Apart from them stand setting and proving the cache state, and touching the memory that "
     "a warm load is given, so that it does not wait for a host to back it."
 )
-_HOW_TO_ADD = """
-There is no reference run yet. To add one, put a run's directory (its `manifest.json` and `samples.jsonl`) into `results/reference/`
-and make the reports again.
-""".strip()
+_RUN_PAGE = re.compile(r"\d{8}T\d{6}Z-.+\.md")
+"""The name of a page that was made of a run."""
 
 
 def write_run_report(run: RunDirectory) -> Path:
@@ -81,54 +79,57 @@ def write_run_report(run: RunDirectory) -> Path:
 
     Nothing but the manifest and the samples is read, and the same two give the same bytes.
     """
-    manifest, samples = run.manifest(), run.samples()
+    (evidence,) = gather([run])
     _remove_stale(run.path / "tables", run.path / "figures")
-    place = Place(run.path, "", 1)
-    machine, answer, *rest = _sections(place, run, manifest, samples)
-    sections = [[f"# Run {run.name}"], answer, machine, *rest, _files(place, run, Path())]
-    return _written(run.path / "report.md", [block for section in sections for block in section])
+    return _written(run.path / "report.md", run_blocks(Place(run.path, "", 1, _samples_of(run, Path())), evidence, Path()))
 
 
 def write_reports(runs: Sequence[RunDirectory], folder: Path) -> Path:
-    """Write `README.md` into `folder`, with a section for each run and its tables and figures beside it, and `peers.md`; return the first's path.
+    """Write `README.md` and `index.html` into `folder`, a page for each run, their tables and figures, and `peers.md`; return the first's path.
 
-    Only `README.md`, `peers.md`, `figures/*/*.svg` and `tables/*/*.csv` are ever written or removed there.
+    Only those, `figures/*/*.svg` and `tables/*/*.csv` are ever written or removed there.
     """
-    evidence = [(run, run.manifest(), run.samples()) for run in sorted(runs, key=lambda run: run.name)]
+    evidence = gather(runs)
     _remove_stale(*(path for kind in ("tables", "figures") for path in sorted((folder / kind).glob("*"))))
-    blocks = ["# Reports", "What the reference runs say, made from their manifests and samples and from nothing else."]
-    blocks.append("\n".join(f"- [{run.name}](#run-{run.name.lower()})" for run, *_ in evidence) if evidence else _HOW_TO_ADD)
+    for page in folder.glob("*.md"):
+        if _RUN_PAGE.fullmatch(page.name):
+            page.unlink()
+    places = {one.name: Place(folder, one.name, 1, _samples_of(one.run, _beside(one.run.path, folder))) for one in evidence}
+    pages = {one.name: run_blocks(places[one.name], one, _beside(one.run.path, folder)) for one in evidence}
+    for name, blocks in pages.items():
+        _written(folder / f"{name}.md", blocks)
+    peers = folder / "peers.md"
     if evidence:
-        blocks.append("[What other loaders say of themselves](peers.md), beside what was found here.")
-    if evidence and not any(_on_a_gpu(samples) for _, _, samples in evidence):
-        blocks.append(_NO_GPU.format(which="What was measured here"))
-    for run, manifest, samples in evidence:
-        place = Place(folder, run.name, 2)
-        sections = [
-            [f"## Run {run.name}"],
-            *_sections(place, run, manifest, samples),
-            _files(place, run, _beside(run.path, folder)),
-        ]
-        blocks += [block for section in sections for block in section]
-    cells = {run.name: cells_of(manifest, samples) for run, manifest, samples in evidence if not _night_of(manifest)}
-    if evidence:
-        _written(folder / "peers.md", peers_page(Place(folder, "peers", 1), cells))
+        _written(peers, peers_page(Place(folder, "peers", 1), {one.name: list(one.cells) for one in evidence if not one.night}))
     else:
-        (folder / "peers.md").unlink(missing_ok=True)
-    return _written(folder / "README.md", blocks)
+        peers.unlink(missing_ok=True)
+    front, sections = front_sections(Place(folder, "front", 1), evidence, places)
+    _text(folder / "index.html", web_page(front, sections, pages, folder))
+    heading = [
+        f"# {front.question}",
+        front.lede,
+        "[The same as one page for a browser](index.html), with every table in any order, light and dark.",
+    ]
+    return _written(folder / "README.md", [*heading, *(block for section in sections for block in section)])
 
 
-def _sections(place: Place, run: RunDirectory, manifest: Mapping[str, Any], samples: Sequence[Sample]) -> list[list[str]]:
+def run_blocks(place: Place, evidence: Evidence, link: Path | None) -> list[str]:
+    """Return the page of one run as blocks of Markdown; `link` leads to its directory, if there is a way."""
+    machine, answer, *rest = _sections(place, evidence)
+    sections = [[f"# Run {evidence.name}"], answer, machine, *rest, _files(place, evidence.run, link)]
+    return [block for section in sections for block in section]
+
+
+def _sections(place: Place, evidence: Evidence) -> list[list[str]]:
     """Return a run's sections, each as blocks of Markdown, the machine's first."""
-    if _night_of(manifest):
+    manifest, samples, cells, meetings = evidence.manifest, evidence.samples, evidence.cells, evidence.meetings
+    if evidence.night:
         night = night_sections(place, manifest, samples)
         return [
             [place.heading("The machine"), markdown(conditions_table(manifest))],
             *night,
             [place.heading("How it was measured"), NIGHT_METHOD],
         ]
-    meetings = run.meetings()
-    cells = cells_of(manifest, samples)
     fits, not_fitted = fits_of(cells, samples)
     return [
         [place.heading("The machine"), markdown(conditions_table(manifest))],
@@ -139,7 +140,7 @@ def _sections(place: Place, run: RunDirectory, manifest: Mapping[str, Any], samp
         pipeline_load(place, cells),
         process_start(place, cells),
         conversions(place, cells),
-        promises_section(place, run.checks()),
+        promises_section(place, evidence.checks),
         hostile_files(place, manifest, meetings),
         scans(place, manifest, meetings, cells),
         on_paper(place, cells, fits, not_fitted),
@@ -147,11 +148,6 @@ def _sections(place: Place, run: RunDirectory, manifest: Mapping[str, Any], samp
         _not_measured(place, manifest, samples, cells),
         [place.heading("How it was measured"), METHOD, *_costs(place, samples)],
     ]
-
-
-def _night_of(manifest: Mapping[str, Any]) -> Any:
-    """Return what a run of environments side by side was about, None of any other run."""
-    return (manifest.get("options") or {}).get("night")
 
 
 def _loads(cells: Sequence[Cell]) -> bool:
@@ -193,14 +189,10 @@ def _not_measured(place: Place, manifest: Mapping[str, Any], samples: Sequence[S
     invalid = invalid_frame(samples)
     if not invalid.empty:
         blocks += [markdown(invalid_table(invalid)), f"In plain figures: {place.table('invalid-samples', invalid)}"]
-    if not _on_a_gpu(samples):
-        blocks.append(_NO_GPU.format(which="This run"))
+    if not on_a_gpu(samples):
+        blocks.append(NO_GPU.format(which="This run"))
     others = sorted({cell.scenario for cell in cells} - _TOLD)
     return [*blocks, f"No table is made yet of: {', '.join(others)}. Its samples are in the run's directory."] if others else blocks
-
-
-def _on_a_gpu(samples: Sequence[Sample]) -> bool:
-    return any(sample.device != "cpu" for sample in samples)
 
 
 def _costs(place: Place, samples: Sequence[Sample]) -> list[str]:
@@ -234,6 +226,12 @@ def _beside(run: Path, folder: Path) -> Path | None:
     return Path(os.path.relpath(run, folder)) if run.is_relative_to(folder.parent) else None
 
 
+def _samples_of(run: RunDirectory, link: Path | None) -> str | None:
+    """Return the way to a run's samples, None where there is none."""
+    names = [name for name in (SAMPLES, f"{SAMPLES}.gz") if (run.path / name).exists()]
+    return (link / names[0]).as_posix() if link is not None and names else None
+
+
 def _remove_stale(*folders: Path) -> None:
     """Remove the tables and figures of an earlier page, and their folders where nothing else is in them."""
     for folder in folders:
@@ -244,7 +242,11 @@ def _remove_stale(*folders: Path) -> None:
 
 
 def _written(path: Path, blocks: Sequence[str]) -> Path:
+    return _text(path, "\n\n".join(blocks) + "\n")
+
+
+def _text(path: Path, content: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text("\n\n".join(blocks) + "\n", encoding="utf-8", newline="\n")
+    temporary.write_text(content, encoding="utf-8", newline="\n")
     return temporary.replace(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -20,11 +20,15 @@ from harness.verdicts.cells import reference_of
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run's part of a page lies: the page's folder, the run's own folder inside `tables/` and `figures/`, its heading's level."""
+    """Where a part of a page lies: the page's folder, the part's own folder inside `tables/` and `figures/`, its heading's level."""
 
     folder: Path
     part: str
     level: int
+    samples: str | None = None
+    """Where the samples lie that everything here is made from, as a link from the page; None where no way leads there."""
+    drawings: list[Drawn] = field(default_factory=list, compare=False)
+    """Every figure that was shown, in its order."""
 
     def heading(self, text: str, below: int = 1) -> str:
         """Return a heading, `below` levels under the run's own."""
@@ -50,8 +54,18 @@ class Place:
         return self.shown(drawn)
 
     def shown(self, drawn: Drawn) -> list[str]:
-        """Return the lines that show a figure."""
-        return [f"![{drawn.alt}]({(Path('figures', self.part) / drawn.file).as_posix()})", f"How to read it: {drawn.reading}"]
+        """Return the lines that show a figure: the drawing, how to read it, and the way to its samples."""
+        self.drawings.append(drawn)
+        return self.lines(drawn)
+
+    def lines(self, drawn: Drawn, *also: str) -> list[str]:
+        """Return the same lines of a figure that is shown elsewhere too, what else there is to say of it at their end."""
+        reading = drawn.reading.rstrip(".")
+        ways = " ".join([*([f"[Its samples]({self.samples})."] if self.samples else []), *also])
+        return [
+            f"![{drawn.alt}]({(Path('figures', self.part) / drawn.file).as_posix()})",
+            f"How to read it: {reading}.{f' {ways}' if ways else ''}",
+        ]
 
 
 def course(cell: Cell) -> str:

@@ -1,0 +1,113 @@
+"""The front of the reports: first the answer, then the machines, then the evidence with the runs it comes from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+import pandas as pd
+
+from harness.measure.sample import Sample
+from harness.report.choice import choice_section
+from harness.report.drawing import Drawn
+from harness.report.evidence import Evidence
+from harness.report.ledger import headline, judged_here, ledger_section, tests_section
+from harness.report.place import Place
+from harness.report.tables import markdown
+from harness.report.web import Front
+from harness.verdicts.ledger import VERDICTS
+
+QUESTION = "How should model checkpoints be loaded, and is what the documentation says true?"
+NO_GPU = (
+    "**GPU rows: not measured.** {which} has no sample taken on a GPU, so there is no such row and nothing here speaks of one; "
+    "`nox -s bench-gpu` takes them on a machine that has one."
+)
+_HOW_TO_ADD = """
+There is no reference run yet. To add one, put a run's directory (its `manifest.json` and `samples.jsonl`) into `results/reference/`
+and make the reports again.
+""".strip()
+_THEMES = (
+    ("Returned, and ready", ("returned-ready",)),
+    ("Time by size", ("time-by-size",)),
+    ("How many times as long", ("ratio",)),
+    ("What the machine could do at best", ("share-of-ceiling",)),
+    ("Less than everything", ("read-ahead", "parts")),
+    ("Several ranks", ("ranks",)),
+    ("Memory", ("memory",)),
+    ("Pipelines and models", ("pipeline",)),
+    ("Whole processes", ("process-start",)),
+    ("Hostile files", ("hostile-files", "scan-time")),
+    ("How small a slow-down is found", ("found", "verdicts")),
+    ("Releases", ("history",)),
+)
+"""What the figures are of, and how their files' names begin."""
+
+
+def front_sections(place: Place, evidence: Sequence[Evidence], places: Mapping[str, Place]) -> tuple[Front, list[list[str]]]:
+    """Return what stands above the front and its sections as blocks of Markdown; `places` are where the runs' own pages stand, by name."""
+    if not evidence:
+        return Front(QUESTION, "Nothing is committed that would answer.", {}), [[place.heading("No evidence"), _HOW_TO_ADD]]
+    judged = judged_here(evidence)
+    counts = Counter(one.verdict for one in judged)
+    front = Front(QUESTION, headline(judged), {verdict: counts[verdict] for verdict in VERDICTS if counts[verdict]})
+    return front, [
+        ledger_section(place, evidence),
+        choice_section(place, evidence),
+        _evidence(place, evidence, places),
+        tests_section(place, evidence),
+        _runs(place, evidence),
+    ]
+
+
+def on_a_gpu(samples: Iterable[Sample]) -> bool:
+    """Return whether any sample was taken on a GPU."""
+    return any(sample.device != "cpu" for sample in samples)
+
+
+def _evidence(place: Place, evidence: Sequence[Evidence], places: Mapping[str, Place]) -> list[str]:
+    """Return the figures theme by theme, each from the run with most samples that has it."""
+    blocks = [
+        place.heading("The evidence"),
+        "Every figure is drawn from one run, whose samples it links to. [What other loaders say of themselves](peers.md).",
+    ]
+    figures: dict[str, tuple[int, str, Drawn]] = {}
+    for one in evidence:
+        for drawn in places[one.name].drawings:
+            figures[drawn.file] = max(
+                figures.get(drawn.file, (-1, "", drawn)),
+                (len(one.samples) + len(one.meetings), one.name, drawn),
+                key=lambda found: found[:2],
+            )
+    for title, beginnings in _THEMES:
+        shown = [found for file, found in figures.items() if file.startswith(beginnings)]
+        blocks += [place.heading(title, 2)] if shown else []
+        for _, run, drawn in shown:
+            blocks += places[run].lines(drawn, f"[All of run {run}]({run}.md).")
+    if not any(on_a_gpu(one.samples) for one in evidence):
+        blocks += [place.heading("On a GPU", 2), NO_GPU.format(which="What was measured here")]
+    return blocks
+
+
+def _runs(place: Place, evidence: Sequence[Evidence]) -> list[str]:
+    rows = [
+        [
+            f"[{one.name}]({one.name}.md)",
+            _held(one),
+            f"{sum(sample.valid for sample in one.samples):,} of {len(one.samples):,}",
+            f"{len(one.meetings):,}",
+            str(len(one.checks)),
+        ]
+        for one in evidence
+    ]
+    heads = ["run", "what it weighed", "valid samples", "meetings with hostile files", "promises tested"]
+    return [place.heading("The runs"), markdown(pd.DataFrame(rows, columns=heads))]
+
+
+def _held(one: Evidence) -> str:
+    night = (one.manifest.get("options") or {}).get("night") or {}
+    together: dict[str, list[str]] = {}
+    for cell in one.cells:
+        if cell.samples and cell.checkpoint not in together.setdefault(cell.scenario, []):
+            together[cell.scenario].append(cell.checkpoint)
+    said = "; ".join(f"{scenario} of {', '.join(names)}" for scenario, names in together.items())
+    return f"{night['kind']}: {said}" if night else said or "meetings and promises alone"

@@ -1,0 +1,58 @@
+"""Figures inside a page: matplotlib's SVG made to share one set of letters, to keep its names apart, and to follow a page's colours."""
+
+from __future__ import annotations
+
+import re
+from html import escape
+
+_GLYPH = re.compile(r'<path id="(DejaVuSans[\w-]*)" d="([^"]*)"([^>]*)/>')
+_COLOURS = {
+    "#000000": "var(--ink)",
+    "#222222": "var(--ink)",
+    "#333333": "var(--ink)",
+    "#444444": "var(--ink)",
+    "#666666": "var(--ink-2)",
+    "#e4e4e4": "var(--grid)",
+    "#eeeeee": "var(--grid)",
+    "#ffffff": "var(--sheet)",
+}
+"""The inks of the figures, which follow the page; the palette that tells loaders apart stays what it is."""
+
+
+class Glyphs:
+    """The letters that the figures of a page share."""
+
+    def __init__(self) -> None:
+        self._shapes: dict[str, str] = {}
+
+    def take(self, found: re.Match[str]) -> str:
+        """Keep a letter, and leave nothing in its place."""
+        self._shapes[found[1]] = f'<path id="{found[1]}" d="{" ".join(found[2].split())}"{found[3].rstrip()}/>'
+        return ""
+
+    def shared(self) -> str:
+        """Return every letter, in a drawing that shows nothing."""
+        return f'<svg class="glyphs" aria-hidden="true"><defs>{"".join(self._shapes[name] for name in sorted(self._shapes))}</defs></svg>'
+
+
+def inlined(drawing: str, alt: str, number: int, glyphs: Glyphs) -> str:
+    """Return an SVG file's drawing for the inside of a page: `alt` as its name, its own names made the page's `number`-th figure's."""
+    text = drawing[drawing.index("<svg") :].strip()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = _GLYPH.sub(glyphs.take, text)
+    text = re.sub(r"<defs>\s*</defs>", "", text)
+    text = text.replace("xlink:href=", "href=")
+    kept = r"(?!DejaVuSans)"
+    for before, after in (('id="', '"'), ('href="#', '"'), (r"url\(#", r"\)")):
+        text = re.sub(rf"{before}{kept}([^\"\)]*){after}", lambda found: _renamed(found, number), text)
+    text = re.sub(r"#[0-9a-fA-F]{6}\b", lambda found: _COLOURS.get(found[0].lower(), found[0]), text)
+    opening = re.search(r'<svg[^>]*?viewBox="([^"]*)"[^>]*>', text, re.DOTALL)
+    if opening is None:
+        raise ValueError("no drawing with a viewBox")
+    width = float(opening[1].split()[2])
+    head = f'<svg role="img" aria-label="{escape(alt)}" viewBox="{opening[1]}" style="width: {width * 96 / 72:.0f}px">'
+    return re.sub(r"\n\s*", "\n", head + text[opening.end() :])
+
+
+def _renamed(found: re.Match[str], number: int) -> str:
+    return found[0].replace(found[1], f"f{number}-{found[1]}", 1)
