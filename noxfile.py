@@ -42,6 +42,7 @@ def tests(session: nox.Session) -> None:
     """Run the tests; arguments after -- go to pytest."""
     install_reference(session)
     install_peers(session)
+    session.install("-c", "requirements.txt", "-c", "requirements-tools.txt", "selenium")
     session.run("python", "-m", "pytest", *session.posargs, env={"WEIGHBRIDGE_ALL_LOADERS": "1"})
 
 
@@ -59,7 +60,9 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check types, strictly, tests and this file included."""
-    session.install("-c", "requirements.txt", "-c", "requirements-tools.txt", "mypy", "nox", "pytest", "numpy", "matplotlib")
+    session.install(
+        "-c", "requirements.txt", "-c", "requirements-tools.txt", "mypy", "nox", "pytest", "numpy", "matplotlib", "markdown-it-py"
+    )
     session.run("mypy", *session.posargs)
 
 

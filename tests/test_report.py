@@ -136,7 +136,7 @@ def test_the_order_in_which_runs_are_given_changes_nothing(tmp_path: Path) -> No
     one = write_reports(runs, tmp_path / "reports").read_bytes()
     other = write_reports(runs[::-1], tmp_path / "reports").read_bytes()
     assert one == other
-    assert one.index(b"## Run 20250101T000000Z-a") < one.index(b"## Run 20250102T000000Z-b")
+    assert one.index(b"[20250101T000000Z-a]") < one.index(b"[20250102T000000Z-b]")
 
 
 def test_a_report_leaves_no_table_or_figure_of_an_earlier_one_and_touches_nothing_else(tmp_path: Path) -> None:
@@ -165,11 +165,16 @@ def test_a_report_that_cannot_be_made_leaves_the_earlier_one(tmp_path: Path) -> 
     }
 
 
+def every_page(folder: Path) -> str:
+    """Return what all pages of the reports say."""
+    return "\n".join(page.read_text(encoding="utf-8") for page in sorted(folder.glob("*.md")))
+
+
 def test_reports_link_to_a_run_that_lies_beside_them_and_name_one_that_does_not(tmp_path: Path) -> None:
     near = make_run(tmp_path / "project/results/reference", cell_samples(), "20250101T000000Z-near")
     far = make_run(tmp_path / "elsewhere", cell_samples(), "20250102T000000Z-far")
     page = write_reports([near, far], tmp_path / "project/reports")
-    text = page.read_text(encoding="utf-8")
+    text = every_page(page.parent)
     link = f"../results/reference/{near.name}/{SAMPLES}"
     assert f"({link})" in text
     assert (page.parent / link).resolve() == (near.path / SAMPLES).resolve()
@@ -180,7 +185,7 @@ def test_reports_link_to_a_run_that_lies_beside_them_and_name_one_that_does_not(
 def test_without_runs_the_reports_say_how_to_add_one(tmp_path: Path) -> None:
     page = write_reports([], tmp_path / "reports")
     assert "results/reference/" in page.read_text(encoding="utf-8")
-    assert list(contents(tmp_path / "reports")) == ["README.md"]
+    assert list(contents(tmp_path / "reports")) == ["README.md", "index.html"]
 
 
 @pytest.mark.parametrize("cells", [None, [], [record(status="refused", reason="cold refused: tmpfs", arms=list(ARMS))]])
@@ -412,7 +417,7 @@ def test_a_loader_that_gave_wrong_tensors_once_is_named_and_ranks_nowhere(tmp_pa
 def test_gpu_rows_are_said_not_to_be_measured_until_one_is_and_then_are_shown(tmp_path: Path) -> None:
     on_cpu = make_run(tmp_path / "runs", cell_samples(), machine={"gpus": []})
     said = "**GPU rows: not measured.**"
-    page = write_reports([on_cpu], tmp_path / "reports").read_text(encoding="utf-8")
+    page = every_page(write_reports([on_cpu], tmp_path / "reports").parent)
     assert page.count(said) == 2 and "| GPU | none |" in page
     assert "on cuda" not in page
     described = {
@@ -427,7 +432,7 @@ def test_gpu_rows_are_said_not_to_be_measured_until_one_is_and_then_are_shown(tm
     on_gpu = make_run(
         tmp_path / "runs", samples, name="20250102T000000Z-test", machine={"gpus": ["NVIDIA H200"], "gpu_details": [described]}
     )
-    page = write_reports([on_cpu, on_gpu], tmp_path / "reports").read_text(encoding="utf-8")
+    page = every_page(write_reports([on_cpu, on_gpu], tmp_path / "reports").parent)
     assert page.count(said) == 1, "the run without a GPU still says so"
     assert "| GPU | NVIDIA H200, 150 GB, PCI Express 5 x16, driver 570.1 |" in page
     assert (

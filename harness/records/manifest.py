@@ -48,8 +48,9 @@ def new_manifest(run: str, options: dict[str, Any], command: Sequence[str], stor
 
 def fingerprint(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return what makes a machine the same one for a comparison of times: processor, cores, memory, kernel, GPUs and storage."""
-    found = {name: manifest["machine"].get(name) for name in ("cpu", "cores", "memory_bytes", "kernel", "gpus")}
-    return found | {f"storage {name}": manifest["storage"].get(name) for name in ("device", "file_system")}
+    machine, place = manifest.get("machine") or {}, manifest.get("storage") or {}
+    found = {name: machine.get(name) for name in ("cpu", "cores", "memory_bytes", "kernel", "gpus")}
+    return found | {f"storage {name}": place.get(name) for name in ("device", "file_system")}
 
 
 def fingerprint_here(store: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 
@@ -14,7 +15,6 @@ from harness.report.evidence import Evidence
 from harness.report.ledger import headline, judged_here, ledger_section, tests_section
 from harness.report.place import Place
 from harness.report.tables import markdown
-from harness.report.web import Front
 from harness.verdicts.ledger import VERDICTS
 
 QUESTION = "How should model checkpoints be loaded, and is what the documentation says true?"
@@ -41,6 +41,15 @@ _THEMES = (
     ("Releases", ("history",)),
 )
 """What the figures are of, and how their files' names begin."""
+
+
+@dataclass(frozen=True)
+class Front:
+    """What stands above everything else: the question, the answer in a sentence, and how many claims have each verdict."""
+
+    question: str
+    lede: str
+    tally: Mapping[str, int]
 
 
 def front_sections(place: Place, evidence: Sequence[Evidence], places: Mapping[str, Place]) -> tuple[Front, list[list[str]]]:

@@ -77,7 +77,11 @@ def headline(judged: Sequence[Judged]) -> str:
     ]
     claim = next(one.claim for one in judged if one.claim.id == "C3")
     said = f"The page under test says that a pickle takes {claim.figure} times as long to load as safetensors."
-    return f"{said} Here it is {', '.join(parts)}." if parts else f"{said} Nothing here tells of it yet."
+    return (
+        f"{said} Here it is {' and '.join([', '.join(parts[:-1]), parts[-1]][len(parts) < 2 :])}."
+        if parts
+        else f"{said} Nothing here tells of it yet."
+    )
 
 
 def counted(judged: Sequence[Judged]) -> str:
@@ -169,7 +173,7 @@ def _machines_table(machines: Sequence[tuple[Sequence[Evidence], Sequence[Judged
 
 def _machine(manifest: Mapping[str, Any]) -> str:
     machine = manifest["machine"]
-    gpus = ", ".join(str(gpu.get("name")) for gpu in machine.get("gpus") or ())
+    gpus = ", ".join(map(str, machine.get("gpus") or ()))
     return f"{machine.get('cpu')}, {machine.get('cores')} cores{f', {gpus}' if gpus else ''}"
 
 

@@ -44,7 +44,6 @@ from harness.report.tables import (
     markdown,
     shortfall_frame,
 )
-from harness.report.web import web_page
 from harness.report.words import binding_text, invalid_line, size_text
 from harness.verdicts.binding import MEANING
 from harness.verdicts.cells import REFERENCE
@@ -103,6 +102,8 @@ def write_reports(runs: Sequence[RunDirectory], folder: Path) -> Path:
         _written(peers, peers_page(Place(folder, "peers", 1), {one.name: list(one.cells) for one in evidence if not one.night}))
     else:
         peers.unlink(missing_ok=True)
+    from harness.report.web import web_page  # what it converts with is not everywhere that a run is taken
+
     front, sections = front_sections(Place(folder, "front", 1), evidence, places)
     _text(folder / "index.html", web_page(front, sections, pages, folder))
     heading = [

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from html import escape, unescape
 from pathlib import Path
 
 from markdown_it import MarkdownIt
 
+from harness.report.front import Front
 from harness.report.web.drawings import Glyphs, inlined
 
 _HERE = Path(__file__).parent
@@ -21,22 +21,13 @@ _LONG = 48
 _TALLY = {"holds": "holds", "holds only if": "only", "does not hold": "fails", "not tested here": "open"}
 
 
-@dataclass(frozen=True)
-class Front:
-    """What stands above everything else: the question, the answer in a sentence, and how many claims have each verdict."""
-
-    question: str
-    lede: str
-    tally: Mapping[str, int]
-
-
 def web_page(front: Front, sections: Sequence[Sequence[str]], runs: Mapping[str, Sequence[str]], folder: Path) -> str:
     """Return the page in HTML: the sections open, and every run's own page folded below. `folder` is where figures are found."""
     glyphs = Glyphs()
     converter = _Converter(folder, glyphs, tuple(runs))
     body = [converter.html(section) for section in sections]
     folded = [
-        f'<details id="{name}"><summary>Run {escape(name)}</summary><div>\n{converter.html(blocks)}</div></details>'
+        f'<details id="{name}"><summary>Run {escape(name)}</summary><div>\n{converter.html(_under(blocks[1:]))}</div></details>'
         for name, blocks in runs.items()
     ]
     tally = "".join(
@@ -97,7 +88,7 @@ class _Converter:
         stem = re.sub(r"[^a-z0-9]+", "-", unescape(re.sub(r"<[^>]*>", "", title)).lower()).strip("-") or "part"
         self._taken[stem] += 1
         anchor = stem if self._taken[stem] == 1 else f"{stem}-{self._taken[stem]}"
-        if level == 2 and self._taken[stem] == 1 and not title.startswith("Run "):
+        if level == 2:
             self.contents.append((anchor, title))
         return f'<h{level} id="{anchor}">{title}</h{level}>'
 
@@ -106,6 +97,11 @@ class _Converter:
         drawing = inlined((self._folder / unescape(source)).read_text(encoding="utf-8"), unescape(alt), self._figures, self._glyphs)
         caption = f"<figcaption>{reading}</figcaption>" if reading else ""
         return f'<figure><div class="scroll" tabindex="0" role="region" aria-label="Figure">{drawing}</div>{caption}</figure>\n'
+
+
+def _under(blocks: Sequence[str]) -> list[str]:
+    """Return blocks with their headings a level lower: what is folded stands under a heading of the page."""
+    return [f"#{block}" if re.match(r"#{1,5} ", block) else block for block in blocks]
 
 
 def _roomy(found: re.Match[str]) -> str:

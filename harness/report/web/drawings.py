@@ -15,8 +15,11 @@ _COLOURS = {
     "#e4e4e4": "var(--grid)",
     "#eeeeee": "var(--grid)",
     "#ffffff": "var(--sheet)",
+    "#0072b2": "var(--blue)",
+    "#d55e00": "var(--vermillion)",
+    "#7f7f7f": "var(--grey)",
 }
-"""The inks of the figures, which follow the page; the palette that tells loaders apart stays what it is."""
+"""The inks of the figures, and those colours of the palette that are too dark for a dark page, which follow the page."""
 
 
 class Glyphs:
