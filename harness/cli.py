@@ -168,6 +168,9 @@ _COMMANDS = {
         "find how far this machine differs from itself, and write the thresholds that `regression` reads", "nightly.calibrate"
     ),
     "selftest": _later("put the harness on trial: lies that must be caught, and a slow-down that must be found", "nightly.trial"),
+    "advise": _later(
+        "probe a checkpoint of yours on this machine for a minute, and say which loader and format to use, and why", "advising"
+    ),
     "claims": _later("give a verdict on every claim of the page under test, from stored runs or measured here first", "claims"),
     "report": _Command("make the page, tables and figures of runs from what they recorded", _report_arguments, _report),
 }

@@ -1,0 +1,103 @@
+"""`weighbridge advise`: a quick probe of a person's own checkpoint on this machine, and what it says to do."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+
+from harness.console import say
+from harness.errors import WeighbridgeError
+from harness.loaders import CACHE_STATES
+from harness.machine.description import gpus
+from harness.measure.cell import Cell
+from harness.options import Options, parse
+from harness.plan import block_cost, size_of
+from harness.records.run_directory import RunDirectory
+from harness.report.advice import LOADERS, advice
+from harness.report.cells import FULL_LOAD, cells_of
+from harness.report.conversions import CONVERSION
+from harness.report.page import write_run_report
+from harness.report.terminal import WIDTH
+from harness.session import Run
+
+BUDGET_S = 48.0
+"""Seconds of measuring, unless six blocks of every cell need more; formats are made and torch is imported beside them."""
+_BLOCKS = 6.5
+_CEILINGS = {("cpu", "cold"): ("ceiling-read",), ("cpu", "warm"): ("ceiling-copy",)}
+"""One that bounds each cell; on a GPU the copy to it does."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `advise` may be asked."""
+    parser.add_argument("path", metavar="PATH", help="a weights file, a folder, or a hub id (ORG/NAME@REVISION); it is only read")
+    parser.add_argument(
+        "--budget", metavar="SECONDS", help=f"time to measure for, all in all (default: {BUDGET_S:g}, or what six blocks take)"
+    )
+    parser.add_argument("--store", metavar="DIR", help="where the formats it lacks are made (default: where runs keep theirs)")
+    parser.add_argument("--results", metavar="DIR", help="where the run is written (default: results)")
+
+
+def run(asked: argparse.Namespace) -> int:
+    """Probe a checkpoint, print the advice and where its evidence lies, and return 0; raises `WeighbridgeError`."""
+    loaders = ",".join((*LOADERS, "convert"))
+    wanted = {"model": [asked.path], "loaders": loaders, "profile": "smoke", "store": asked.store, "results": asked.results}
+    options = parse({**wanted, "budget": asked.budget})
+    given = format_of(options.models[0])
+    plan = plan_of(options, given)
+    total = float(asked.budget) if asked.budget else time_for(plan, options)
+    options = parse({**wanted, "budget": str(total / len(plan))})
+    say(
+        f"{options.model_names()[0]}: {size_of(options.model_names()[0], options) / 1e6:,.0f} MB; measuring takes {total:.0f} s or so, and making the formats it lacks some more"
+    )
+    with Run(options, plan, ["weighbridge", "advise", asked.path], _progress, lambda _: None) as measured:
+        for cell in plan:
+            measured.weigh(cell)
+    _progress("")
+    tell(measured.directory, given)
+    return 0
+
+
+def tell(run: RunDirectory, given: str) -> None:
+    """Print the advice that a run gives on a file of the format `given`, and write its page."""
+    manifest = run.manifest()
+    for paragraph in advice(manifest, cells_of(manifest, run.samples()), given):
+        say("\n".join(textwrap.wrap(paragraph.replace("**", ""), WIDTH, break_on_hyphens=False)) + "\n")
+    say(f"The evidence: {write_run_report(run)}. More of it: python -m pytest benchmarks -m cpu --model PATH")
+
+
+def plan_of(options: Options, given: str) -> dict[Cell, tuple[str, ...]]:
+    """Return what is probed: whole loads, cold and warm, on every device there is, and a conversion where there is something to convert."""
+    name = options.model_names()[0]
+    plan: dict[Cell, tuple[str, ...]] = {}
+    for device in ("cpu", *(("cuda",) if gpus() else ())):
+        for state in CACHE_STATES:
+            plan[Cell(FULL_LOAD, name, state, device)] = (*LOADERS, *_CEILINGS.get((device, state), ("ceiling-to-device",)))
+    if given != "safetensors":
+        plan[Cell(CONVERSION, name, "warm", "cpu")] = ("convert",)
+    return plan
+
+
+def time_for(plan: Mapping[Cell, tuple[str, ...]], options: Options) -> float:
+    """Return for how many seconds to measure: the usual time, or for a large checkpoint what six blocks of every cell take, roughly."""
+    costs = [block_cost(cell, arms, size_of(cell.checkpoint, options)) for cell, arms in plan.items()]
+    return max(BUDGET_S, _BLOCKS * max(costs) * len(costs))
+
+
+def format_of(path: Path) -> str:
+    """Return `safetensors` or `pickle`, the format that a person's checkpoint comes in; raises `WeighbridgeError` where there are no weights."""
+    suffixes = {file.suffix for file in ([path] if path.is_file() else path.iterdir())}
+    if ".safetensors" in suffixes:
+        return "safetensors"
+    if suffixes & {".bin", ".pt", ".pth", ".ckpt"}:
+        return "pickle"
+    raise WeighbridgeError(f"{path}: no weights; name a .safetensors, .bin, .pt or .ckpt file, or a folder with them")
+
+
+def _progress(text: str) -> None:
+    """Show what goes on, on a terminal only."""
+    if sys.stdout.isatty():
+        sys.stdout.write(f"\r\033[K{text[:WIDTH]}")
+        sys.stdout.flush()

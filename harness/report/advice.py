@@ -1,0 +1,150 @@
+"""Advice on one checkpoint, from a quick probe of it: plain sentences, each with the figures that carry it, and none that they do not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.report.cells import FULL_LOAD, Cell, not_told_apart, pair_ratio
+from harness.report.conversions import CONVERSION
+from harness.report.words import binding_text, megabytes, size_text, spread, time_text
+from harness.verdicts.cells import REFERENCE, ArmSummary
+from harness.verdicts.statistics import Estimate
+
+LOADERS = ("torch-load", "torch-load-mmap", REFERENCE, "safetensors-pread")
+"""The two formats, each mapped and read."""
+PICKLE = "torch-load"
+_MAPPED_OVER_READ = (("torch-load-mmap", PICKLE), (REFERENCE, "safetensors-pread"))
+_TOLD = 1.1
+"""Mapping is said to hurt, or to help, where the whole interval is beyond this."""
+_STATES = {"cold": "a first load, nothing of it in memory", "warm": "loaded before, all of it in memory"}
+
+
+def advice(manifest: Mapping[str, Any], cells: Sequence[Cell], given: str) -> list[str]:
+    """Return the advice in paragraphs, Markdown of the plainest kind; `given` is the format that the person's file came in."""
+    loads = [cell for cell in cells if cell.scenario == FULL_LOAD and cell.measured()]
+    if not loads:
+        reasons = "; ".join(dict.fromkeys(cell.reason for cell in cells if cell.reason)) or "no load gave a valid sample"
+        return [f"Nothing can be advised: {reasons}."]
+    paragraphs = [_use(loads), *map(_fastest, loads)]
+    paragraphs += [f"Not measured: {cell.name}: {cell.reason}." for cell in cells if cell.reason and not cell.samples]
+    return [*paragraphs, _converting(cells, loads, given), *_mapping(manifest, loads), *_memory(loads), _safety(given), _rests_on(cells)]
+
+
+def taken(cell: Cell) -> ArmSummary:
+    """Return the arm to take of a cell: safetensors' plain one where nothing told it from the fastest, else the fastest."""
+    alike = not_told_apart(cell)
+    return next((arm for arm in alike if arm.loader == REFERENCE), alike[0])
+
+
+def _use(loads: Sequence[Cell]) -> str:
+    by_device: dict[str, dict[str, str]] = {}
+    for cell in loads:
+        by_device.setdefault(cell.device, {})[cell.cache_state] = taken(cell).loader
+    said = []
+    for device, chosen in by_device.items():
+        where = "" if device == "cpu" else f" to {device}"
+        if len(set(chosen.values())) == 1:
+            said.append(f"use `{next(iter(chosen.values()))}`{where}, {' and '.join(chosen)}")
+        else:
+            said.append(f"use {' and '.join(f'`{loader}`{where} {state}' for state, loader in chosen.items())}")
+    words = "; ".join(said)
+    return f"**{words[0].upper()}{words[1:]}.**"
+
+
+def _fastest(cell: Cell) -> str:
+    alike = not_told_apart(cell)
+    take, few = taken(cell), alike[0].status == "insufficient"
+    others = [arm.loader for arm in alike if arm is not take]
+    where = "" if cell.device == "cpu" else f", to {cell.device}"
+    words = f"{cell.cache_state.capitalize()} ({_STATES[cell.cache_state]}{where}): `{take.loader}` is ready after {_time(take.ready)}"
+    if few:
+        words += ", a quick look with too few blocks to tell it from the others"
+    elif others:
+        words += f", not told apart from {', '.join(others)}"
+    slower = [arm for arm in cell.measured() if arm not in alike]
+    if slower and not few:
+        words += f"; slower than the fastest: {', '.join(f'{arm.loader} ({_time(arm.ready)})' for arm in slower)}"
+    return f"{words}. {binding_text(cell) or ''}".strip()
+
+
+def _time(found: Estimate | None) -> str:
+    if found is None:
+        return "no figure"
+    if found.low is None or found.high is None:
+        return time_text(found.median)
+    return f"{time_text(found.median)} [{time_text(found.low)} to {time_text(found.high)}]"
+
+
+def _converting(cells: Sequence[Cell], loads: Sequence[Cell], given: str) -> str:
+    gains = {cell.cache_state: pair_ratio(cell, PICKLE, REFERENCE, lambda sample: sample.ready_s) for cell in loads if cell.device == "cpu"}
+    said = ", ".join(f"{spread(ratio, 'unknown')} {state}" for state, ratio in gains.items() if ratio)
+    if given == "safetensors":
+        return f"Converting: it is safetensors already, so nothing needs to be. As a pickle it would take, until ready, this many times as long: {said or 'not measured'}."
+    convert = next((arm for cell in cells if cell.scenario == CONVERSION and (arm := cell.arm("convert"))), None)
+    cost = f" It costs {_time(convert.ready)}, once." if convert and convert.ready else " What it costs was not measured."
+    pays = [_pays(cell, gains.get(cell.cache_state), convert) for cell in loads if cell.device == "cpu"]
+    return f"Converting to safetensors: pickle takes, until ready, this many times as long: {said or 'not measured'}.{cost} {' '.join(filter(None, pays))}".strip()
+
+
+def _pays(cell: Cell, ratio: Estimate | None, convert: ArmSummary | None) -> str:
+    over, under = cell.arm(PICKLE), cell.arm(REFERENCE)
+    if not ratio or not over or not under or not over.ready or not under.ready:
+        return ""
+    if ratio.low is None or ratio.low <= 1.0:
+        never = "never" if ratio.high is not None and ratio.high <= 1.0 else "not by anything that was told"
+        return f"By {cell.cache_state} loads that is paid back {never}."
+    saving = over.ready.median - under.ready.median
+    if not convert or not convert.ready:
+        return f"Each {cell.cache_state} load saves {time_text(saving)}."
+    return (
+        f"Each {cell.cache_state} load saves {time_text(saving)}, so that {math.ceil(convert.ready.median / saving):,} of them pay it back."
+    )
+
+
+def _mapping(manifest: Mapping[str, Any], loads: Sequence[Cell]) -> list[str]:
+    cold = next((cell for cell in loads if cell.cache_state == "cold" and cell.device == "cpu"), None)
+    if cold is None:
+        return ["Mapping: whether it hurts on this storage shows cold alone, and cold was not measured."]
+    said = [
+        f"{mapped} over {read} {spread(ratio, 'unknown')}: {_hurts(ratio)}"
+        for mapped, read in _MAPPED_OVER_READ
+        if (ratio := pair_ratio(cold, mapped, read, lambda sample: sample.ready_s))
+    ]
+    ahead = (manifest.get("storage") or {}).get("read_ahead_kb")
+    readahead = (
+        "" if ahead is None else f" The device reads {ahead:,} KiB ahead; with less of it mapping would wait for storage more often."
+    )
+    return [f"Mapping on this storage, cold until ready: {'; '.join(said)}.{readahead}"] if said else []
+
+
+def _hurts(ratio: Estimate) -> str:
+    if ratio.low is None or ratio.high is None:
+        return "too few blocks to tell"
+    if ratio.low > _TOLD:
+        return "mapping hurts"
+    return "mapping helps" if ratio.high < 1 / _TOLD else "no difference that was told"
+
+
+def _memory(loads: Sequence[Cell]) -> list[str]:
+    warm = next((cell for cell in loads if cell.cache_state == "warm" and cell.device == "cpu"), None)
+    arms = [arm for arm in warm.measured() if arm.anonymous_bytes is not None and arm.mapped_bytes is not None] if warm else []
+    said = ", ".join(f"{arm.loader} {megabytes(arm.anonymous_bytes)} + {megabytes(arm.mapped_bytes)}" for arm in arms)
+    return [f"Memory, its own + mapped from the file and shared, MB: {said}."] if said else []
+
+
+def _safety(given: str) -> str:
+    if given == "safetensors":
+        return "Safety: a safetensors file holds no code to run."
+    return "Safety: a pickle may run code unless it is loaded with `weights_only=True`, as here; a safetensors file holds none."
+
+
+def _rests_on(cells: Sequence[Cell]) -> str:
+    samples = [sample for cell in cells for sample in cell.samples]
+    blocks = ", ".join(
+        f"{len({sample.block for sample in cell.samples})} {cell.cache_state} {cell.scenario}" for cell in cells if cell.samples
+    )
+    size = size_text(next((cell.bytes for cell in cells if cell.bytes), None))
+    valid = sum(sample.valid for sample in samples)
+    return f"It rests on {valid} valid of {len(samples)} samples of {size} in blocks ({blocks}); intervals hold the median with 95 % confidence."
