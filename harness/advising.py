@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 import textwrap
-from collections.abc import Mapping
 from pathlib import Path
 
 from harness.console import say
@@ -13,6 +12,7 @@ from harness.errors import WeighbridgeError
 from harness.loaders import CACHE_STATES
 from harness.machine.description import gpus
 from harness.measure.cell import Cell
+from harness.measure.experiment import MINIMUM_BLOCKS
 from harness.options import Options, parse
 from harness.plan import block_cost, size_of
 from harness.records.run_directory import RunDirectory
@@ -23,9 +23,10 @@ from harness.report.page import write_run_report
 from harness.report.terminal import WIDTH
 from harness.session import Run
 
-BUDGET_S = 48.0
-"""Seconds of measuring, unless six blocks of every cell need more; formats are made and torch is imported beside them."""
-_BLOCKS = 6.5
+TIME_S = 36.0
+"""Seconds of measuring that a small checkpoint is given; a large one takes what its blocks take."""
+BLOCKS = (MINIMUM_BLOCKS, 12)
+"""Fewest and most blocks of a cell."""
 _CEILINGS = {("cpu", "cold"): ("ceiling-read",), ("cpu", "warm"): ("ceiling-copy",)}
 """One that bounds each cell; on a GPU the copy to it does."""
 
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `advise` may be asked."""
     parser.add_argument("path", metavar="PATH", help="a weights file, a folder, or a hub id (ORG/NAME@REVISION); it is only read")
     parser.add_argument(
-        "--budget", metavar="SECONDS", help=f"time to measure for, all in all (default: {BUDGET_S:g}, or what six blocks take)"
+        "--rounds", metavar="N", help=f"blocks of every cell (default: {BLOCKS[0]}, of a small checkpoint up to {BLOCKS[1]})"
     )
     parser.add_argument("--store", metavar="DIR", help="where the formats it lacks are made (default: where runs keep theirs)")
     parser.add_argument("--results", metavar="DIR", help="where the run is written (default: results)")
@@ -44,13 +45,14 @@ def run(asked: argparse.Namespace) -> int:
     """Probe a checkpoint, print the advice and where its evidence lies, and return 0; raises `WeighbridgeError`."""
     loaders = ",".join((*LOADERS, "convert"))
     wanted = {"model": [asked.path], "loaders": loaders, "profile": "smoke", "store": asked.store, "results": asked.results}
-    options = parse({**wanted, "budget": asked.budget})
+    options = parse({**wanted, "rounds": asked.rounds})
     given = format_of(options.models[0])
     plan = plan_of(options, given)
-    total = float(asked.budget) if asked.budget else time_for(plan, options)
-    options = parse({**wanted, "budget": str(total / len(plan))})
+    block_s = sum(block_cost(cell, arms, size_of(cell.checkpoint, options)) for cell, arms in plan.items())
+    rounds = options.rounds or blocks_for(block_s)
+    options = parse({**wanted, "rounds": str(rounds)})
     say(
-        f"{options.model_names()[0]}: {size_of(options.model_names()[0], options) / 1e6:,.0f} MB; measuring takes {total:.0f} s or so, and making the formats it lacks some more"
+        f"{options.model_names()[0]}: {size_of(options.model_names()[0], options) / 1e6:,.0f} MB; measuring takes {rounds * block_s:.0f} s or so, and making the formats it lacks some more"
     )
     with Run(options, plan, ["weighbridge", "advise", asked.path], _progress, lambda _: None) as measured:
         for cell in plan:
@@ -80,10 +82,9 @@ def plan_of(options: Options, given: str) -> dict[Cell, tuple[str, ...]]:
     return plan
 
 
-def time_for(plan: Mapping[Cell, tuple[str, ...]], options: Options) -> float:
-    """Return for how many seconds to measure: the usual time, or for a large checkpoint what six blocks of every cell take, roughly."""
-    costs = [block_cost(cell, arms, size_of(cell.checkpoint, options)) for cell, arms in plan.items()]
-    return max(BUDGET_S, _BLOCKS * max(costs) * len(costs))
+def blocks_for(block_s: float) -> int:
+    """Return how many blocks to take where one of every cell takes so many seconds: never fewer than an interval needs."""
+    return max(BLOCKS[0], min(BLOCKS[1], int(TIME_S / block_s)))
 
 
 def format_of(path: Path) -> str:
