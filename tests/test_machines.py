@@ -47,7 +47,7 @@ def runs(folder: Path, *taken: tuple[str, Mapping[str, Any], list[Sample]]) -> l
     [((1, 2), (2, 3), True), ((1, 4), (2, 3), True), ((1, 2), (2.1, 3), False), ((5, 6), (1, 2), False), ((None, None), (1, 2), False)],
 )
 def test_two_intervals_agree_where_they_have_a_value_in_common(a: Any, b: Any, alike: bool) -> None:
-    first, second = (Estimate(1.0, *ends, 6) for ends in (a, b))
+    first, second = (Estimate(1.0, ends[0], ends[1], 6) for ends in (a, b))
     assert overlap(first, second) is overlap(second, first) is alike
 
 

@@ -57,13 +57,19 @@ def test_a_large_run_is_packed_the_same_each_time_and_reads_as_before(tmp_path: 
         ({}, None, "the run is not finished"),
         (FINISHED, "storage-read", "no valid sample"),
         (FINISHED | {"command": "pytest --store=/home/anna/models"}, None, "manifest.json holds /home/anna/models"),
-        (FINISHED | {"note": f"on {platform.node()}"}, None, f"manifest.json holds {platform.node()}"),
+        (FINISHED | {"note": "on annas-machine"}, None, "manifest.json holds annas-machine"),
     ],
     ids=["unfinished", "nothing valid", "path", "host"],
 )
 def test_a_run_that_is_not_fit_is_refused_in_one_line_and_nothing_is_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], manifest: dict[str, Any], detail: str | None, said: str
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    manifest: dict[str, Any],
+    detail: str | None,
+    said: str,
 ) -> None:
+    monkeypatch.setattr(platform, "node", lambda: "annas-machine")
     samples = cell_samples()
     run = make_run(tmp_path, list(spoilt(samples, detail)) if detail else samples, **manifest)
     assert packed(run, tmp_path / "contributed") == 2

@@ -564,6 +564,11 @@ def test_what_binds_is_told_by_a_shape_of_its_own_and_only_what_occurs_is_in_the
     with style.context(["default", LOOK]):
         drawn = shares_of_ceiling(cells_of({}, samples), [])
     assert drawn
-    assert [text.get_text() for text in drawn[0].legends[0].texts] == ["copy", "the loader's own work", "the ceiling", "one block"]
+    assert [text.get_text() for text in drawn[0].legends[0].texts] == [
+        "copy",
+        "the loader's own work",
+        "the ceiling",
+        "one block, below its mark",
+    ]
     with style.context(["default", LOOK]):
         assert shares_of_ceiling(cells_of({}, cell_samples(arms={"torch-load": (1.0, 1.0)})), []) is None

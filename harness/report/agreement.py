@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -118,12 +119,12 @@ def _draw(pair: _Pair) -> tuple[Figure, Drawn]:
     axes.set_ylim(axes.get_xlim())
     axes.set_aspect("equal")
     axes.plot(axes.get_xlim(), axes.get_xlim(), color=INK, linewidth=0.9, zorder=1)
-    for agree, colour, marker, size in ((True, BLUE, "o", 3.0), (False, VERMILLION, "D", 4.5)):
+    for agree, colour, marker, size in ((True, BLUE, "o", 3.5), (False, VERMILLION, "D", 4.5)):
         of_kind = [one for one in pair.shared if one.agree == agree]
         across, up = ([getattr(one, run).median for one in of_kind] for run in ("a", "b"))
         axes.errorbar(
             across, up, xerr=_bars([one.a for one in of_kind]), yerr=_bars([one.b for one in of_kind]), linestyle="", color=colour,
-            marker=marker, markersize=size, elinewidth=0.8, alpha=0.55 if agree else 1.0, mew=0, zorder=2 if agree else 3,
+            marker=marker, markersize=size, elinewidth=0.5 if agree else 1.0, alpha=0.55 if agree else 1.0, mew=0, zorder=2 if agree else 3,
         )  # fmt: skip
     _label(axes, pair.disagreeing)
     plain_log(axes.xaxis)
@@ -132,7 +133,7 @@ def _draw(pair: _Pair) -> tuple[Figure, Drawn]:
     axes.set_ylabel(f"ratio in run {pair.b.name} (logarithmic)")
     handles = [
         Line2D([], [], color=BLUE, marker="o", markersize=4, linewidth=0.8, label="the intervals overlap"),
-        Line2D([], [], color=VERMILLION, marker="D", markersize=5, linewidth=0.8, label="they do not"),
+        *([Line2D([], [], color=VERMILLION, marker="D", markersize=5, linewidth=1.0, label="they do not")] if pair.disagreeing else []),
         Line2D([], [], color=INK, linewidth=0.9, label="the same in both"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8)
@@ -155,10 +156,25 @@ def _bars(found: Sequence[Estimate]) -> list[list[float]]:
 
 
 def _label(axes: Axes, disagreeing: Sequence[Shared]) -> None:
-    """Write a number beside each mark that stands off, the number of its row in the table."""
+    """Write beside each mark that stands off the number of its row in the table, further from the line where another is in the way."""
+    low, high = axes.get_xlim()
+    points = 430 / math.log10(high / low)  # of a decade, about
+    taken: list[tuple[float, float]] = []
     for number, one in enumerate(disagreeing, 1):
-        side = 1 if one.b.median < one.a.median else -1  # away from the line
+        side = 1 if one.b.median < one.a.median else -1
+        at = math.log10(one.a.median) * points, math.log10(one.b.median) * points
+        away = ((8.0 * side * steps, -8.0 * side * steps) for steps in itertools.count(1))
+        offset = next(by for by in away if all(math.dist((at[0] + by[0], at[1] + by[1]), other) > 11 for other in taken))
+        taken.append((at[0] + offset[0], at[1] + offset[1]))
         axes.annotate(
-            str(number), (one.a.median, one.b.median), xytext=(7 * side, -7 * side), textcoords="offset points", fontsize=8, ha="center",
-            va="center", color="#9A4300", fontweight="bold",
-        )  # fmt: skip
+            str(number),
+            (one.a.median, one.b.median),
+            xytext=offset,
+            textcoords="offset points",
+            arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": VERMILLION, "shrinkA": 4, "shrinkB": 2},
+            fontsize=8,
+            ha="center",
+            va="center",
+            color="#9A4300",
+            fontweight="bold",
+        )

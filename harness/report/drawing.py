@@ -194,7 +194,7 @@ def grouped_rows(axes: Axes, groups: Mapping[str, Sequence[str]]) -> dict[tuple[
             places[group, name] = len(labels)
             labels.append(name)
     rows(axes, labels)
-    for label, tick in zip(labels, axes.get_yticklabels(), strict=True):
+    for label, tick in zip(labels, axes.get_yticklabels(), strict=False):  # a panel that shares its rows with one to its left has none
         if label in groups:
             tick.set_fontweight("bold")
     for row in range(1, len(labels)):

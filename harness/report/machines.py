@@ -181,8 +181,8 @@ def _draw(machines: Sequence[Machine], ratios: Sequence[_Ratio], device: str) ->
     for axes, state in zip(grid, states, strict=True):
         axes.set_title(STATES.get(state, state).partition(":")[0])
         axes.set_xscale("log")
-        axes.axvline(1.0, color="#333333", linewidth=1.0, zorder=1)
         places = grouped_rows(axes, groups)
+        axes.axvline(1.0, color="#333333", linewidth=1.0, zorder=1)
         shown = [1.0]
         for one in (one for one in ratios if one.cache_state == state):
             number = names.index(one.machine)

@@ -16,7 +16,7 @@ from harness.verdicts.cells import REFERENCE, paired_ratios
 from harness.verdicts.statistics import estimate
 
 _LOADERS = ("torch-load", "torch-load-mmap", "safetensors-pread")
-_CLOCKS = {"returned": -0.17, "ready": 0.17}
+_CLOCKS = {"returned": -0.12, "ready": 0.12}
 """Each clock with its place in a row, above or below the middle."""
 
 
@@ -31,14 +31,14 @@ def ratio_forest(cells: Sequence[Cell], claim: float) -> tuple[Figure, Drawn] | 
     if not groups:
         return None
     lines = sum(len(loaders) + 1 for loaders in groups.values())
-    figure = Figure(figsize=(3.6 * len(states) + 2.2, 1.5 + 0.3 * lines), layout="constrained")
+    figure = Figure(figsize=(3.6 * len(states) + 2.2, 1.5 + 0.36 * lines), layout="constrained")
     grid = list(figure.subplots(1, len(states), sharey=True, squeeze=False)[0])
     claimed = _claimed(found)
     for axes, state in zip(grid, states, strict=True):
         axes.set_title(STATES.get(state, state).partition(":")[0])
         axes.set_xscale("log")
-        axes.axvline(1.0, color="#333333", linewidth=1.0, zorder=1)
         places = grouped_rows(axes, {f"{name}, {size_text(size)}": loaders for (name, size), loaders in groups.items()})
+        axes.axvline(1.0, color="#333333", linewidth=1.0, zorder=1)
         shown = [1.0]
         for cell in (cell for cell in found if cell.cache_state == state):
             for loader in _loaders(cell):
@@ -54,7 +54,7 @@ def ratio_forest(cells: Sequence[Cell], claim: float) -> tuple[Figure, Drawn] | 
     heading(figure, what)
     reading = (
         f"each row is a loader with a checkpoint, the smallest at the top; right of the line at 1 it takes longer than {REFERENCE}, left of it less. "
-        "The ring goes by returned, the disc by ready; small dots are the ratios of single blocks, and a bar is the interval of their median."
+        "Hollow marks go by returned, full ones by ready; a bar is the interval, and the small dots above the one and below the other are the ratios of single blocks."
     )
     if claimed and any(cell.checkpoint == claimed and cell.cache_state == "warm" for cell in found):
         reading += " The claim stands where it was made: warm, at its size."
@@ -83,7 +83,7 @@ def _ratios(axes: Axes, cell: Cell, loader: str, row: float) -> list[float]:
         found = estimate(ratios)
         if not found:
             continue
-        dots(axes, ratios, [row + offset + 0.16 * apart for apart in scattered(len(ratios))], look.colour, size=1.8)
+        dots(axes, ratios, [row + 2.6 * offset + 0.14 * apart for apart in scattered(len(ratios))], look.colour, size=2.2, alpha=0.7)
         low, high = found.low or found.median, found.high or found.median
         axes.errorbar(
             found.median, row + offset, xerr=[[found.median - low], [high - found.median]], color=look.colour, marker=look.marker,
@@ -96,7 +96,7 @@ def _ratios(axes: Axes, cell: Cell, loader: str, row: float) -> list[float]:
 def _mark(axes: Axes, claim: float, row: float) -> None:
     axes.plot([claim, claim], [row - 0.42, row + 0.42], color=PURPLE, linewidth=2.2, solid_capstyle="butt")
     axes.annotate(
-        f"the claim: {claim:.1f}x", (claim, row - 0.42), xytext=(0, 2), textcoords="offset points", ha="center", va="bottom", fontsize=8,
+        f"the claim: {claim:.1f}x", (claim, row - 0.42), xytext=(4, 2), textcoords="offset points", ha="right", va="bottom", fontsize=8,
         color="#8F4470",
     )  # fmt: skip
 
@@ -106,5 +106,5 @@ def _handles() -> list[Line2D]:
     return [
         Line2D([], [], ms=4.5, mfc="white", label="returned, median with interval", **ink),
         Line2D([], [], ms=4.5, label="ready, median with interval", **ink),
-        Line2D([], [], ms=2.5, mew=0, label="one block", color=INK, marker="o", linestyle=""),
+        Line2D([], [], ms=2.5, mew=0, label="one block (above: returned, below: ready)", color=INK, marker="o", linestyle=""),
     ]

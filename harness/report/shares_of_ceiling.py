@@ -60,7 +60,7 @@ def shares_of_ceiling(cells: Sequence[Cell], fits: Sequence[Fit]) -> tuple[Figur
     checkpoints = sorted({(cell.bytes or 0, cell.checkpoint) for cell in cells})
     names = {state: _in_order([cell for cell in cells if cell.cache_state == state]) for state in states}
     figure = Figure(
-        figsize=(2.3 + 2.2 * len(checkpoints), 1.7 + 0.23 * sum(map(len, names.values())) + 0.45 * len(states)), layout="constrained"
+        figsize=(2.3 + 2.2 * len(checkpoints), 1.7 + 0.27 * sum(map(len, names.values())) + 0.45 * len(states)), layout="constrained"
     )
     grid = figure.subplots(
         len(states), len(checkpoints), sharex=True, sharey="row", squeeze=False, height_ratios=[len(names[state]) for state in states]
@@ -70,9 +70,9 @@ def shares_of_ceiling(cells: Sequence[Cell], fits: Sequence[Fit]) -> tuple[Figur
         for axes, (size, checkpoint) in zip(line, checkpoints, strict=True):
             axes.set_title(f"{state.capitalize()}: {checkpoint},\n{size_text(size)}", fontsize=8.5)
             axes.set_xscale("log")
-            axes.axvline(100, color=GREY, linewidth=1.2, linestyle="--", zorder=1)
             rows(axes, names[state])
             axes.grid(True, axis="y")
+            axes.axvline(100, color=GREY, linewidth=1.2, linestyle="--", zorder=1)
             for cell in (cell for cell in cells if (cell.checkpoint, cell.cache_state) == (checkpoint, state)):
                 for arm in _arms(cell):
                     what = binds(arm, fits)
@@ -81,16 +81,14 @@ def shares_of_ceiling(cells: Sequence[Cell], fits: Sequence[Fit]) -> tuple[Figur
     room_on_log(grid[0][0], [100 * share for share in shown])
     for axes in grid[-1]:
         plain_log(axes.xaxis)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
-    figure.supxlabel(
-        "share of the ceiling, to ready (logarithmic): 100 % is as fast as this machine can bring up the same bytes", fontsize=9
-    )
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g} %"))
+        axes.set_xlabel("share of the ceiling, to ready\n(logarithmic)")
     figure.legend(handles=_handles([what for what in MEANING if what in bound]), loc="outside lower center", ncols=4, fontsize=8)
     what = "Share of the ceiling that each load reaches, and what binds it"
     heading(figure, what)
     reading = (
         "each row is a loader, a panel a checkpoint in a cache state, the dashed line the ceiling: a mark left of it at 10 % took ten times as long as "
-        "the best plain way to bring up the same bytes. A bar is the interval, a small dot a block. Colour and shape say what binds."
+        "the best plain way to bring up the same bytes. A bar is the interval, a small dot below it a block. Colour and shape say what binds; a row without a mark was not measured there."
     )
     if any(share > 1 for cell in cells if cell.cache_state == "warm" for arm in _arms(cell) if (share := _median(arm))):
         reading += " Warm, a loader that maps the file copies nothing, and so may stand right of a ceiling that is a copy."
@@ -107,11 +105,12 @@ def _median(arm: ArmSummary) -> float:
 
 
 def _in_order(cells: Sequence[Cell]) -> list[str]:
-    """Return the loaders of one cache state by the median of their shares over the checkpoints, the largest first."""
+    """Return the loaders of one cache state, largest share first: each share is held against the middle one of its own panel."""
     shares: dict[str, list[float]] = {}
     for cell in cells:
+        middle = statistics.median(map(_median, _arms(cell)))
         for arm in _arms(cell):
-            shares.setdefault(cell.label(arm), []).append(_median(arm))
+            shares.setdefault(cell.label(arm), []).append(_median(arm) / middle)
     return sorted(shares, key=lambda name: (-statistics.median(shares[name]), name))
 
 
@@ -121,7 +120,14 @@ def _share(axes: Axes, cell: Cell, arm: ArmSummary, row: int, look: Style) -> li
     ceiling = next(other for other in cell.arms if (other.loader, other.environment) == (arm.ceiling, arm.environment))
     assert found
     shares = paired_ratios(cell.valid(ceiling), cell.valid(arm), lambda sample: sample.ready_s)
-    dots(axes, [100 * share for share in shares], [row + 0.4 * apart for apart in scattered(len(shares))], look.colour, size=1.6)
+    dots(
+        axes,
+        [100 * share for share in shares],
+        [row + 0.33 + 0.14 * apart for apart in scattered(len(shares))],
+        look.colour,
+        size=2.0,
+        alpha=0.7,
+    )
     low, high = found.low or found.median, found.high or found.median
     axes.errorbar(
         100 * found.median, row, xerr=[[100 * (found.median - low)], [100 * (high - found.median)]], color=look.colour, marker=look.marker,
@@ -135,5 +141,5 @@ def _handles(bound: Sequence[str]) -> list[Line2D]:
     return [
         *(Line2D([], [], color=LOOKS[what].colour, marker=LOOKS[what].marker, label=what, **marks) for what in bound),
         Line2D([], [], color=GREY, linewidth=1.2, linestyle="--", label="the ceiling"),
-        Line2D([], [], color=INK, marker="o", linestyle="", markersize=2.2, mew=0, label="one block"),
+        Line2D([], [], color=INK, marker="o", linestyle="", markersize=2.2, mew=0, label="one block, below its mark"),
     ]
