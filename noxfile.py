@@ -144,5 +144,12 @@ def report(session: nox.Session) -> None:
     session.run("weighbridge", "report", *session.posargs)
 
 
+@nox.session
+def scale(session: nox.Session) -> None:
+    """Make the report of 1,000,000 made-up samples; exit 1 over 60 s or 2 GB of memory. Another number may follow --."""
+    install_reference(session)
+    session.run("python", "-m", "tests.scale", *session.posargs)
+
+
 if __name__ == "__main__":
     nox.main()

@@ -56,7 +56,7 @@ def run(asked: argparse.Namespace) -> int:
 def _judged(evidence: Sequence[Evidence], wanted: Sequence[Claim]) -> list[Judged]:
     """Return the verdicts of the machine with most samples; those of others stand on the page."""
     machines = by_machine(evidence)
-    return judge_claims(recorded(machines[0]) if machines else [], wanted)
+    return judge_claims(recorded(machines[0].runs) if machines else [], wanted)
 
 
 def _measured(asked: argparse.Namespace, wanted: Sequence[Claim]) -> list[Evidence]:

@@ -127,6 +127,21 @@ def _report(asked: argparse.Namespace) -> int:
     return 0
 
 
+def _pack_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="the directory of a finished run; it is only read")
+    parser.add_argument("--into", type=Path, metavar="DIR", default=_REFERENCE, help=f"where contributed runs lie (default: {_REFERENCE})")
+
+
+def _pack(asked: argparse.Namespace) -> int:
+    from harness.packing import pack
+
+    if asked.into == _REFERENCE and not _REFERENCE.is_dir():
+        raise WeighbridgeError(f"no {_REFERENCE} here; go to the project's folder, or name another with --into")
+    packed = pack(asked.run, asked.into)
+    print(f"{packed}\nGo on with:\n    nox -s report\n    git add {packed} reports")
+    return 0
+
+
 def _later(help: str, module: str) -> _Command:  # noqa: A002  # as argparse calls it
     """Return a command whose module is imported only when it is asked for: most need pandas and matplotlib."""
 
@@ -173,4 +188,5 @@ _COMMANDS = {
     ),
     "claims": _later("give a verdict on every claim of the page under test, from stored runs or measured here first", "claims"),
     "report": _Command("make the page, tables and figures of runs from what they recorded", _report_arguments, _report),
+    "pack": _Command("copy a run of yours so that it can be contributed, small and with nothing private in it", _pack_arguments, _pack),
 }

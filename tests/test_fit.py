@@ -12,8 +12,9 @@ import pytest
 from harness.checkpoints.layouts import BLOOM_176B
 from harness.measure.experiment import MINIMUM_BLOCKS
 from harness.measure.sample import Sample
+from harness.verdicts import fit as fitting
 from harness.verdicts.cells import REFERENCE
-from harness.verdicts.fit import DRAWS, Coefficient, Fit, MeasuredCell, fit_loaders, refitted
+from harness.verdicts.fit import DRAWS, MANY, Coefficient, Fit, MeasuredCell, fit_loaders, refitted
 from harness.verdicts.prediction import Overtaking, Prediction, overtakings, predict_bloom, predicted_ratios
 from tests.helpers import make_sample
 
@@ -578,3 +579,16 @@ def test_ratios_are_taken_within_an_environment_and_storage_rate() -> None:
     ratios = predicted_ratios(predict_bloom(fits, [1e9, 2e9]))
     assert len(ratios) == 4 * 4
     assert all((one.over.environment, one.over.storage_rate) == (one.under.environment, one.under.storage_rate) for one in ratios)
+
+
+def test_medians_of_many_samples_scatter_as_if_all_had_been_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = random.Random(1)
+    times = tuple(sorted(chance.lognormvariate(0, 0.3) for _ in range(MANY + 1)))
+    cell = MeasuredCell("gpt2", 1000, 10, times)
+    by_place = fitting._medians_drawn_again("a", [cell])[:, 0]
+    monkeypatch.setattr(fitting, "MANY", MANY + 1)
+    one_by_one = fitting._medians_drawn_again("a", [cell])[:, 0]
+    assert by_place.shape == one_by_one.shape == (DRAWS,)
+    assert by_place.std() == pytest.approx(one_by_one.std(), rel=0.1)
+    assert np.median(by_place) == pytest.approx(cell.median_s, abs=0.2 * one_by_one.std())
+    assert np.median(one_by_one) == pytest.approx(cell.median_s, abs=0.2 * one_by_one.std())

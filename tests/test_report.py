@@ -11,17 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib import style
 
 from harness.measure.sample import SCHEMA, Sample
 from harness.records.run_directory import MANIFEST, SAMPLES, RunDirectory
+from harness.report import drawing
 from harness.report.cells import Cell, cells_of
-from harness.report.drawing import GREY, style_of
+from harness.report.drawing import GREY, LOOK, style_of
 from harness.report.page import write_reports, write_run_report
+from harness.report.ratios import ratio_forest
+from harness.report.shares_of_ceiling import LOOKS, shares_of_ceiling
 from harness.report.tables import cell_frame, cell_table, markdown
 from harness.report.tables import csv as as_csv
 from harness.report.terminal import WIDTH, run_summary
 from harness.report.terminal import cell_table as terminal_table
 from harness.report.words import binding_text
+from harness.verdicts.binding import MEANING
 from harness.verdicts.ceilings import is_ceiling
 from tests.helpers import make_sample
 
@@ -112,7 +117,7 @@ def test_a_run_gives_a_page_with_every_figure_and_every_cells_table(tmp_path: Pa
     page = write_run_report(run)
     files = set(contents(run.path))
     cells = {f"tables/full-load-{checkpoint}-{state}-cpu.csv" for checkpoint in CHECKPOINTS for state in ("cold", "warm")}
-    figures = {f"figures/{name}.svg" for name in ("returned-ready-gpt2", "time-by-size", "ratio-by-size", "memory-gpt2")}
+    figures = {f"figures/{name}.svg" for name in ("returned-ready-gpt2", "time-by-size", "ratio-forest", "share-of-ceiling", "memory-gpt2")}
     assert page == run.path / "report.md"
     assert files == {"report.md", MANIFEST, SAMPLES} | cells | figures | {"tables/sample-costs.csv"}
     text = page.read_text(encoding="utf-8")
@@ -496,7 +501,9 @@ def test_a_loader_is_drawn_alike_everywhere_and_no_two_of_the_house_alike() -> N
 def test_figures_of_size_are_left_out_where_there_is_one_size(tmp_path: Path) -> None:
     run = make_run(tmp_path, cell_samples())
     write_run_report(run)
-    assert {path for path in contents(run.path) if path.endswith(".svg")} == {"figures/returned-ready-gpt2.svg", "figures/memory-gpt2.svg"}
+    assert {path for path in contents(run.path) if path.endswith(".svg")} == {
+        f"figures/{name}.svg" for name in ("returned-ready-gpt2", "ratio-forest", "share-of-ceiling", "memory-gpt2")
+    }
 
 
 def test_a_gpus_cells_have_figures_of_their_own(tmp_path: Path) -> None:
@@ -526,3 +533,47 @@ def test_a_page_holds_no_path_of_this_machine_and_no_date_but_the_datas(tmp_path
     for path, content in contents(run.path).items():
         assert str(tmp_path).encode() not in content, path
         assert b"<dc:date>" not in content, path
+
+
+def test_dots_are_thinned_and_it_is_said_only_where_there_are_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path, cell_samples(blocks=12))
+    whole = write_run_report(run).read_text(encoding="utf-8")
+    assert "have a dot" not in whole
+    size = (run.path / "figures/returned-ready-gpt2.svg").stat().st_size
+    monkeypatch.setattr(drawing, "DOTS_AT_MOST", 3)
+    text = write_run_report(run).read_text(encoding="utf-8")
+    assert text.count("Of more than 3 samples 3 have a dot, taken evenly in their order") == text.count("How to read it:")
+    assert (run.path / "figures/returned-ready-gpt2.svg").stat().st_size < size
+    assert "have a dot" not in write_run_report(make_run(tmp_path, cell_samples(blocks=3), "20250102T000000Z-b")).read_text(
+        encoding="utf-8"
+    )
+
+
+def test_the_claim_is_marked_at_its_own_size_and_cache_state_alone(tmp_path: Path) -> None:
+    def marks(samples: Sequence[Sample]) -> list[str]:
+        with style.context(["default", LOOK]):
+            drawn = ratio_forest(cells_of({}, samples), 49.5)
+        assert drawn
+        return [text.get_text() for axes in drawn[0].axes for text in axes.texts]
+
+    assert marks(whole_run()) == ["the claim: 49.5x"]
+    assert marks(cell_samples(checkpoint="lora-1000")) == []
+    assert marks(cell_samples(cache_state="cold")) == []
+    assert marks(cell_samples(device="cuda")) == []
+
+
+def test_what_binds_is_told_by_a_shape_of_its_own_and_only_what_occurs_is_in_the_legend(tmp_path: Path) -> None:
+    assert len({look.marker for look in LOOKS.values()}) == len(LOOKS) == len(MEANING)
+    arms = {"ceiling-copy": (40.0, 40.0), "torch-load": (240.0, 240.0), "safetensors-pread": (45.0, 45.0)}
+    samples = cell_samples(arms=arms, mapped_bytes=0)
+    with style.context(["default", LOOK]):
+        drawn = shares_of_ceiling(cells_of({}, samples), [])
+    assert drawn
+    assert [text.get_text() for text in drawn[0].legends[0].texts] == [
+        "copy",
+        "the loader's own work",
+        "the ceiling",
+        "one block, below its mark",
+    ]
+    with style.context(["default", LOOK]):
+        assert shares_of_ceiling(cells_of({}, cell_samples(arms={"torch-load": (1.0, 1.0)})), []) is None

@@ -15,7 +15,7 @@ Answer = dict[str, Any]
 REFUSED, LOADED, RAN, CRASHED, STARVED, HUNG = OUTCOMES = ("refused", "loaded", "ran code", "crashed", "out of memory", "hung")
 """How a loader can meet a hostile file. Of a scanner, `refused` is a finding, and `loaded` that it passed the file."""
 
-_ABSOLUTE_PATH = re.compile(r"(?<![\w.…/])/(?:[^\s/'\":,;<>()]+/)+([^\s/'\":,;<>()]*)")
+ABSOLUTE_PATH = re.compile(r"(?<![\w.…/])/(?:[^\s/'\":,;<>()]+/)+([^\s/'\":,;<>()]*)")
 
 
 def read_until_closed(pipe: int, deadline: float) -> bytes | None:
@@ -46,4 +46,4 @@ def outcome(said: bytes | None, code: int, timeout_s: float) -> Answer:
 
 def without_paths(text: str) -> str:
     """Return a message with every absolute path in it cut down to its last name: a run keeps nothing private."""
-    return _ABSOLUTE_PATH.sub(r"…/\1", text)
+    return ABSOLUTE_PATH.sub(r"…/\1", text)

@@ -6,7 +6,7 @@ import gzip
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -93,7 +93,8 @@ class RunDirectory:
 
     def meetings(self) -> list[Meeting]:
         """Return every whole meeting in the order held, none where the run has none; as careful as `samples`."""
-        return list(self._read(SAMPLES, Meeting.from_json, "a meeting", lambda line: line.get("scenario") in SCENARIOS))
+        named = [f'"{scenario}"'.encode() for scenario in SCENARIOS]  # what a line has to hold to be worth reading as JSON
+        return list(self._read(SAMPLES, Meeting.from_json, "a meeting", lambda line: line.get("scenario") in SCENARIOS, named))
 
     def checks(self) -> list[Check]:
         """Return every whole check in the order carried out, none where the run has none; as careful as `samples`."""
@@ -121,6 +122,7 @@ class RunDirectory:
         parse: Callable[[dict[str, Any]], _Line],
         what: str,
         wanted: Callable[[dict[str, Any]], bool] = lambda _: True,
+        named: Sequence[bytes] = (b"",),
     ) -> Iterator[_Line]:
         path = self.path / name
         packed = path.with_name(f"{name}.gz")
@@ -130,8 +132,10 @@ class RunDirectory:
             for number, line in enumerate(lines, start=1):
                 if not line.endswith(b"\n"):
                     return
+                if not any(name in line for name in named):
+                    continue
                 try:
-                    held = json.loads(line)
+                    held = json.loads(line.decode())
                     if wanted(held):
                         yield parse(held)
                 except (ValueError, TypeError, AttributeError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.report.cells import CLAIMED_BYTES, FULL_LOAD, Cell, find, nearest_to_claim, not_told_apart
+from harness.report.cells import CLAIM_ALIKE, CLAIMED_BYTES, FULL_LOAD, Cell, find, nearest_to_claim, not_told_apart
 from harness.report.figures import CLAIMED_RATIO, CLAIMED_S
 from harness.report.parts import PARTIAL_LOAD
 from harness.report.pipelines import compared
@@ -14,8 +14,6 @@ from harness.report.words import significant, size_text, spread, time_text
 from harness.verdicts.cells import REFERENCE, ArmSummary, reference_of
 
 _PICKLE = "torch-load"
-_ALIKE = 0.25
-"""A checkpoint whose size is within this share of the claim's is spoken of as one of that size."""
 
 
 def plain_answer(cells: Sequence[Cell]) -> str:
@@ -97,7 +95,7 @@ def _claim(warm: Cell | None, size: int, device: str) -> str:
     page = f"{significant(CLAIMED_S[_PICKLE] * 1e3)} ms against {significant(CLAIMED_S[REFERENCE] * 1e3)} ms, {CLAIMED_RATIO:.1f} times"
     claim = f"The document under test claims {page}, for 500 MB on the CPU"
     pickle = warm.arm(_PICKLE) if warm else None
-    if not pickle or not pickle.ratio_returned or not pickle.ratio_ready or device != "cpu" or abs(size / CLAIMED_BYTES - 1) > _ALIKE:
+    if not pickle or not pickle.ratio_returned or not pickle.ratio_ready or device != "cpu" or abs(size / CLAIMED_BYTES - 1) > CLAIM_ALIKE:
         return f"{claim}; this run has no warm figure of that size to set beside it."
     returned, ready = significant(pickle.ratio_returned.median), significant(pickle.ratio_ready.median)
     return f"{claim}: here, warm, it is {returned} times by *returned* and {ready} times once every page is there to be used."

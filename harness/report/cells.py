@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from harness.loaders import label_of
@@ -17,6 +18,8 @@ from harness.verdicts.statistics import Estimate, estimate
 FULL_LOAD, PIPELINE_LOAD = "full-load", "pipeline-load"
 CLAIMED_BYTES = 500_000_000
 """Size of the weights in the document's claim."""
+CLAIM_ALIKE = 0.25
+"""A checkpoint whose size is within this share of the claim's is spoken of as one of that size."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,15 @@ class Cell:
 
     def valid(self, arm: ArmSummary) -> list[Sample]:
         """Return an arm's valid samples."""
-        return [sample for sample in self.samples if sample.valid and _arm_of(sample) == _arm_of(arm)]
+        return self._valid.get(_arm_of(arm), [])
+
+    @cached_property
+    def _valid(self) -> dict[tuple[str, str], list[Sample]]:
+        arms: dict[tuple[str, str], list[Sample]] = {}
+        for sample in self.samples:
+            if sample.valid:
+                arms.setdefault((sample.loader, sample.environment), []).append(sample)
+        return arms
 
     def label(self, arm: ArmSummary) -> str:
         """Return the arm's name: its loader, and its environment where the cell has more than one."""
@@ -139,10 +150,8 @@ def not_told_apart(cell: Cell) -> list[ArmSummary]:
     arms = cell.measured()
     if not arms:
         return []
-    samples = {arm: [sample for sample in cell.samples if _arm_of(sample) == arm] for arm in map(_arm_of, arms)}
-    fastest = samples[_arm_of(arms[0])]
-    ratios = {arm: paired_ratios(taken, fastest, lambda sample: sample.ready_s) for arm, taken in samples.items()}
-    return [arms[0], *(arm for arm in arms[1:] if _reaches_one(ratios[_arm_of(arm)]))]
+    fastest = cell.valid(arms[0])
+    return [arms[0], *(arm for arm in arms[1:] if _reaches_one(paired_ratios(cell.valid(arm), fastest, lambda sample: sample.ready_s)))]
 
 
 def invalid_counts(samples: Iterable[Sample]) -> dict[str, int]:
@@ -172,7 +181,7 @@ def shortfalls(manifest: Mapping[str, Any], cells: Sequence[Cell]) -> list[tuple
     return [(kind, ", ".join(what), reason) for (kind, reason), what in together.items()]
 
 
-def _arm_of(arm: ArmSummary | Sample) -> tuple[str, str]:
+def _arm_of(arm: ArmSummary) -> tuple[str, str]:
     return arm.loader, arm.environment
 
 

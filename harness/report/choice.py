@@ -75,12 +75,12 @@ def _choice(cell: Cell, run: str) -> Choice | None:
 def choice_section(place: Place, evidence: Sequence[Evidence]) -> list[str]:
     """Return what to use when, in Markdown, for each machine; a plain line where no situation was measured."""
     blocks = [place.heading("Which loader to use when")]
-    machines = [(runs, found) for runs in by_machine(evidence) if (found := choices(runs))]
+    machines = [(machine.name, found) for machine in by_machine(evidence) if (found := choices(machine.runs))]
     if not machines:
         return [*blocks, "No situation was measured by two loaders and six blocks or more, so nothing is advised."]
     blocks.append(_READING)
-    for number, (_, found) in enumerate(machines, 1):
-        blocks += [f"On machine {number}:"] if len(machines) > 1 else []
+    for name, found in machines:
+        blocks += [f"On {name}:"] if len(machines) > 1 else []
         blocks.append(markdown(choice_table(found)))
     for one in evidence:
         if one.meetings and (said := hostile_answer(one.manifest, one.meetings)):

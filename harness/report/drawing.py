@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -20,9 +20,13 @@ from harness.verdicts.statistics import Estimate
 
 BLACK, ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"
 """The palette of Okabe and Ito (2008), told apart with every common colour blindness; its yellow is too faint for a line on white."""
+PALETTE = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK)
 PLAIN = FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 100 else f"{value:g}")
 GREY = "#7F7F7F"
 INK = "#444444"
+DOTS_AT_MOST = 300
+"""How many samples of one arm and clock are drawn as dots."""
+_THINNED = "_thinned"
 STATES = {"cold": "Cold: nothing of the file in the page cache", "warm": "Warm: all of the file in the page cache"}
 
 LOOK: dict[str, Any] = {
@@ -134,11 +138,30 @@ def plain_log(axis: Axis) -> None:
 
 
 def dots(axes: Axes, x: Sequence[float], y: Sequence[float], colour: str, size: float = 2.4, alpha: float = 0.5) -> None:
-    """Draw samples as dots of `size` points, all in one path: hundreds of marks would make a file of hundreds of kB."""
+    """Draw samples as dots of `size` points, all in one path: hundreds of marks would make a file of hundreds of kB.
+
+    Of more than `DOTS_AT_MOST` as many are drawn, evenly by order; `told_of_dots` then says so.
+    """
+    thinned = len(x) > DOTS_AT_MOST
+    if thinned:
+        kept = [number * len(x) // DOTS_AT_MOST for number in range(DOTS_AT_MOST)]
+        x, y = [x[number] for number in kept], [y[number] for number in kept]
     # A dot is a stroke with round ends and hardly any length; of no length at all, some viewers leave it out.
     across = [part for value in x for part in (value, value * 1.0001, math.nan)]
     up = [part for value in y for part in (value, value, math.nan)]
-    axes.plot(across, up, color=colour, linewidth=size, solid_capstyle="round", alpha=alpha, snap=False)
+    axes.plot(
+        across, up, color=colour, linewidth=size, solid_capstyle="round", alpha=alpha, snap=False, label=_THINNED if thinned else None
+    )
+
+
+def told_of_dots(figure: Figure, drawn: Drawn) -> Drawn:
+    """Return what is told of a figure, and that not every sample has its dot where that is so."""
+    if not any(line.get_label() == _THINNED for axes in figure.axes for line in axes.lines):
+        return drawn
+    return replace(
+        drawn,
+        reading=f"{drawn.reading} Of more than {DOTS_AT_MOST} samples {DOTS_AT_MOST} have a dot, taken evenly in their order; medians and intervals are of all.",
+    )
 
 
 def scattered(count: int) -> list[float]:
@@ -159,6 +182,32 @@ def rows(axes: Axes, names: Sequence[str]) -> None:
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.grid(False, axis="y")
+
+
+def grouped_rows(axes: Axes, groups: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], int]:
+    """Name horizontal rows from the top down, each group's under its own name, and return the row of each (group, name)."""
+    places = {}
+    labels: list[str] = []
+    for group, names in groups.items():
+        labels.append(group)
+        for name in names:
+            places[group, name] = len(labels)
+            labels.append(name)
+    rows(axes, labels)
+    for label, tick in zip(labels, axes.get_yticklabels(), strict=False):  # a panel that shares its rows with one to its left has none
+        if label in groups:
+            tick.set_fontweight("bold")
+    for row in range(1, len(labels)):
+        if labels[row] in groups:
+            axes.axhline(row - 0.5, color="#CCCCCC", linewidth=0.8, zorder=0)
+    return places
+
+
+def room_on_log(axes: Axes, values: Sequence[float]) -> None:
+    """Set the limits of a logarithmic axis across so that it holds these values, with room beside them."""
+    low, high = min(values), max(values)
+    room = max((high / low) ** 0.06, 1.05)
+    axes.set_xlim(low / room, high * room)
 
 
 def heading(figure: Figure, text: str) -> None:

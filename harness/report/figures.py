@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,8 @@ from harness.report.drawing import (
     INK,
     LOOK,
     PLAIN,
-    PURPLE,
     STATES,
     Drawn,
-    Style,
     column,
     dots,
     heading,
@@ -32,28 +31,40 @@ from harness.report.drawing import (
     rows,
     scattered,
     style_of,
+    told_of_dots,
 )
+from harness.report.ratios import ratio_forest
+from harness.report.shares_of_ceiling import shares_of_ceiling
 from harness.report.words import MEGABYTE, significant, size_text, slug
 from harness.verdicts.ceilings import is_ceiling
-from harness.verdicts.cells import REFERENCE, paired_ratios
-from harness.verdicts.statistics import estimate
+from harness.verdicts.cells import REFERENCE
+from harness.verdicts.fit import Fit
 
 CLAIMED_S = {"torch-load": 172.7537e-3, REFERENCE: 3.4873e-3}
 """What the document claims for 500 MB of weights on the CPU, in s: pickle and safetensors."""
 CLAIMED_RATIO = CLAIMED_S["torch-load"] / CLAIMED_S[REFERENCE]
 
 
-def draw_full_load(cells: Sequence[Cell], folder: Path) -> list[Drawn]:
-    """Write every figure of the full-load cells for which there is data, for each device, and return what was written."""
+def draw_full_load(cells: Sequence[Cell], folder: Path, fits: Sequence[Fit]) -> list[Drawn]:
+    """Write every figure of the full-load cells for which there is data, for each device, and return what was written.
+
+    `fits` tell what binds.
+    """
     drawn: list[Drawn] = []
     for device in sorted({cell.device for cell in cells}):
         measured = [cell for cell in cells if cell.scenario == FULL_LOAD and cell.device == device and cell.measured()]
-        for draw in (_returned_ready, _time_by_size, _ratio_by_size, _memory):
+        for draw in (
+            _returned_ready,
+            _time_by_size,
+            partial(ratio_forest, claim=CLAIMED_RATIO),
+            partial(shares_of_ceiling, fits=fits),
+            _memory,
+        ):
             with style.context(["default", LOOK]):
                 done = draw(measured)
                 if done is None:
                     continue
-                figure, what = done
+                figure, what = done[0], told_of_dots(*done)
                 file = what.file if device == "cpu" else f"{what.file.removesuffix('.svg')}-{slug(device)}.svg"
                 folder.mkdir(parents=True, exist_ok=True)
                 figure.savefig(folder / file, format="svg", metadata={"Date": None, "Creator": None})
@@ -138,50 +149,6 @@ def _time_by_size(cells: Sequence[Cell]) -> tuple[Figure, Drawn] | None:
         "A mark is a median and its bar the interval, often smaller than the mark. The dashed grey line is the ceiling."
     )
     return figure, Drawn("time-by-size.svg", f"{what}, a line for each loader, {' and '.join(states)}", reading)
-
-
-def _ratio_by_size(cells: Sequence[Cell]) -> tuple[Figure, Drawn] | None:
-    loaders = ("torch-load", "torch-load-mmap")
-    cells = [cell for cell in cells if cell.arm(REFERENCE) and any(cell.arm(loader) for loader in loaders)]
-    sizes = _sizes(cells)
-    if len(sizes) < 2:
-        return None
-    states = sorted({cell.cache_state for cell in cells})
-    figure, grid = panels_by_size(states, list(sizes.values()), f"time over that of {REFERENCE} (logarithmic)")
-    handles: dict[str, Line2D] = {}
-    for axes, state in zip(grid, states, strict=True):
-        axes.axhline(1.0, color="#333333", linewidth=1.0, zorder=1)
-        for loader in loaders:
-            for clock in ("returned", "ready"):
-                handles[f"{loader}, {clock}"] = _ratios(axes, [cell for cell in cells if cell.cache_state == state], loader, clock)
-        if state == "warm" and cells[0].device == "cpu":
-            axes.axhline(CLAIMED_RATIO, color=PURPLE, linewidth=1.0, linestyle="-.", zorder=1)
-            words = f"the claim: {CLAIMED_RATIO:.1f}x at 500 MB"
-            axes.text(0.02, CLAIMED_RATIO * 1.05, words, transform=axes.get_yaxis_transform(), fontsize=8, color="#8F4470", va="bottom")
-        plain_log(axes.yaxis)
-    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=4, fontsize=8)
-    what = f"Ratio of torch-load and torch-load-mmap to {REFERENCE}, by size of the checkpoint"
-    heading(figure, what)
-    reading = (
-        f"above 1 {REFERENCE} is faster, below 1 slower; {_in_words(sizes)}. Hollow marks go by returned, full ones by ready; "
-        "small dots are the ratios of single blocks, and a bar is the interval of their median. The claim stands where it was made: warm."
-    )
-    return figure, Drawn("ratio-by-size.svg", f"{what}, by both clocks, {' and '.join(states)}", reading)
-
-
-def _ratios(axes: Axes, cells: Sequence[Cell], loader: str, clock: str) -> Line2D:
-    look = style_of(loader)
-    points = []
-    for cell in cells:
-        arm, reference = cell.arm(loader), cell.arm(REFERENCE)
-        if not arm or not reference:
-            continue
-        ratios = paired_ratios(cell.valid(arm), cell.valid(reference), lambda sample: _seconds(sample, clock))
-        if found := estimate(ratios):
-            points.append((arm.bytes, found))
-            beside = [arm.bytes / MEGABYTE * 1.3**apart for apart in scattered(len(ratios))]
-            dots(axes, beside, ratios, look.colour, size=1.8)
-    return line(axes, points, Style(look.colour, look.marker, "--" if clock == "returned" else "-"), hollow=clock == "returned")
 
 
 def _memory(cells: Sequence[Cell]) -> tuple[Figure, Drawn] | None:

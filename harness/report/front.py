@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import pandas as pd
 
 from harness.measure.sample import Sample
+from harness.report.agreement import agreement_section
 from harness.report.choice import choice_section
 from harness.report.drawing import Drawn
 from harness.report.evidence import Evidence
 from harness.report.ledger import headline, judged_here, ledger_section, tests_section
+from harness.report.machines import machines_section
 from harness.report.place import Place
 from harness.report.tables import markdown
 from harness.verdicts.ledger import VERDICTS
@@ -29,7 +31,7 @@ and make the reports again.
 _THEMES = (
     ("Returned, and ready", ("returned-ready",)),
     ("Time by size", ("time-by-size",)),
-    ("How many times as long", ("ratio",)),
+    ("How many times as long", ("ratio-forest",)),
     ("What the machine could do at best", ("share-of-ceiling",)),
     ("Less than everything", ("read-ahead", "parts")),
     ("Several ranks", ("ranks",)),
@@ -62,7 +64,9 @@ def front_sections(place: Place, evidence: Sequence[Evidence], places: Mapping[s
     return front, [
         ledger_section(place, evidence),
         choice_section(place, evidence),
+        machines_section(place, evidence),
         _evidence(place, evidence, places),
+        agreement_section(place, evidence),
         tests_section(place, evidence),
         _runs(place, evidence),
     ]

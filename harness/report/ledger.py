@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
 
-from harness.records.manifest import machine_of
 from harness.report.evidence import Evidence
+from harness.report.machines import Machine, machines_of
 from harness.report.place import Place
 from harness.report.tables import markdown
 from harness.report.terminal import WIDTH
@@ -30,18 +30,16 @@ def recorded(evidence: Sequence[Evidence]) -> list[Recorded]:
     return [Recorded.of(one.name, one.manifest, one.samples, one.checks, one.meetings) for one in evidence if not one.night]
 
 
-def by_machine(evidence: Sequence[Evidence]) -> list[list[Evidence]]:
-    """Return the runs of each machine together, the machine with most samples first; runs of one machine in the order taken."""
-    together: dict[str, list[Evidence]] = {}
-    for one in evidence:
-        if not one.night:
-            together.setdefault(repr(machine_of(one.manifest)), []).append(one)
-    return sorted(together.values(), key=lambda runs: -sum(len(one.samples) for one in runs))
+def by_machine(evidence: Sequence[Evidence]) -> list[Machine]:
+    """Return the machines of these runs, nights left aside, the one with most samples first."""
+    return sorted(
+        machines_of([one for one in evidence if not one.night]), key=lambda machine: -sum(len(one.samples) for one in machine.runs)
+    )
 
 
 def ledger_section(place: Place, evidence: Sequence[Evidence]) -> list[str]:
     """Return the ledger in Markdown: the verdicts of the machine with most samples, and those of other machines beside them."""
-    machines = [(runs, judge_claims(recorded(runs))) for runs in by_machine(evidence)] or [([], judge_claims([]))]
+    machines = [(machine.name, judge_claims(recorded(machine.runs))) for machine in by_machine(evidence)] or [("none", judge_claims([]))]
     judged = machines[0][1]
     blocks = [place.heading("What the page says, and what was found"), f"{counted(judged)} {_READING}"]
     blocks.append(markdown(claims_table(judged)))
@@ -60,7 +58,7 @@ def tests_section(place: Place, evidence: Sequence[Evidence]) -> list[str]:
 def judged_here(evidence: Sequence[Evidence]) -> list[Judged]:
     """Return the verdicts of the machine with most samples."""
     machines = by_machine(evidence)
-    return judge_claims(recorded(machines[0]) if machines else [])
+    return judge_claims(recorded(machines[0].runs) if machines else [])
 
 
 def headline(judged: Sequence[Judged]) -> str:
@@ -164,17 +162,9 @@ def _plain(judged: Sequence[Judged]) -> Iterator[dict[str, Any]]:
             }
 
 
-def _machines_table(machines: Sequence[tuple[Sequence[Evidence], Sequence[Judged]]]) -> pd.DataFrame:
-    names = [f"{number}: {_machine(runs[0].manifest)}" for number, (runs, _) in enumerate(machines, 1)]
+def _machines_table(machines: Sequence[tuple[str, Sequence[Judged]]]) -> pd.DataFrame:
     columns = {"id": [one.claim.id for one in machines[0][1]]}
-    columns |= {name: [one.words for one in judged] for name, (_, judged) in zip(names, machines, strict=True)}
-    return pd.DataFrame(columns)
-
-
-def _machine(manifest: Mapping[str, Any]) -> str:
-    machine = manifest["machine"]
-    gpus = ", ".join(map(str, machine.get("gpus") or ()))
-    return f"{machine.get('cpu')}, {machine.get('cores')} cores{f', {gpus}' if gpus else ''}"
+    return pd.DataFrame(columns | {name: [one.words for one in judged] for name, judged in machines})
 
 
 def ledger_lines(judged: Sequence[Judged], changes: Sequence[tuple[Judged, Judged]] = ()) -> list[str]:

@@ -160,7 +160,7 @@ def _full_load(place: Place, cells: Sequence[Cell], fits: Sequence[Fit]) -> list
     blocks = [place.heading("Loading everything"), _READING]
     if any(cell.ceiling for cell in cells):
         blocks.append("\n".join(["What binds a load is told so:", "", *(f"- **{what}**: {meaning}." for what, meaning in MEANING.items())]))
-    for drawn in draw_full_load(cells, place.folder / "figures" / place.part):
+    for drawn in draw_full_load(cells, place.folder / "figures" / place.part, fits):
         blocks += place.shown(drawn)
     for checkpoint, group in groupby(cells, key=lambda cell: cell.checkpoint):
         found = list(group)

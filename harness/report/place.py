@@ -12,7 +12,7 @@ from matplotlib import style
 from matplotlib.figure import Figure
 
 from harness.report.cells import Cell
-from harness.report.drawing import LOOK, Drawn
+from harness.report.drawing import LOOK, Drawn, told_of_dots
 from harness.report.tables import csv
 from harness.report.words import significant, slug, time_text
 from harness.verdicts.cells import reference_of
@@ -47,7 +47,7 @@ class Place:
             done = draw()
             if done is None:
                 return []
-            figure, drawn = done
+            figure, drawn = done[0], told_of_dots(*done)
             path = Path("figures", self.part)
             (self.folder / path).mkdir(parents=True, exist_ok=True)
             figure.savefig(self.folder / path / drawn.file, format="svg", metadata={"Date": None, "Creator": None})

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from operator import attrgetter
+from typing import Any
 
 from harness.measure.cell import Cell
 from harness.measure.experiment import MINIMUM_BLOCKS
@@ -120,10 +122,13 @@ def compared_of(scenario: str, checkpoint: str | None = None) -> str:
 
 def by_cell(samples: Iterable[Sample]) -> dict[Cell, list[Sample]]:
     """Return the samples of each cell, cells and samples in the order taken."""
-    cells: dict[Cell, list[Sample]] = {}
+    cells: dict[tuple[Any, ...], list[Sample]] = {}
     for sample in samples:
-        cells.setdefault(Cell.of(sample), []).append(sample)
-    return cells
+        cells.setdefault(_key(sample), []).append(sample)
+    return {Cell(*key): found for key, found in cells.items()}
+
+
+_key = attrgetter(*(field.name for field in fields(Cell)))
 
 
 def summarise(samples: Sequence[Sample]) -> list[ArmSummary]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 CONFIDENCE = 0.95
 
@@ -37,12 +37,14 @@ def estimate(values: Sequence[float]) -> Estimate | None:
         return None
     ordered = sorted(values)
     rank = interval_rank(len(ordered))
-    median = statistics.median(ordered)
+    middle = len(ordered) // 2
+    median = ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
     if rank is None:
         return Estimate(median, None, None, len(ordered))
     return Estimate(median, ordered[rank - 1], ordered[-rank], len(ordered))
 
 
+@cache
 def interval_rank(count: int, confidence: float = CONFIDENCE) -> int | None:
     """Return the largest k for which the k-th smallest and k-th largest of `count` values enclose the median with this confidence.
 
@@ -50,8 +52,13 @@ def interval_rank(count: int, confidence: float = CONFIDENCE) -> int | None:
     """
     below = 0.0
     rank = None
-    for k in range(1, count // 2 + 1):
-        below += math.comb(count, k - 1) / 2**count
+    whole = 2**count
+    # Further than 20 standard deviations from the middle there is nothing to add up.
+    first = max(1, count // 2 - 10 * math.isqrt(count))
+    ways = math.comb(count, first - 1)
+    for k in range(first, count // 2 + 1):
+        below += ways / whole
+        ways = ways * (count - k + 1) // k
         if 1 - 2 * below < confidence:
             break
         rank = k

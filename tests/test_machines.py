@@ -1,0 +1,147 @@
+"""Several machines, and several runs of one: what agrees is counted, what does not is named, and machines are never mixed up."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.measure.sample import Sample
+from harness.report.agreement import agreement_section
+from harness.report.evidence import gather
+from harness.report.machines import machines_section
+from harness.report.place import Place
+from harness.verdicts.agreement import overlap, shared_ratios
+from harness.verdicts.cells import summarise
+from harness.verdicts.statistics import Estimate
+from tests.test_report import ARMS, cell_samples, make_run
+
+MACHINE = {"cpu": "A Processor", "cores": 2, "memory_bytes": 25_000_000_000, "kernel": "6.1", "gpus": []}
+STORAGE = {"device": "vda", "file_system": "ext4"}
+HERE: dict[str, Any] = {"machine": MACHINE, "storage": STORAGE}
+THERE: dict[str, Any] = {"machine": MACHINE | {"cpu": "Another", "cores": 8}, "storage": STORAGE}
+SLOWER = ARMS | {"torch-load": (500.0, 600.0)}
+
+
+def place(folder: Path) -> Place:
+    return Place(folder, "", 1)
+
+
+def runs(folder: Path, *taken: tuple[str, Mapping[str, Any], list[Sample]]) -> list[Any]:
+    """Return the evidence of made-up runs, each of a day."""
+    made = [
+        make_run(folder, samples, f"{day.replace('-', '')}T000000Z-{number}", created_at=f"{day}T00:00:00+00:00", **manifest)
+        for number, (day, manifest, samples) in enumerate(taken)
+    ]
+    return gather(made)
+
+
+# Two runs of one machine
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "alike"),
+    [((1, 2), (2, 3), True), ((1, 4), (2, 3), True), ((1, 2), (2.1, 3), False), ((5, 6), (1, 2), False), ((None, None), (1, 2), False)],
+)
+def test_two_intervals_agree_where_they_have_a_value_in_common(a: Any, b: Any, alike: bool) -> None:
+    first, second = (Estimate(1.0, ends[0], ends[1], 6) for ends in (a, b))
+    assert overlap(first, second) is overlap(second, first) is alike
+
+
+def test_ratios_are_shared_by_cell_loader_environment_and_clock_and_only_with_both_intervals() -> None:
+    a = summarise(cell_samples())
+    assert [(one.loader, one.clock) for one in shared_ratios(a, a)] == [
+        (loader, clock) for loader in ("torch-load-mmap", "torch-load") for clock in ("returned", "ready")
+    ]
+    assert all(one.agree and one.a == one.b for one in shared_ratios(a, a))
+    for other in ({"environment": "older"}, {"cache_state": "cold"}, {"device": "cuda"}, {"blocks": 5}):
+        assert shared_ratios(a, summarise(cell_samples(**other))) == []
+
+
+def test_the_ratios_that_disagree_are_counted_and_are_exactly_those_listed(tmp_path: Path) -> None:
+    evidence = runs(tmp_path, ("2025-01-01", HERE, cell_samples()), ("2025-01-02", HERE, cell_samples(arms=SLOWER)))
+    text = "\n\n".join(agreement_section(place(tmp_path), evidence))
+    assert "Of 4 ratios that both know with an interval **2 agree** (50.0 %)" in text
+    assert "on 2025-01-01 and on 2025-01-02" in text
+    rows = [[cell.strip() for cell in line.split("|")] for line in text.splitlines() if "| full-load/" in line]
+    assert [row[2:5] for row in rows] == [["full-load/gpt2/warm/cpu", "torch-load", clock] for clock in ("returned", "ready")]
+    with (tmp_path / "tables/agreement.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert {(line["loader"], line["agree"]) for line in lines} == {("torch-load", "False"), ("torch-load-mmap", "True")}
+    assert (tmp_path / "figures/agreement.svg").is_file()
+
+
+def test_runs_of_different_days_are_preferred_and_then_those_that_share_most(tmp_path: Path) -> None:
+    both = [*cell_samples(), *cell_samples(cache_state="cold")]
+    evidence = runs(
+        tmp_path,
+        ("2025-01-01", HERE, both),
+        ("2025-01-01", HERE, both),
+        ("2025-01-02", HERE, cell_samples()),
+        ("2025-01-02", THERE, both),
+        ("2025-01-03", HERE | {"options": {"night": {"baseline": "a"}}}, both),
+    )
+    text = "\n\n".join(agreement_section(place(tmp_path), evidence))
+    assert "Of 4 ratios" in text
+    assert "20250101T000000Z-1 and 20250102T000000Z-2" in text
+
+
+@pytest.mark.parametrize(
+    "other",
+    [THERE, {}, HERE | {"checkpoints": {"gpt2": {"digest": "other"}}}, HERE | {"machine": MACHINE | {"kernel": "6.2"}}],
+    ids=["machine", "untold", "content", "kernel"],
+)
+def test_without_two_runs_of_one_machine_a_plain_line_says_what_would_show_it(tmp_path: Path, other: dict[str, Any]) -> None:
+    first = HERE | {"checkpoints": {"gpt2": {"digest": "one"}}}
+    evidence = runs(tmp_path, ("2025-01-01", first, cell_samples()), ("2025-01-02", other, cell_samples()))
+    blocks = agreement_section(place(tmp_path), evidence)
+    assert len(blocks) == 2 and "a second run" in blocks[1]
+    assert not (tmp_path / "figures").exists()
+
+
+# Several machines
+
+
+def test_the_claims_ratio_of_two_machines_stands_side_by_side(tmp_path: Path) -> None:
+    here = [*cell_samples(), *cell_samples(checkpoint="lora-1000")]
+    evidence = runs(tmp_path, ("2025-01-01", HERE, here), ("2025-01-02", THERE, cell_samples(arms=SLOWER)), ("2025-01-03", HERE, here))
+    text = "\n\n".join(machines_section(place(tmp_path), evidence))
+    names = "A Processor, 2 cores, 25 GB, ext4", "Another, 8 cores, 25 GB, ext4"
+    assert f"| checkpoint | cache state | clock | {names[0]} | {names[1]} |" in text
+    found = [line for line in text.splitlines() if line.startswith("| gpt2 |")]
+    assert [line.split(" | ")[1:3] for line in found] == [["warm", "returned"], ["warm", "ready"]]
+    ratios = [line.strip("|").split(" | ")[3:] for line in found]
+    assert [[cell.partition(" ")[0] for cell in row] for row in ratios] == [["48.8", "122"], ["11.7", "29.3"]]
+    assert "| lora-1000 |" not in text, "only one machine measured it"
+    with (tmp_path / "tables/machines.csv").open() as file:
+        assert {line["run"] for line in csv.DictReader(file)} == {"20250103T000000Z-2", "20250102T000000Z-1"}, "the newest run speaks"
+    assert (tmp_path / "figures/machines.svg").is_file()
+
+
+def test_devices_stand_apart_among_machines(tmp_path: Path) -> None:
+    both = [*cell_samples(), *cell_samples(device="cuda")]
+    evidence = runs(tmp_path, ("2025-01-01", HERE, both), ("2025-01-02", THERE, both))
+    text = "\n\n".join(machines_section(place(tmp_path), evidence))
+    assert text.index("**On cpu**") < text.index("machines.svg") < text.index("**On cuda**") < text.index("machines-cuda.svg")
+
+
+def test_machines_that_differ_by_their_kernel_alone_are_told_apart_by_it(tmp_path: Path) -> None:
+    newer = HERE | {"machine": MACHINE | {"kernel": "6.2"}}
+    evidence = runs(tmp_path, ("2025-01-01", HERE, cell_samples()), ("2025-01-02", newer, cell_samples()))
+    text = "\n\n".join(machines_section(place(tmp_path), evidence))
+    assert "| A Processor, 2 cores, 25 GB, ext4, kernel 6.1 | A Processor, 2 cores, 25 GB, ext4, kernel 6.2 |" in text
+
+
+def test_one_machine_has_its_conditions_and_no_comparison(tmp_path: Path) -> None:
+    text = "\n\n".join(machines_section(place(tmp_path), runs(tmp_path, ("2025-01-01", HERE, cell_samples()))))
+    assert "| A Processor, 2 cores, 25 GB, ext4 |" in text and "20250101T000000Z-0" in text
+    assert "CONTRIBUTING.md" in text
+    assert not (tmp_path / "figures").exists()
+
+
+def test_runs_that_tell_of_no_machine_are_no_machine(tmp_path: Path) -> None:
+    blocks = machines_section(place(tmp_path), runs(tmp_path, ("2025-01-01", {}, cell_samples())))
+    assert blocks[1] == "No run here tells of its machine."
