@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -91,8 +92,8 @@ def test_runs_of_different_days_are_preferred_and_then_those_that_share_most(tmp
 
 @pytest.mark.parametrize(
     "other",
-    [THERE, {}, HERE | {"checkpoints": {"gpt2": {"digest": "other"}}}, HERE | {"machine": MACHINE | {"kernel": "6.2"}}],
-    ids=["machine", "untold", "content", "kernel"],
+    [THERE, {}, HERE | {"checkpoints": {"gpt2": {"digest": "other"}}}, HERE | {"machine": MACHINE | {"cores": 4}}],
+    ids=["machine", "untold", "content", "cores"],
 )
 def test_without_two_runs_of_one_machine_a_plain_line_says_what_would_show_it(tmp_path: Path, other: dict[str, Any]) -> None:
     first = HERE | {"checkpoints": {"gpt2": {"digest": "one"}}}
@@ -128,11 +129,23 @@ def test_devices_stand_apart_among_machines(tmp_path: Path) -> None:
     assert text.index("**On cpu**") < text.index("machines.svg") < text.index("**On cuda**") < text.index("machines-cuda.svg")
 
 
-def test_machines_that_differ_by_their_kernel_alone_are_told_apart_by_it(tmp_path: Path) -> None:
+def test_machines_that_differ_by_their_storage_alone_are_told_apart_by_it_and_kernels_are_no_machines(tmp_path: Path) -> None:
+    other = HERE | {"storage": HERE["storage"] | {"device": "nvme1n1"}}
     newer = HERE | {"machine": MACHINE | {"kernel": "6.2"}}
-    evidence = runs(tmp_path, ("2025-01-01", HERE, cell_samples()), ("2025-01-02", newer, cell_samples()))
+    evidence = runs(tmp_path, *((f"2025-01-0{day}", one, cell_samples()) for day, one in enumerate((HERE, other, newer), 1)))
     text = "\n\n".join(machines_section(place(tmp_path), evidence))
-    assert "| A Processor, 2 cores, 25 GB, ext4, kernel 6.1 | A Processor, 2 cores, 25 GB, ext4, kernel 6.2 |" in text
+    assert re.search(r"\| A Processor, 2 cores, 25 GB, ext4 on \w+ \| A Processor, 2 cores, 25 GB, ext4 on nvme1n1 \|", text)
+
+
+def test_runs_under_two_kernels_are_laid_over_each_other_apart_from_those_under_one(tmp_path: Path) -> None:
+    newer = HERE | {"machine": MACHINE | {"kernel": "6.2"}}
+    evidence = runs(tmp_path, *((f"2025-01-0{day}", one, cell_samples()) for day, one in enumerate((HERE, HERE, newer), 1)))
+    text = "\n\n".join(agreement_section(place(tmp_path), evidence))
+    assert (
+        text.index("(figures/agreement.svg)")
+        < text.index("but under kernel 6.1 and 6.2")
+        < text.index("(figures/agreement-other-kernel.svg)")
+    )
 
 
 def test_one_machine_has_its_conditions_and_no_comparison(tmp_path: Path) -> None:

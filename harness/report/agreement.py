@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from harness.records.manifest import fingerprint
 from harness.report.drawing import BLUE, INK, VERMILLION, Drawn, heading, plain_log, room_on_log
 from harness.report.evidence import Evidence
 from harness.report.machines import machine_of
@@ -38,31 +39,47 @@ class _Pair:
 
 
 def agreement_section(place: Place, evidence: Sequence[Evidence]) -> list[str]:
-    """Return how two runs of one machine agree, as blocks of Markdown, its figure and table written.
+    """Return how two runs of one machine agree, as blocks of Markdown, their figures and tables written; nights are left aside.
 
-    Of all pairs one of different days is preferred, and then the one that shares the most ratios; nights are left aside.
+    Of the pairs under one kernel, and then of those under two, one of different days is preferred, and then the one that shares the most
+    ratios.
     """
     blocks = [place.heading("Two runs of one machine")]
-    pair = _pair([one for one in evidence if not one.night])
-    if pair is None:
+    pairs = _pairs([one for one in evidence if not one.night])
+    if not pairs:
         return [*blocks, _NONE]
-    agreeing = len(pair.shared) - len(pair.disagreeing)
-    blocks.append(
-        f"Runs {pair.a.name} and {pair.b.name} were taken on the same machine{_when(pair)}. Of {len(pair.shared)} ratios that both know with an "
-        f"interval **{agreeing} agree** ({100 * agreeing / len(pair.shared):.1f} %): their intervals overlap."
-    )
-    blocks += place.figure(lambda: _draw(pair))
-    if pair.disagreeing:
-        blocks += ["Those that do not:", markdown(_table(pair))]
-    return [*blocks, f"In plain figures, all of them: {place.table('agreement', _frame(pair))}"]
+    for name, pair in pairs.items():
+        agreeing = len(pair.shared) - len(pair.disagreeing)
+        blocks.append(
+            f"Runs {pair.a.name} and {pair.b.name} were taken on the same machine{_when(pair)}. Of {len(pair.shared)} ratios that both know with "
+            f"an interval **{agreeing} agree** ({100 * agreeing / len(pair.shared):.1f} %): their intervals overlap."
+        )
+        blocks += place.figure(lambda pair=pair, name=name: _draw(pair, f"{name}.svg"))  # type: ignore[misc]
+        if pair.disagreeing:
+            blocks += ["Those that do not:", markdown(_table(pair))]
+        blocks.append(f"In plain figures, all of them: {place.table(name, _frame(pair))}")
+    return blocks
 
 
-def _pair(evidence: Sequence[Evidence]) -> _Pair | None:
-    pairs = [
+def _pairs(evidence: Sequence[Evidence]) -> dict[str, _Pair]:
+    """Return a pair taken under one kernel and one taken under two, as far as there are such, by the name of their figure."""
+    found = [
         _Pair(a, b, shared_ratios(_arms(a), _arms(b))) for a, b in itertools.combinations(evidence, 2) if _alike(a.manifest, b.manifest)
     ]
-    found = [pair for pair in pairs if pair.shared]
-    return max(found, key=lambda pair: (_day(pair.a) != _day(pair.b), len(pair.shared), pair.a.name, pair.b.name), default=None)
+    kinds = {"agreement": True, "agreement-other-kernel": False}
+    best = {
+        name: max((pair for pair in found if pair.shared and _one_kernel(pair) == same), key=_preferred, default=None)
+        for name, same in kinds.items()
+    }
+    return {name: pair for name, pair in best.items() if pair}
+
+
+def _preferred(pair: _Pair) -> tuple[bool, int, str, str]:
+    return _day(pair.a) != _day(pair.b), len(pair.shared), pair.a.name, pair.b.name
+
+
+def _one_kernel(pair: _Pair) -> bool:
+    return fingerprint(pair.a.manifest) == fingerprint(pair.b.manifest)
 
 
 def _alike(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
@@ -85,10 +102,13 @@ def _day(one: Evidence) -> str:
 
 
 def _when(pair: _Pair) -> str:
-    days = _day(pair.a), _day(pair.b)
-    if not all(days):
-        return ""
-    return f", both on {days[0]}" if days[0] == days[1] else f", on {days[0]} and on {days[1]}"
+    times = [str(one.manifest.get("created_at") or "")[:16].replace("T", " ") for one in (pair.a, pair.b)]
+    when = f", on {times[0]} and on {times[1]} (UTC)" if all(times) else ""
+    kernels = [str((one.manifest.get("machine") or {}).get("kernel")) for one in (pair.a, pair.b)]
+    if _one_kernel(pair):
+        return when
+    commits = [str((one.manifest.get("git") or {}).get("commit"))[:12] for one in (pair.a, pair.b)]
+    return f"{when}, but under kernel {kernels[0]} and {kernels[1]}, by commits {commits[0]} and {commits[1]} of this suite"
 
 
 def _table(pair: _Pair) -> pd.DataFrame:
@@ -109,7 +129,7 @@ def _figures(found: Estimate) -> tuple[float, float | None, float | None, int]:
     return found.median, found.low, found.high, found.count
 
 
-def _draw(pair: _Pair) -> tuple[Figure, Drawn]:
+def _draw(pair: _Pair, file: str) -> tuple[Figure, Drawn]:
     figure = Figure(figsize=(7.2, 7.0), layout="constrained")
     axes = figure.subplots()
     axes.set_xscale("log")
@@ -148,7 +168,7 @@ def _draw(pair: _Pair) -> tuple[Figure, Drawn]:
         )
     )
     alt = f"{len(pair.shared)} ratios of run {pair.a.name} against those of run {pair.b.name}, {len(pair.disagreeing)} without overlap"
-    return figure, Drawn("agreement.svg", alt, reading)
+    return figure, Drawn(file, alt, reading)
 
 
 def _bars(found: Sequence[Estimate]) -> list[list[float]]:
