@@ -66,7 +66,7 @@ def test_the_ratios_that_disagree_are_counted_and_are_exactly_those_listed(tmp_p
     evidence = runs(tmp_path, ("2025-01-01", HERE, cell_samples()), ("2025-01-02", HERE, cell_samples(arms=SLOWER)))
     text = "\n\n".join(agreement_section(place(tmp_path), evidence))
     assert "Of 4 ratios that both know with an interval **2 agree** (50.0 %)" in text
-    assert "on 2025-01-01 and on 2025-01-02" in text
+    assert "on 2025-01-01 00:00 and on 2025-01-02 00:00 (UTC)" in text
     rows = [[cell.strip() for cell in line.split("|")] for line in text.splitlines() if "| full-load/" in line]
     assert [row[2:5] for row in rows] == [["full-load/gpt2/warm/cpu", "torch-load", clock] for clock in ("returned", "ready")]
     with (tmp_path / "tables/agreement.csv").open() as file:
