@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import MISSING, asdict, dataclass, fields, make_dataclass
 from operator import itemgetter
-from sys import intern
 from typing import Any
 
 from harness.machine.nvidia import THROTTLED
@@ -108,22 +107,25 @@ class Sample:
     @classmethod
     def from_json(cls, line: dict[str, Any]) -> Sample:
         """Return the sample of a line; fields that a later version added are left aside, missing optional ones are None."""
-        for name in _WORDS:  # a million samples hold the same few words, which JSON gives anew with each line
-            if type(word := line.get(name)) is str:
-                line[name] = intern(word)
         try:
-            sample = _Open(*_required(line), *map(line.get, _OPTIONAL))
+            words = _words(line)
+            sample = _Open(line["schema"], *_SEEN.setdefault(words, words), *_others(line), *map(line.get, _OPTIONAL))
         except KeyError as missing:
             raise TypeError(f"no {missing}") from None
         sample.__class__ = cls
         return sample  # type: ignore[no-any-return]
 
 
-_WORDS = ("run", "scenario", "checkpoint", "format", "loader", "environment", "device", "cache_state", "reason")
-_required = itemgetter(*(field.name for field in fields(Sample) if field.default is MISSING))
+_REQUIRED = [field.name for field in fields(Sample) if field.default is MISSING]
+_WORDS = _REQUIRED[1 : _REQUIRED.index("block")]
+"""What says of a sample which arm's it is: a million of them hold the same few words, which JSON gives anew with each line."""
+_SEEN: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+_words, _others = itemgetter(*_WORDS), itemgetter(*_REQUIRED[1 + len(_WORDS) :])
+_OPTIONAL = tuple(field.name for field in fields(Sample) if field.default is None)
+ABSENT = "".join(f', "{name}": null' for name in _OPTIONAL[_OPTIONAL.index("peak_device_bytes") :]).encode() + b"}\n"
+"""How the line of a sample ends that was taken of everything, on a CPU, by one process: what is absent there need not be read."""
 _Open: Any = make_dataclass("_Open", [(field.name, Any) for field in fields(Sample)], slots=True)
 """A sample not closed yet: one that is frozen takes five times as long to fill, which counts a million times. It becomes a `Sample` at once."""
-_OPTIONAL = tuple(field.name for field in fields(Sample) if field.default is None)
 
 
 REASONS = {
