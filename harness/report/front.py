@@ -29,18 +29,18 @@ There is no reference run yet. To add one, put a run's directory (its `manifest.
 and make the reports again.
 """.strip()
 _THEMES = (
-    ("Returned, and ready", ("returned-ready",)),
-    ("Time by size", ("time-by-size",)),
-    ("How many times as long", ("ratio-forest",)),
-    ("What the machine could do at best", ("share-of-ceiling",)),
-    ("Less than everything", ("read-ahead", "parts")),
-    ("Several ranks", ("ranks",)),
-    ("Memory", ("memory",)),
-    ("Pipelines and models", ("pipeline",)),
-    ("Whole processes", ("process-start",)),
+    ("Returned is not ready", ("returned-ready",)),
+    ("Time against size", ("time-by-size",)),
+    ("Against safetensors", ("ratio-forest",)),
+    ("How much of what the hardware allows", ("share-of-ceiling",)),
+    ("Asking for less is not reading less", ("read-ahead", "parts")),
+    ("A share for each rank", ("ranks",)),
+    ("Memory that a load takes", ("memory",)),
+    ("Whole pipelines", ("pipeline",)),
+    ("From the command line to weights", ("process-start",)),
     ("Hostile files", ("hostile-files", "scan-time")),
-    ("How small a slow-down is found", ("found", "verdicts")),
-    ("Releases", ("history",)),
+    ("How small a slow-down the nightly check finds", ("found", "verdicts")),
+    ("Since which release", ("history",)),
 )
 """What the figures are of, and how their files' names begin."""
 

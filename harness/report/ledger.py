@@ -43,6 +43,11 @@ def ledger_section(place: Place, evidence: Sequence[Evidence]) -> list[str]:
     judged = machines[0][1]
     blocks = [place.heading("What the page says, and what was found"), f"{counted(judged)} {_READING}"]
     blocks.append(markdown(claims_table(judged)))
+    below = [one.name for one in evidence if not one.night and (one.manifest.get("host_cache") or {}).get("likely")]
+    if below:
+        blocks.append(
+            f"In {', '.join(below)} a cache below the machine is likely: cold there means cold in the machine that was measured, and no further."
+        )
     if len(machines) > 1:
         blocks += ["The same claims on each machine:", markdown(_machines_table(machines))]
     return blocks
