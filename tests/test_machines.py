@@ -87,7 +87,7 @@ def test_runs_of_different_days_are_preferred_and_then_those_that_share_most(tmp
     )
     text = "\n\n".join(agreement_section(place(tmp_path), evidence))
     assert "Of 4 ratios" in text
-    assert "20250101T000000Z-1 and 20250102T000000Z-2" in text
+    assert "[20250101T000000Z-1](20250101T000000Z-1.md) and [20250102T000000Z-2](20250102T000000Z-2.md)" in text
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def agreement_section(place: Place, evidence: Sequence[Evidence]) -> list[str]:
     for name, pair in pairs.items():
         agreeing = len(pair.shared) - len(pair.disagreeing)
         blocks.append(
-            f"Runs {pair.a.name} and {pair.b.name} were taken on the same machine{_when(pair)}. Of {len(pair.shared)} ratios that both know with "
+            f"Runs [{pair.a.name}]({pair.a.name}.md) and [{pair.b.name}]({pair.b.name}.md) were taken on the same machine{_when(pair)}. Of {len(pair.shared)} ratios that both know with "
             f"an interval **{agreeing} agree** ({100 * agreeing / len(pair.shared):.1f} %): their intervals overlap."
         )
         blocks += place.figure(lambda pair=pair, name=name: _draw(pair, f"{name}.svg"))  # type: ignore[misc]

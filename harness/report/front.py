@@ -78,27 +78,30 @@ def on_a_gpu(samples: Iterable[Sample]) -> bool:
 
 
 def _evidence(place: Place, evidence: Sequence[Evidence], places: Mapping[str, Place]) -> list[str]:
-    """Return the figures theme by theme, each from the run with most samples that has it."""
+    """Return the figures theme by theme, each from the newest run that holds at least half as much as the largest that has it."""
     blocks = [
         place.heading("The evidence"),
         "Every figure is drawn from one run, whose samples it links to. [What other loaders say of themselves](peers.md).",
     ]
-    figures: dict[str, tuple[int, str, Drawn]] = {}
+    drawn_in: dict[str, list[tuple[int, str, Drawn]]] = {}
     for one in evidence:
         for drawn in places[one.name].drawings:
-            figures[drawn.file] = max(
-                figures.get(drawn.file, (-1, "", drawn)),
-                (len(one.samples) + len(one.meetings), one.name, drawn),
-                key=lambda found: found[:2],
-            )
+            drawn_in.setdefault(drawn.file, []).append((len(one.samples) + len(one.meetings), one.name, drawn))
+    figures = {file: _newest(found) for file, found in drawn_in.items()}
     for title, beginnings in _THEMES:
         shown = [found for file, found in figures.items() if file.startswith(beginnings)]
         blocks += [place.heading(title, 2)] if shown else []
-        for _, run, drawn in shown:
+        for run, drawn in shown:
             blocks += places[run].lines(drawn, f"[All of run {run}]({run}.md).")
     if not any(on_a_gpu(one.samples) for one in evidence):
         blocks += [place.heading("On a GPU", 2), NO_GPU.format(which="What was measured here")]
     return blocks
+
+
+def _newest(found: Sequence[tuple[int, str, Drawn]]) -> tuple[str, Drawn]:
+    """Return the newest run's figure of those whose runs hold at least half as much as the largest."""
+    most = max(size for size, _, _ in found)
+    return max(((run, drawn) for size, run, drawn in found if 2 * size >= most), key=lambda one: one[0])
 
 
 def _runs(place: Place, evidence: Sequence[Evidence]) -> list[str]:

@@ -95,19 +95,23 @@ def counted(judged: Sequence[Judged]) -> str:
 
 
 def claims_table(judged: Sequence[Judged]) -> pd.DataFrame:
-    """Return a row for each claim: what is said, the verdict, the page's figure and the one found."""
+    """Return a row for each claim: what is said with its figure, the verdict, and what was found, with what that rests on."""
     rows = []
     for one in judged:
-        said = f"{one.claim.says}{f' Said of: {one.claim.under}.' if one.claim.under else ''}"
+        said = " ".join(filter(None, (one.claim.says, one.claim.figure_text and f"*{one.claim.figure_text}.*")))
         words = f"**{one.verdict}**{one.words.removeprefix(one.verdict)}"
         left = f" Out of reach: {one.claim.left}." if one.claim.left else ""
-        finding = one.main.finding if one.main else Finding("")
-        rows.append([one.claim.id, said, f"{words}.{left}", one.claim.figure_text or "none", _figure(one.main), *_resting(finding)])
-    return pd.DataFrame(rows, columns=["id", "what is said", "verdict", "its figure", "found", "rests on", "run"])
+        rows.append(
+            [one.claim.id, f"{said}{f' Said of {one.claim.under}.' if one.claim.under else ''}", f"{words}.{left}", _figure(one.main)]
+        )
+    return pd.DataFrame(rows, columns=["id", "what is said", "verdict", "found"])
 
 
 def _figure(tested: Tested | None) -> str:
-    return f"{_found(tested.finding)} ({tested.test.says})" if tested else "nothing"
+    if tested is None:
+        return "nothing"
+    count, run = _resting(tested.finding)
+    return f"**{_found(tested.finding)}**: {tested.test.says} ({count}, [{run}]({run}.md))"
 
 
 def _found(finding: Finding) -> str:
