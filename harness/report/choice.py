@@ -90,7 +90,7 @@ def choice_section(place: Place, evidence: Sequence[Evidence]) -> list[str]:
 
 def choice_table(found: Sequence[Choice]) -> pd.DataFrame:
     """Return a row for each choice: the situation, what to take, how long it takes, what it is as fast as, and what binds it."""
-    heads = ["situation", "checkpoint", "size", "take", "ready", "as fast as can be told", "slowest measured", "what binds", "run"]
+    heads = ["checkpoint", "situation", "take", "as fast as can be told", "slowest measured", "what binds", "run"]
     return pd.DataFrame([_row(one) for one in found], columns=heads)
 
 
@@ -101,15 +101,13 @@ def _row(one: Choice) -> list[str]:
     others = [cell.label(arm) for arm in one.alike if arm is not one.take]
     slowest = max(cell.measured(), key=lambda arm: arm.ready.median if arm.ready else 0.0)
     return [
+        f"{cell.checkpoint}, {size_text(cell.bytes)}",
         f"{_SITUATIONS[cell.scenario]}{f' ({what})' if what else ''}, {_STATES.get(cell.cache_state, cell.cache_state)}{where}",
-        cell.checkpoint,
-        size_text(cell.bytes),
-        f"**{cell.label(one.take)}**",
-        _time(one.take),
+        f"**{cell.label(one.take)}**, {_time(one.take)}",
         ", ".join(others) or "none",
         f"{cell.label(slowest)}, {_time(slowest)}",
         binds(one.take) or "not told",
-        one.run,
+        f"[{one.run}]({one.run}.md)",
     ]
 
 
