@@ -214,7 +214,7 @@ def _draw(meetings: Sequence[Meeting], guests: Mapping[str, Guest]) -> tuple[Fig
                     ha="center",
                     va="center",
                     fontsize=6.5,
-                    color="white" if outcome in (RAN, CRASHED) else BLACK,
+                    color="white" if outcome in (RAN, CRASHED) else "#111111",
                 )
         start = [at + length for at, length in zip(start, lengths, strict=True)]
     rows(axes, [one.loader for one in found])

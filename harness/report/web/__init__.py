@@ -105,5 +105,5 @@ def _under(blocks: Sequence[str]) -> list[str]:
 
 
 def _roomy(found: re.Match[str]) -> str:
-    long = len(re.sub(r"<[^>]*>", "", found[2])) > _LONG and "class=" not in found[1]
+    long = len(re.sub(r"<[^>]*>", "", found[2])) > _LONG
     return f'<td class="long">{found[2]}</td>' if long else found[0]

@@ -18,6 +18,7 @@ _COLOURS = {
     "#0072b2": "var(--blue)",
     "#d55e00": "var(--vermillion)",
     "#7f7f7f": "var(--grey)",
+    "#d0d0d0": "var(--still)",
     "#8f4470": "var(--plum)",
 }
 """The inks of the figures, and those colours of the palette that are too dark for a dark page, which follow the page."""
