@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from typing import Any
 
 from harness.loaders import label_of
@@ -151,7 +152,7 @@ def not_told_apart(cell: Cell) -> list[ArmSummary]:
     if not arms:
         return []
     fastest = cell.valid(arms[0])
-    return [arms[0], *(arm for arm in arms[1:] if _reaches_one(paired_ratios(cell.valid(arm), fastest, lambda sample: sample.ready_s)))]
+    return [arms[0], *(arm for arm in arms[1:] if _reaches_one(paired_ratios(cell.valid(arm), fastest, attrgetter("ready_s"))))]
 
 
 def invalid_counts(samples: Iterable[Sample]) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -79,7 +80,7 @@ def _ratios(axes: Axes, cell: Cell, loader: str, row: float) -> list[float]:
     assert arm and reference
     shown: list[float] = []
     for clock, offset in _CLOCKS.items():
-        ratios = paired_ratios(cell.valid(arm), cell.valid(reference), lambda sample, clock=clock: getattr(sample, f"{clock}_s"))  # type: ignore[misc]
+        ratios = paired_ratios(cell.valid(arm), cell.valid(reference), attrgetter(f"{clock}_s"))
         found = estimate(ratios)
         if not found:
             continue

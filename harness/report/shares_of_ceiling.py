@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -119,7 +120,7 @@ def _share(axes: Axes, cell: Cell, arm: ArmSummary, row: int, look: Style) -> li
     found = arm.share_of_ceiling
     ceiling = next(other for other in cell.arms if (other.loader, other.environment) == (arm.ceiling, arm.environment))
     assert found
-    shares = paired_ratios(cell.valid(ceiling), cell.valid(arm), lambda sample: sample.ready_s)
+    shares = paired_ratios(cell.valid(ceiling), cell.valid(arm), attrgetter("ready_s"))
     dots(
         axes,
         [100 * share for share in shares],

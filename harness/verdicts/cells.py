@@ -148,7 +148,9 @@ def wrong(samples: Iterable[Sample]) -> str | None:
 
 def paired_ratios(over: Sequence[Sample], under: Sequence[Sample], value: Callable[[Sample], float | None]) -> list[float]:
     """Return value(over) / value(under) for every block in which both arms have a valid sample."""
-    base = {sample.block: value(sample) for sample in under if sample.valid}
+    base = {sample.block: bottom for sample in under if sample.valid and (bottom := value(sample))}
+    if not base:
+        return []
     return [top / bottom for sample in over if sample.valid and (bottom := base.get(sample.block)) and (top := value(sample)) is not None]
 
 
@@ -175,7 +177,7 @@ def _summary(arm: tuple[str, str], taken: Sequence[Sample], counted: Mapping[tup
     )
 
     def median(field: str) -> float | None:
-        found = estimate([value for sample in valid if (value := getattr(sample, field)) is not None])
+        found = estimate([value for value in map(attrgetter(field), valid) if value is not None])
         return found.median if found else None
 
     return ArmSummary(
@@ -192,11 +194,11 @@ def _summary(arm: tuple[str, str], taken: Sequence[Sample], counted: Mapping[tup
         returned=estimate([sample.returned_s for sample in valid if sample.returned_s is not None]),
         ready=estimate([sample.ready_s for sample in valid if sample.ready_s is not None]),
         module_ready=estimate([sample.module_ready_s for sample in valid if sample.module_ready_s is not None]),
-        ratio_returned=estimate(paired_ratios(valid, reference, lambda sample: sample.returned_s)),
-        ratio_ready=estimate(paired_ratios(valid, reference, lambda sample: sample.ready_s)),
-        ratio_module_ready=estimate(paired_ratios(valid, reference, lambda sample: sample.module_ready_s)),
+        ratio_returned=estimate(paired_ratios(valid, reference, attrgetter("returned_s"))),
+        ratio_ready=estimate(paired_ratios(valid, reference, attrgetter("ready_s"))),
+        ratio_module_ready=estimate(paired_ratios(valid, reference, attrgetter("module_ready_s"))),
         ceiling=ceiling,
-        share_of_ceiling=estimate(paired_ratios(bound, valid, lambda sample: sample.ready_s)),
+        share_of_ceiling=estimate(paired_ratios(bound, valid, attrgetter("ready_s"))),
         amplification=estimate(
             [read / asked for sample in valid if (asked := sample.requested_bytes) and (read := sample.storage_read_bytes) is not None]
         ),

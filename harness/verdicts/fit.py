@@ -8,6 +8,7 @@ import math
 import statistics
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import NormalDist
 
 import numpy as np
@@ -48,7 +49,7 @@ class MeasuredCell:
     tensors: int
     ready_s: tuple[float, ...]
 
-    @property
+    @cached_property
     def median_s(self) -> float:
         """Their median."""
         return statistics.median(self.ready_s)
@@ -155,7 +156,8 @@ def _measured(samples: Iterable[Sample], device: str) -> Iterator[tuple[tuple[st
         if (sample.environment, sample.loader) not in wrong:
             arm = arms.setdefault((sample.environment, sample.cache_state, sample.loader), {})
             times = arm.setdefault((sample.bytes, sample.tensors, sample.checkpoint), [])
-            times += [sample.ready_s] if sample.valid and sample.ready_s else []
+            if sample.valid and sample.ready_s:
+                times.append(sample.ready_s)
     for key, cells in sorted(arms.items()):
         yield key, [MeasuredCell(name, size, tensors, tuple(sorted(times))) for (size, tensors, name), times in sorted(cells.items())]
 
