@@ -165,7 +165,7 @@ class Run:
             entry |= _CUT
         else:
             try:
-                taken = self._take(cell, self._supply.checkpoint(cell.checkpoint), taken, entry)
+                taken = self._take(cell, self._supply.checkpoint_of(cell), taken, entry)
             except CannotBeWeighedError as error:
                 entry |= {"status": "refused", "reason": str(error)}
         self._save()

@@ -74,6 +74,11 @@ class Supply:
             raise CannotBeWeighedError(made)
         return made
 
+    def checkpoint_of(self, cell: Cell) -> Checkpoint:
+        """Return the checkpoint of a cell, as `checkpoint` does; what writes beside its files is given a person's own by links in the store."""
+        made = self.checkpoint(cell.checkpoint)
+        return self._store.linked(made) if any(loader_of(cell, name)[1].writes for name in self._plan[cell]) else made
+
     def selected(self, cell: Cell) -> tuple[Selection, ...]:
         """Return what a cell asks for of its checkpoint, for each rank; nothing stands for everything.
 

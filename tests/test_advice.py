@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from harness.advising import BLOCKS, blocks_for, format_of, plan_of
+from harness.checkpoints.sources import person_source
+from harness.checkpoints.store import Store
 from harness.cli import main
 from harness.errors import WeighbridgeError
 from harness.measure.sample import Sample
@@ -153,6 +155,19 @@ def test_a_checkpoint_nobody_here_made_is_advised_on_with_its_evidence(tmp_path:
     (page,) = (tmp_path / "results").glob("*/report.md")
     assert page.name in text and "Loading everything" in page.read_text(encoding="utf-8")
     assert file.read_bytes() == before
+
+
+def test_what_writes_beside_a_file_is_given_a_link_in_the_store_so_that_the_persons_folder_stays_as_it_is(tmp_path: Path) -> None:
+    own = tmp_path / "own/weights.bin"
+    own.parent.mkdir()
+    torch.save({"w": torch.ones(64, 64)}, own)
+    store = Store(tmp_path / "store")
+    checkpoint = store.checkpoint(person_source(own, "own"), ["torch-zip", "safetensors"])
+    store.linked(checkpoint)
+    linked = store.linked(checkpoint)
+    (link,) = linked.artifacts["torch-zip"].files
+    assert link.is_relative_to(store.folder) and link.samefile(own)
+    assert linked.artifacts["safetensors"] == checkpoint.artifacts["safetensors"], "what the store made is its own already"
 
 
 def evidence(taken: Sequence[Sample], name: str = "20250101T000000Z-test", night: bool = False) -> Evidence:

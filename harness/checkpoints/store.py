@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,6 +122,15 @@ class Store:
             artifacts[form.name] = Artifact(name, files, sum(file.stat().st_size for file in files), own)
         return Checkpoint(source.name, source.bytes, len(digests), sharded, digest, checksums_file, artifacts, source.shards, refused)
 
+    def linked(self, checkpoint: Checkpoint) -> Checkpoint:
+        """Return a checkpoint whose given files are links in a folder of the store: what is written beside them stays out of the person's."""
+        folder = checkpoint.checksums_file.parent / "given"
+        artifacts = {
+            name: replace(artifact, files=tuple(_link(file, folder) for file in artifact.files)) if artifact.given else artifact
+            for name, artifact in checkpoint.artifacts.items()
+        }
+        return replace(checkpoint, artifacts=artifacts)
+
     def selections(self, source: Source, wanted: Mapping[str, Sequence[Piece]]) -> dict[str, Selection]:
         """Return the selection of each name, its checksums made from the source's own tensors where they are not known yet."""
         folder = self.folder / f"{source.name}-{source.identity}" / "selections"
@@ -222,6 +231,15 @@ def _write(form: Format, path: Path, name: str, tensors: dict[str, torch.Tensor]
             raise WeighbridgeError(f"{path}: does not read back as the same tensors; the disk or the writer of {form.name} is at fault")
 
     (write_folder_atomically if form.folder else write_atomically)(path, write, verify)
+
+
+def _link(file: Path, folder: Path) -> Path:
+    """Return a link to a file in `folder`, made anew."""
+    folder.mkdir(exist_ok=True)
+    link = folder / file.name
+    link.unlink(missing_ok=True)
+    link.symlink_to(file.resolve())
+    return link
 
 
 def _receipt_path(folder: Path, form: Format, sharded: bool) -> Path:
