@@ -40,8 +40,8 @@ def install_peers(session: nox.Session, *options: str) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests; arguments after -- go to pytest."""
-    install_reference(session, UNCOMPILED)
-    install_peers(session, UNCOMPILED)
+    install_reference(session)
+    install_peers(session)
     session.install(UNCOMPILED, "-c", "requirements.txt", "-c", "requirements-tools.txt", "selenium")
     session.run("python", "-m", "pytest", *session.posargs, env={"WEIGHBRIDGE_ALL_LOADERS": "1"})
 
