@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 import textwrap
-from pathlib import Path
 
+from harness.checkpoints.sources import weights_files
 from harness.console import say
-from harness.errors import WeighbridgeError
 from harness.loaders import CACHE_STATES
 from harness.machine.description import gpus
 from harness.measure.cell import Cell
@@ -30,6 +29,9 @@ BLOCKS = (MINIMUM_BLOCKS, 12)
 _CEILINGS = {("cpu", "cold"): ("ceiling-read",), ("cpu", "warm"): ("ceiling-copy",)}
 """One that bounds each cell; on a GPU the copy to it does."""
 
+_CONVERTERS = {"torch-zip": "convert", "torch-legacy": "convert-legacy"}
+"""What makes safetensors of each container."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `advise` may be asked."""
@@ -43,10 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(asked: argparse.Namespace) -> int:
     """Probe a checkpoint, print the advice and where its evidence lies, and return 0; raises `WeighbridgeError`."""
-    loaders = ",".join((*LOADERS, "convert"))
+    loaders = ",".join((*LOADERS, *_CONVERTERS.values()))
     wanted = {"model": [asked.path], "loaders": loaders, "profile": "smoke", "store": asked.store, "results": asked.results}
     options = parse({**wanted, "rounds": asked.rounds})
-    given = format_of(options.models[0])
+    given = weights_files(options.models[0])[0]
     plan = plan_of(options, given)
     block_s = sum(block_cost(cell, arms, size_of(cell.checkpoint, options)) for cell, arms in plan.items())
     rounds = options.rounds or blocks_for(block_s)
@@ -63,7 +65,7 @@ def run(asked: argparse.Namespace) -> int:
 
 
 def tell(run: RunDirectory, given: str) -> None:
-    """Print the advice that a run gives on a file of the format `given`, and write its page."""
+    """Print the advice that a run gives on a file of the container `given`, and write its page."""
     manifest = run.manifest()
     for paragraph in advice(manifest, cells_of(manifest, run.samples()), given):
         say("\n".join(textwrap.wrap(paragraph.replace("**", ""), WIDTH, break_on_hyphens=False)) + "\n")
@@ -77,24 +79,14 @@ def plan_of(options: Options, given: str) -> dict[Cell, tuple[str, ...]]:
     for device in ("cpu", *(("cuda",) if gpus() else ())):
         for state in CACHE_STATES:
             plan[Cell(FULL_LOAD, name, state, device)] = (*LOADERS, *_CEILINGS.get((device, state), ("ceiling-to-device",)))
-    if given != "safetensors":
-        plan[Cell(CONVERSION, name, "warm", "cpu")] = ("convert",)
+    if convert := _CONVERTERS.get(given):
+        plan[Cell(CONVERSION, name, "warm", "cpu")] = (convert,)
     return plan
 
 
 def blocks_for(block_s: float) -> int:
     """Return how many blocks to take where one of every cell takes so many seconds: never fewer than an interval needs."""
     return max(BLOCKS[0], min(BLOCKS[1], int(TIME_S / block_s)))
-
-
-def format_of(path: Path) -> str:
-    """Return `safetensors` or `pickle`, the format that a person's checkpoint comes in; raises `WeighbridgeError` where there are no weights."""
-    suffixes = {file.suffix for file in ([path] if path.is_file() else path.iterdir())}
-    if ".safetensors" in suffixes:
-        return "safetensors"
-    if suffixes & {".bin", ".pt", ".pth", ".ckpt"}:
-        return "pickle"
-    raise WeighbridgeError(f"{path}: no weights; name a .safetensors, .bin, .pt or .ckpt file, or a folder with them")
 
 
 def _progress(text: str) -> None:

@@ -13,7 +13,7 @@ from harness.console import say
 from harness.errors import WeighbridgeError, unknown_name
 from harness.machine.description import gpus
 from harness.records.manifest import machine_here, machine_of
-from harness.records.run_directory import MANIFEST, RunDirectory
+from harness.records.run_directory import RunDirectory
 from harness.report.evidence import Evidence, gather
 from harness.report.ledger import by_machine, ledger_lines, recorded
 from harness.verdicts.ledger import Claim, Judged, Measure, changed, claims, judge_claims, missing
@@ -37,11 +37,11 @@ def run(asked: argparse.Namespace) -> int:
     wanted = _wanted(asked.only)
     if asked.measure and asked.runs:
         raise WeighbridgeError("--measure takes the runs of this machine by itself; name no RUN with it")
-    reference = _runs_in(_REFERENCE)
+    reference = RunDirectory.all_in(_REFERENCE)
     if asked.measure:
         evidence = _measured(asked, wanted)
     elif asked.runs:
-        evidence = gather([_run(path) for path in asked.runs])
+        evidence = gather([RunDirectory.at(path) for path in asked.runs])
     else:
         if not reference:
             raise WeighbridgeError(f"no run in {_REFERENCE} here; name the runs to judge, or go to the project's folder")
@@ -84,17 +84,9 @@ def _measure(measure: Measure, asked: argparse.Namespace) -> None:
 
 def _of_this_machine(asked: argparse.Namespace) -> list[Evidence]:
     here = machine_here(asked.store or default_store())
-    return [one for one in gather([*_runs_in(_REFERENCE), *_runs_in(asked.results)]) if machine_of(one.manifest) == here]
-
-
-def _runs_in(folder: Path) -> list[RunDirectory]:
-    return [RunDirectory(manifest.parent) for manifest in sorted(folder.glob(f"*/{MANIFEST}"))]
-
-
-def _run(path: Path) -> RunDirectory:
-    if not (path / MANIFEST).is_file():
-        raise WeighbridgeError(f"{path}: no run directory; one holds a {MANIFEST}")
-    return RunDirectory(path)
+    return [
+        one for one in gather([*RunDirectory.all_in(_REFERENCE), *RunDirectory.all_in(asked.results)]) if machine_of(one.manifest) == here
+    ]
 
 
 def _wanted(only: str | None) -> list[Claim]:

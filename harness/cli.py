@@ -110,20 +110,17 @@ def _report_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _report(asked: argparse.Namespace) -> int:
-    from harness.records.run_directory import MANIFEST, RunDirectory
+    from harness.records.run_directory import RunDirectory
     from harness.report.page import write_reports, write_run_report
 
-    for path in asked.runs:
-        if not (path / MANIFEST).is_file():
-            raise WeighbridgeError(f"{path}: no run directory; one holds a {MANIFEST}")
-    if asked.runs and asked.into is None:
-        for path in asked.runs:
-            print(write_run_report(RunDirectory(path)))
+    named = [RunDirectory.at(path) for path in asked.runs]
+    if named and asked.into is None:
+        for run in named:
+            print(write_run_report(run))
         return 0
-    if not asked.runs and not _REFERENCE.is_dir():
+    if not named and not _REFERENCE.is_dir():
         raise WeighbridgeError(f"no {_REFERENCE} here; name the runs to report on, or go to the project's folder")
-    found = asked.runs or [manifest.parent for manifest in sorted(_REFERENCE.glob(f"*/{MANIFEST}"))]
-    print(write_reports([RunDirectory(path) for path in found], asked.into or Path("reports")))
+    print(write_reports(named or RunDirectory.all_in(_REFERENCE), asked.into or Path("reports")))
     return 0
 
 

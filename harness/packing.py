@@ -23,8 +23,7 @@ def pack(source: Path, into: Path) -> Path:
     Nothing but what is evidence is copied: the manifest, the samples, packed where the run would be too large, the checks, and beside them
     verdicts and what pytest-benchmark reads.
     """
-    if not (source / MANIFEST).is_file():
-        raise WeighbridgeError(f"{source}: no run directory; one holds a {MANIFEST}")
+    RunDirectory.at(source)
     run = RunDirectory(source.resolve())
     target = into / run.name
     if target.exists():

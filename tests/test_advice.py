@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from harness.advising import BLOCKS, blocks_for, format_of, plan_of
+from harness.advising import BLOCKS, blocks_for, plan_of
 from harness.checkpoints.sources import person_source
 from harness.checkpoints.store import Store
 from harness.cli import main
-from harness.errors import WeighbridgeError
 from harness.measure.sample import Sample
 from harness.options import parse
 from harness.records.run_directory import RunDirectory
@@ -53,7 +52,7 @@ def samples(
 def said(
     warm: Mapping[str, float] = WARM,
     cold: Mapping[str, float] | None = None,
-    given: str = "pickle",
+    given: str = "torch-zip",
     convert: float | None = 1.0,
     blocks: int = 6,
 ) -> str:
@@ -71,10 +70,7 @@ def test_one_loader_is_named_where_it_is_the_one_to_take_cold_and_warm() -> None
 
 def test_two_are_named_where_the_first_load_wants_another() -> None:
     text = said(cold=COLD | {"torch-load-mmap": 0.2})
-    assert (
-        text.startswith("**Use `torch-load-mmap` cold and `safetensors-load-file` warm.**")
-        or "`safetensors-load-file` warm and `torch-load-mmap` cold" in text
-    )
+    assert text.startswith("**Use `torch-load-mmap` cold and `safetensors-load-file` warm.**")
 
 
 def test_five_blocks_are_called_a_quick_look() -> None:
@@ -113,31 +109,31 @@ def test_where_cold_was_refused_the_reason_stands_in_its_place() -> None:
         "status": "refused",
         "reason": "tmpfs cannot be made cold",
     }
-    text = "\n".join(advice({"cells": [entry]}, cells_of({"cells": [entry]}, samples(WARM, "warm")), "pickle"))
+    text = "\n".join(advice({"cells": [entry]}, cells_of({"cells": [entry]}, samples(WARM, "warm")), "torch-zip"))
     assert "Not measured: full-load/mine/cold/cpu: refused: tmpfs cannot be made cold." in text
     assert "whether it hurts on this storage shows cold alone" in text
 
 
 def test_without_a_valid_sample_nothing_is_advised() -> None:
-    assert advice({}, [], "pickle") == ["Nothing can be advised: no load gave a valid sample."]
+    assert advice({}, [], "torch-zip") == ["Nothing can be advised: no load gave a valid sample."]
 
 
 def test_a_small_checkpoint_is_given_more_blocks_and_none_fewer_than_an_interval_needs() -> None:
     assert [blocks_for(seconds) for seconds in (0.1, 4.0, 60.0)] == [BLOCKS[1], 9, BLOCKS[0]]
 
 
-def test_only_a_pickle_is_converted_in_the_probe(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("given", "converter"), [("torch-zip", "convert"), ("torch-legacy", "convert-legacy"), ("safetensors", None)])
+def test_only_a_pickle_is_converted_in_the_probe_each_by_its_own_converter(tmp_path: Path, given: str, converter: str | None) -> None:
     file = tmp_path / "mine.pt"
     file.write_bytes(b"x")
-    options = parse({"model": [str(file)]})
-    scenarios = {given: [cell.scenario for cell in plan_of(options, given)] for given in ("pickle", "safetensors")}
-    assert scenarios["pickle"][-1] == "conversion" and set(scenarios["safetensors"]) == {"full-load"}
-    assert all(set(LOADERS) <= set(arms) for cell, arms in plan_of(options, "pickle").items() if cell.scenario == "full-load")
+    plan = plan_of(parse({"model": [str(file)]}), given)
+    assert [arms for cell, arms in plan.items() if cell.scenario == "conversion"] == ([(converter,)] if converter else [])
+    assert all(set(LOADERS) <= set(arms) for cell, arms in plan.items() if cell.scenario == "full-load")
 
 
-def test_a_folder_without_weights_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(WeighbridgeError, match="no weights; name a"):
-        format_of(tmp_path)
+def test_a_folder_without_weights_is_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["advise", str(tmp_path)]) == 2
+    assert "the folder holds no model.safetensors" in capsys.readouterr().err
 
 
 def test_what_is_not_there_is_told_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -74,6 +75,11 @@ def test_the_committed_page_is_what_the_committed_runs_give(tmp_path: Path, monk
     )
     assert sorted(made) == sorted(committed)
     assert [path for path, content in made.items() if committed[path] != content] == []
+
+
+def test_the_readme_counts_the_claims_as_the_page_does() -> None:
+    counted = re.search(r"\*\*(Of \d+ claims, .*?)\*\*", (ROOT / "reports/README.md").read_text(encoding="utf-8"))
+    assert counted and counted[1] in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_make_leaves_a_checkpoint_and_the_shares_of_its_ranks_in_the_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

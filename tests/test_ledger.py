@@ -33,6 +33,7 @@ from harness.verdicts.rules import FAILS, HOLDS, NOT_MEASURED, NOT_TOLD, RULES, 
 from tests.helpers import ROOT, make_sample
 
 WARM, COLD = "full-load/gpt2/warm/cpu", "full-load/gpt2/cold/cpu"
+WHERE = {"scenario": "full-load", "checkpoint": "gpt2", "cache_state": "warm", "device": "cpu"}
 NO_LIMITS = Limits(None, None, "")
 
 
@@ -220,6 +221,28 @@ def test_a_conversion_is_held_against_its_source() -> None:
     assert RULES["content"](run_of(made), asked, NO_LIMITS).outcome == HOLDS
     assert RULES["content"](run_of([*made[1:], replace(made[0], content_ok=False)]), asked, NO_LIMITS).outcome == FAILS
     assert RULES["content"](run_of(made[1:]), asked, NO_LIMITS).outcome == NOT_MEASURED
+
+
+def test_what_a_load_saves_is_taken_within_blocks() -> None:
+    """Every block is slower than the one before, and one loader misses the first: by order the pairs would save less than nothing."""
+    made = [make_sample(scenario="conversion", checkpoint="gpt2", loader="convert", block=block, ready_s=4.0) for block in range(6)]
+    slowing = [replace(one, ready_s=10 * one.block + one.ready_s) for one in loads(3.0, jitter=0.0) if one.ready_s]
+    samples = [
+        *made,
+        *(one for one in slowing if not (one.block == 7 and one.loader == "torch-load")),
+        make_sample(**WHERE, loader="torch-load", block=9, ready_s=1.0),
+    ]
+    asked = {
+        "cell": "conversion/gpt2/warm/cpu",
+        "loader": "convert",
+        "load_cell": WARM,
+        "over": "torch-load",
+        "under": "safetensors-load-file",
+        "field": "ready_s",
+    }
+    found = RULES["payback"](run_of([*reversed(samples)]), asked, criterion({"at_most": 100}, None))
+    assert found.figure is not None
+    assert found.figure.median == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize(("ratio", "outcome"), [(3.0, HOLDS), (1.01, FAILS), (0.5, FAILS), (1.0, NOT_TOLD)])

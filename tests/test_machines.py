@@ -122,6 +122,13 @@ def test_the_claims_ratio_of_two_machines_stands_side_by_side(tmp_path: Path) ->
     assert (tmp_path / "figures/machines.svg").is_file()
 
 
+def test_a_newer_run_with_too_few_samples_does_not_speak_for_its_machine(tmp_path: Path) -> None:
+    days = ("2025-01-01", HERE, cell_samples()), ("2025-01-02", THERE, cell_samples()), ("2025-01-03", HERE, cell_samples(blocks=5))
+    machines_section(place(tmp_path), runs(tmp_path, *days))
+    with (tmp_path / "tables/machines.csv").open() as file:
+        assert {line["run"] for line in csv.DictReader(file)} == {"20250101T000000Z-0", "20250102T000000Z-1"}
+
+
 def test_devices_stand_apart_among_machines(tmp_path: Path) -> None:
     both = [*cell_samples(), *cell_samples(device="cuda")]
     evidence = runs(tmp_path, ("2025-01-01", HERE, both), ("2025-01-02", THERE, both))

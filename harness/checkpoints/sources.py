@@ -67,7 +67,7 @@ def person_source(path: Path, name: str) -> Source:
     Raises `WeighbridgeError` where there is none, where a pickle would need more than `weights_only=True` (naming the global it met),
     or where it holds something else than tensors.
     """
-    container, files = _find(path)
+    container, files = weights_files(path)
     digests: dict[str, str] = {}
     sizes: list[int] = []
     shards: list[tuple[TensorSpec, ...]] = []
@@ -95,8 +95,8 @@ def _spec(name: str, tensor: torch.Tensor) -> TensorSpec:
     return TensorSpec(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
 
 
-def _find(path: Path) -> tuple[str, list[Path]]:
-    """Return (container, files in index order) of the checkpoint at `path`."""
+def weights_files(path: Path) -> tuple[str, list[Path]]:
+    """Return (container, files in index order) of a person's checkpoint, none of them read; raises `WeighbridgeError` where there is none."""
     if path.is_file():
         if path.suffix not in _CONTAINERS:
             raise WeighbridgeError(

@@ -48,6 +48,7 @@ length.table(
         ("nothing", "says that its header has no bytes", 0),
         ("one-long", "says that its header is a byte longer than it is", 58),
         ("beyond", "says that its header is longer than the file", 1_000_000),
+        ("enormous", "says that its header has 2^62 bytes, far more than are allowed", 2**62),
     ),
     lambda size: safetensors({"a": A}, size=size),
 )

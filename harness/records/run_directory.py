@@ -50,6 +50,18 @@ class RunDirectory:
             ) from None
 
     @classmethod
+    def at(cls, path: Path) -> RunDirectory:
+        """Return the run that lies at a path; raises `WeighbridgeError` where none does."""
+        if not (path / MANIFEST).is_file():
+            raise WeighbridgeError(f"{path}: no run directory; one holds a {MANIFEST}")
+        return cls(path)
+
+    @classmethod
+    def all_in(cls, folder: Path) -> list[RunDirectory]:
+        """Return every run directly in a folder, oldest first."""
+        return [cls(manifest.parent) for manifest in sorted(folder.glob(f"*/{MANIFEST}"))]
+
+    @classmethod
     def existing(cls, results: Path, run: str) -> RunDirectory:
         """Return a run by its name under `results` or by its path; raises `WeighbridgeError` listing the runs there are."""
         for path in (results / run, Path(run)):

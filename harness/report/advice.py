@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.report.cells import FULL_LOAD, Cell, not_told_apart, pair_ratio
+from harness.report.cells import FULL_LOAD, Cell, not_told_apart, pair_ratio, to_take
 from harness.report.conversions import CONVERSION
-from harness.report.words import binding_text, megabytes, size_text, spread, time_text
+from harness.report.words import binding_text, megabytes, size_text, spread, time_spread, time_text
 from harness.verdicts.cells import REFERENCE, ArmSummary
 from harness.verdicts.statistics import Estimate
 
@@ -22,7 +22,7 @@ _STATES = {"cold": "a first load, nothing of it in memory", "warm": "loaded befo
 
 
 def advice(manifest: Mapping[str, Any], cells: Sequence[Cell], given: str) -> list[str]:
-    """Return the advice in paragraphs, Markdown of the plainest kind; `given` is the format that the person's file came in."""
+    """Return the advice in paragraphs, Markdown of the plainest kind; `given` is the container that the person's file came in."""
     loads = [cell for cell in cells if cell.scenario == FULL_LOAD and cell.measured()]
     if not loads:
         reasons = "; ".join(dict.fromkeys(cell.reason for cell in cells if cell.reason)) or "no load gave a valid sample"
@@ -32,16 +32,11 @@ def advice(manifest: Mapping[str, Any], cells: Sequence[Cell], given: str) -> li
     return [*paragraphs, _converting(cells, loads, given), *_mapping(manifest, loads), *_memory(loads), _safety(given), _rests_on(cells)]
 
 
-def taken(cell: Cell) -> ArmSummary:
-    """Return the arm to take of a cell: safetensors' plain one where nothing told it from the fastest, else the fastest."""
-    alike = not_told_apart(cell)
-    return next((arm for arm in alike if arm.loader == REFERENCE), alike[0])
-
-
 def _use(loads: Sequence[Cell]) -> str:
     by_device: dict[str, dict[str, str]] = {}
     for cell in loads:
-        by_device.setdefault(cell.device, {})[cell.cache_state] = taken(cell).loader
+        if take := to_take(cell):
+            by_device.setdefault(cell.device, {})[cell.cache_state] = take.loader
     said = []
     for device, chosen in by_device.items():
         where = "" if device == "cpu" else f" to {device}"
@@ -55,26 +50,20 @@ def _use(loads: Sequence[Cell]) -> str:
 
 def _fastest(cell: Cell) -> str:
     alike = not_told_apart(cell)
-    take, few = taken(cell), alike[0].status == "insufficient"
+    take, few = to_take(cell) or alike[0], alike[0].status == "insufficient"
     others = [arm.loader for arm in alike if arm is not take]
     where = "" if cell.device == "cpu" else f", to {cell.device}"
-    words = f"{cell.cache_state.capitalize()} ({_STATES[cell.cache_state]}{where}): `{take.loader}` is ready after {_time(take.ready)}"
+    words = (
+        f"{cell.cache_state.capitalize()} ({_STATES[cell.cache_state]}{where}): `{take.loader}` is ready after {time_spread(take.ready)}"
+    )
     if few:
         words += ", a quick look with too few blocks to tell it from the others"
     elif others:
         words += f", not told apart from {', '.join(others)}"
     slower = [arm for arm in cell.measured() if arm not in alike]
     if slower and not few:
-        words += f"; slower than the fastest: {', '.join(f'{arm.loader} ({_time(arm.ready)})' for arm in slower)}"
+        words += f"; slower than the fastest: {', '.join(f'{arm.loader} ({time_spread(arm.ready)})' for arm in slower)}"
     return f"{words}. {binding_text(cell) or ''}".strip()
-
-
-def _time(found: Estimate | None) -> str:
-    if found is None:
-        return "no figure"
-    if found.low is None or found.high is None:
-        return time_text(found.median)
-    return f"{time_text(found.median)} [{time_text(found.low)} to {time_text(found.high)}]"
 
 
 def _converting(cells: Sequence[Cell], loads: Sequence[Cell], given: str) -> str:
@@ -82,8 +71,8 @@ def _converting(cells: Sequence[Cell], loads: Sequence[Cell], given: str) -> str
     said = ", ".join(f"{spread(ratio, 'unknown')} {state}" for state, ratio in gains.items() if ratio)
     if given == "safetensors":
         return f"Converting: it is safetensors already, so nothing needs to be. As a pickle it would take, until ready, this many times as long: {said or 'not measured'}."
-    convert = next((arm for cell in cells if cell.scenario == CONVERSION and (arm := cell.arm("convert"))), None)
-    cost = f" It costs {_time(convert.ready)}, once." if convert and convert.ready else " What it costs was not measured."
+    convert = next((arm for cell in cells if cell.scenario == CONVERSION and (arm := next(iter(cell.measured()), None))), None)
+    cost = f" It costs {time_spread(convert.ready)}, once." if convert and convert.ready else " What it costs was not measured."
     pays = [_pays(cell, gains.get(cell.cache_state), convert) for cell in loads if cell.device == "cpu"]
     return f"Converting to safetensors: pickle takes, until ready, this many times as long: {said or 'not measured'}.{cost} {' '.join(filter(None, pays))}".strip()
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from harness.report.cells import FULL_LOAD, PIPELINE_LOAD, Cell, not_told_apart
+from harness.report.cells import FULL_LOAD, PIPELINE_LOAD, Cell, not_told_apart, to_take
 from harness.report.evidence import Evidence
 from harness.report.hostile import hostile_answer
 from harness.report.ledger import by_machine
@@ -15,9 +15,9 @@ from harness.report.parts import PARTIAL_LOAD
 from harness.report.place import Place
 from harness.report.shares import SHARDED_LOAD
 from harness.report.tables import markdown
-from harness.report.words import size_text, spread, time_unit
+from harness.report.words import size_text, time_spread
 from harness.verdicts.binding import binds
-from harness.verdicts.cells import ArmSummary, reference_of
+from harness.verdicts.cells import ArmSummary
 
 _SITUATIONS = {
     FULL_LOAD: "all of it",
@@ -65,11 +65,8 @@ def _asked(cell: Cell) -> bool:
 
 
 def _choice(cell: Cell, run: str) -> Choice | None:
-    alike = not_told_apart(cell)
-    if len(cell.measured()) < 2 or alike[0].status != "measured":
-        return None
-    reference = next((arm for arm in alike if arm.loader == reference_of(cell.scenario, cell.checkpoint)), None)
-    return Choice(cell, run, reference or alike[0], tuple(alike))
+    alike, take = not_told_apart(cell), to_take(cell)
+    return Choice(cell, run, take, tuple(alike)) if take and len(cell.measured()) > 1 and alike[0].status == "measured" else None
 
 
 def choice_section(place: Place, evidence: Sequence[Evidence]) -> list[str]:
@@ -103,16 +100,9 @@ def _row(one: Choice) -> list[str]:
     return [
         f"{cell.checkpoint}, {size_text(cell.bytes)}",
         f"{_SITUATIONS[cell.scenario]}{f' ({what})' if what else ''}, {_STATES.get(cell.cache_state, cell.cache_state)}{where}",
-        f"**{cell.label(one.take)}**, {_time(one.take)}",
+        f"**{cell.label(one.take)}**, {time_spread(one.take.ready)}",
         ", ".join(others) or "none",
-        f"{cell.label(slowest)}, {_time(slowest)}",
+        f"{cell.label(slowest)}, {time_spread(slowest.ready)}",
         binds(one.take) or "not told",
         f"[{one.run}]({one.run}.md)",
     ]
-
-
-def _time(arm: ArmSummary) -> str:
-    if not arm.ready:
-        return "missing"
-    factor, unit = time_unit([arm.ready.median])
-    return f"{spread(arm.ready, 'missing', factor)} {unit}"

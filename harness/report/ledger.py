@@ -14,7 +14,7 @@ from harness.report.machines import Machine, machines_of
 from harness.report.place import Place
 from harness.report.tables import markdown
 from harness.report.terminal import WIDTH
-from harness.report.words import DASH, significant
+from harness.report.words import significant, spread
 from harness.verdicts.ledger import VERDICTS, Judged, Tested, judge_claims
 from harness.verdicts.rules import Finding, Recorded
 
@@ -80,11 +80,10 @@ def headline(judged: Sequence[Judged]) -> str:
     ]
     claim = next(one.claim for one in judged if one.claim.id == "C3")
     said = f"The page under test says that a pickle takes {claim.figure} times as long to load as safetensors."
-    return (
-        f"{said} Here it is {' and '.join([', '.join(parts[:-1]), parts[-1]][len(parts) < 2 :])}."
-        if parts
-        else f"{said} Nothing here tells of it yet."
-    )
+    if not parts:
+        return f"{said} Nothing here tells of it yet."
+    *first, last = parts
+    return f"{said} Here it is {' and '.join(filter(None, (', '.join(first), last)))}."
 
 
 def counted(judged: Sequence[Judged]) -> str:
@@ -115,11 +114,9 @@ def _figure(tested: Tested | None) -> str:
 
 
 def _found(finding: Finding) -> str:
-    if finding.figure is None or finding.figure.low is None or finding.figure.high is None:
+    if finding.figure is None:
         return finding.short or finding.reason or "nothing"
-    unit = finding.short.partition(" [")[0].rpartition(" ")[2]
-    low, high = significant(finding.figure.low), significant(finding.figure.high)
-    return f"{significant(finding.figure.median)} [{low}{DASH}{high}] {unit}"
+    return f"{spread(finding.figure, '')} {finding.unit}"
 
 
 def _resting(finding: Finding) -> list[str]:

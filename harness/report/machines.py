@@ -82,7 +82,7 @@ def machines_section(place: Place, evidence: Sequence[Evidence]) -> list[str]:
         return [*blocks, f"No two of these machines measured {_LOADER} and {REFERENCE} on the same checkpoint."]
     blocks.append(
         f"How many times as long `{_LOADER}` takes as `{REFERENCE}`, of every checkpoint that two or more of these machines loaded; of a machine's "
-        "runs the newest that has the figure speaks. Times belong to one machine; what may be set beside one another is ratios taken within blocks."
+        "runs the newest speaks that knows the figure with an interval. Times belong to one machine; what may be set beside one another is ratios taken within blocks."
     )
     for device in dict.fromkeys(one.device for one in ratios):
         of_device = [one for one in ratios if one.device == device]
@@ -127,7 +127,9 @@ def _ratios(machines: Sequence[Machine]) -> list[_Ratio]:
                 for clock, found in _of_cell(cell):
                     key = (cell.device, cell.bytes or 0, cell.checkpoint, cell.cache_state, clock)
                     ratio = _Ratio(cell.checkpoint, cell.bytes or 0, cell.device, cell.cache_state, clock, machine.name, one.name, found)
-                    known.setdefault(key, {})[machine.name] = ratio
+                    of_key = known.setdefault(key, {})
+                    if found.low is not None or machine.name not in of_key or of_key[machine.name].found.low is None:
+                        of_key[machine.name] = ratio
     order = [machine.name for machine in machines]
     return [of_key[name] for key, of_key in sorted(known.items(), key=_sorting) if len(of_key) > 1 for name in order if name in of_key]
 

@@ -57,6 +57,14 @@ def time_text(time_s: float) -> str:
     return f"{significant(time_s * factor)} {unit}"
 
 
+def time_spread(found: Estimate | None) -> str:
+    """Return a time in s with its interval, in the unit that suits it; `no figure` where there is none."""
+    if found is None:
+        return "no figure"
+    factor, unit = time_unit([found.median])
+    return time_text(found.median) if found.low is None else f"{spread(found, '', factor)} {unit}"
+
+
 def spread(found: Estimate | None, otherwise: str, factor: float = 1.0, dash: str = DASH) -> str:
     """Return a median with its interval, `insufficient` in the interval's place, or `otherwise` where there is no median."""
     if found is None:

@@ -137,7 +137,8 @@ def summarise(samples: Sequence[Sample]) -> list[ArmSummary]:
     for sample in samples:
         arms.setdefault((sample.loader, sample.environment), []).append(sample)
     counted = {arm: [] if wrong(taken) else [sample for sample in taken if sample.valid] for arm, taken in arms.items()}
-    summaries = [_summary(arm, taken, counted) for arm, taken in arms.items()]
+    ceilings = {environment: _bounding(environment, counted) for environment in dict.fromkeys(environment for _, environment in arms)}
+    summaries = [_summary(arm, taken, counted, ceilings[arm[1]]) for arm, taken in arms.items()]
     return sorted(summaries, key=lambda arm: (arm.ready is None, arm.ready.median if arm.ready else 0.0))
 
 
@@ -166,11 +167,19 @@ def precise(samples: Sequence[Sample]) -> bool:
     return bool(figures) and all(figure is not None and figure.half_width <= PRECISION for figure in figures)
 
 
-def _summary(arm: tuple[str, str], taken: Sequence[Sample], counted: Mapping[tuple[str, str], Sequence[Sample]]) -> ArmSummary:
-    """Return the summary of one arm; `counted` are the samples of every arm that its figures rest on."""
+def _bounding(environment: str, counted: Mapping[tuple[str, str], Sequence[Sample]]) -> str | None:
+    """Return the ceiling that bounds a cell's arms in one environment, of the samples of each arm that count."""
+    of_ceilings = {name: found for (name, where), found in counted.items() if where == environment and is_ceiling(name)}
+    sample = next((sample for found in of_ceilings.values() for sample in found), None)
+    return bounding(sample.device, sample.cache_state, of_ceilings) if sample else None
+
+
+def _summary(
+    arm: tuple[str, str], taken: Sequence[Sample], counted: Mapping[tuple[str, str], Sequence[Sample]], ceiling: str | None
+) -> ArmSummary:
+    """Return the summary of one arm; `counted` are the samples of every arm that its figures rest on, `ceiling` what bounds it."""
     loader, environment = arm
     valid, cell = counted[arm], Cell.of(taken[0])
-    ceiling = bounding(cell.device, cell.cache_state, {name: found for (name, where), found in counted.items() if where == environment})
     reference, bound = (
         counted.get((reference_of(cell.scenario, cell.checkpoint), environment), ()),
         counted.get((ceiling or "", environment), ()),

@@ -39,8 +39,10 @@ class Finding:
     count: int = 0
     of_what: str = ""
     run: str | None = None
+    unit: str = ""
+    """Of the figure: times, s, or loads."""
     short: str = ""
-    """The figure in a few words."""
+    """What was found in a few words."""
     reason: str | None = None
     """Why nothing was measured."""
 
@@ -126,7 +128,7 @@ def _judged(run: Recorded, found: Estimate | None, limits: Limits, of_what: str,
         count = found.count if found else 0
         return Finding(NOT_MEASURED, reason=f"{count} {of_what} in {run.run}, and it takes {MINIMUM_BLOCKS}")
     short = f"{found.median:.3g} {unit} [{found.low:.3g}\u2013{found.high:.3g}]"
-    return Finding(within(found, limits), found, found.count, of_what, run.run, short)
+    return Finding(within(found, limits), found, found.count, of_what, run.run, unit, short)
 
 
 def _payback(run: Recorded, asked: Mapping[str, Any], limits: Limits) -> Finding:
@@ -135,16 +137,18 @@ def _payback(run: Recorded, asked: Mapping[str, Any], limits: Limits) -> Finding
         _valid(run, *where)
         for where in ((asked["cell"], asked["loader"]), (asked["load_cell"], asked["over"]), (asked["load_cell"], asked["under"]))
     ]
-    for part in parts:
-        if isinstance(part, Finding):
-            return part
-    cost, slow, fast = ([value for sample in part if (value := _value(sample, asked["field"])) is not None] for part in parts)  # type: ignore[union-attr]
-    costs, savings = estimate(cost), estimate([top - base for top, base in zip(slow, fast, strict=False)])
+    if nothing := [part for part in parts if isinstance(part, Finding)]:
+        return nothing[0]
+    made, slow, fast = (part for part in parts if not isinstance(part, Finding))
+    base = {sample.block: _value(sample, asked["field"]) for sample in fast}
+    pairs = [(top, bottom) for sample in slow if (bottom := base.get(sample.block)) and (top := _value(sample, asked["field"]))]
+    costs = estimate([value for sample in made if (value := _value(sample, asked["field"])) is not None])
+    savings = estimate([top - bottom for top, bottom in pairs])
     if not costs or costs.low is None or costs.high is None or not savings or savings.low is None or savings.high is None:
         return Finding(NOT_MEASURED, reason=f"too few samples of both in {run.run}")
     if savings.low <= 0:
         return Finding(
-            FAILS if savings.high <= 0 else NOT_TOLD, None, costs.count, "conversions", run.run, "a load saves nothing that is told"
+            FAILS if savings.high <= 0 else NOT_TOLD, None, costs.count, "conversions", run.run, short="a load saves nothing that is told"
         )
     return _judged(
         run,
@@ -216,7 +220,7 @@ def _scanner(run: Recorded, asked: Mapping[str, Any], _: Limits) -> Finding:
 
 
 def _counted(run: Recorded, holds: bool, count: int, total: int, of_what: str, what: str) -> Finding:
-    return Finding(HOLDS if holds else FAILS, None, total, of_what, run.run, f"{count} of {total} {of_what} {what}")
+    return Finding(HOLDS if holds else FAILS, None, total, of_what, run.run, short=f"{count} of {total} {of_what} {what}")
 
 
 def _valid(run: Recorded, cell: str, loader: str) -> list[Sample] | Finding:

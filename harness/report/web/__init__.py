@@ -58,13 +58,13 @@ def web_page(front: Front, sections: Sequence[Sequence[str]], runs: Mapping[str,
 
 
 class _Converter:
-    """Turns blocks of Markdown into HTML; remembers the anchors given, so that none is given twice."""
+    """Turns blocks of Markdown into HTML; remembers the anchors given and the figures drawn, so that none stands twice."""
 
     def __init__(self, folder: Path, glyphs: Glyphs, runs: tuple[str, ...]) -> None:
         self._folder, self._glyphs, self._runs = folder, glyphs, runs
         self._markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
         self._taken: Counter[str] = Counter()
-        self._figures = 0
+        self._figures: dict[str, int] = {}
         self.contents: list[tuple[str, str]] = []
 
     def html(self, blocks: Sequence[str]) -> str:
@@ -93,10 +93,14 @@ class _Converter:
         return f'<h{level} id="{anchor}">{title}</h{level}>'
 
     def _figure(self, source: str, alt: str, reading: str | None) -> str:
-        self._figures += 1
-        drawing = inlined((self._folder / unescape(source)).read_text(encoding="utf-8"), unescape(alt), self._figures, self._glyphs)
+        """Return a figure drawn in place, or, where the page has it already, the way to it."""
+        if source in self._figures:
+            return f'<p>Figure: <a href="#figure-{self._figures[source]}">{alt}</a>.</p>\n'
+        number = self._figures[source] = len(self._figures) + 1
+        drawing = inlined((self._folder / unescape(source)).read_text(encoding="utf-8"), unescape(alt), number, self._glyphs)
         caption = f"<figcaption>{reading}</figcaption>" if reading else ""
-        return f'<figure><div class="scroll" tabindex="0" role="region" aria-label="Figure">{drawing}</div>{caption}</figure>\n'
+        frame = f'<div class="scroll" tabindex="0" role="region" aria-label="Figure">{drawing}</div>'
+        return f'<figure id="figure-{number}">{frame}{caption}</figure>\n'
 
 
 def _under(blocks: Sequence[str]) -> list[str]:
