@@ -34,14 +34,14 @@ DRAWING = """<?xml version="1.0"?><!DOCTYPE svg>
 TABLE = "| loader | ready | note |\n| --- | ---: | --- |\n| b | 1.5 s | x |\n| a | 900 ms [1\u20132] | missing |\n| c | missing | <script>alert(1)</script> |\n| d | 1,200 ms | y |"
 
 
-def page(folder: Path, extra: str = "", again: bool = False) -> str:
+def page(folder: Path, extra: str = "") -> str:
     """Return a page with two figures of one drawing, a table, and a run folded below."""
     (folder / "figures").mkdir(exist_ok=True)
-    for name in ("one", "two"):
+    for name in ("one", "two", "three"):
         (folder / f"figures/{name}.svg").write_text(DRAWING, encoding="utf-8")
-    figure, other = (
+    figure, other, third = (
         [f'![A "line" & its end](figures/{name}.svg)', "How to read it: from left to right. [Its samples](../results/r/samples.jsonl)."]
-        for name in ("one", "two")
+        for name in ("one", "two", "three")
     )
     wide = (
         "| "
@@ -53,10 +53,11 @@ def page(folder: Path, extra: str = "", again: bool = False) -> str:
         + " |"
     )
     front = Front("Is it true?", "Here it is.", {"holds": 4, "does not hold": 1})
-    sections = [["## The answer", TABLE, f"**holds** {extra}", "[the run](20250101T000000Z-a.md)"], ["## The evidence", *figure, wide]]
-    return web_page(
-        front, sections, {"20250101T000000Z-a": ["# Run 20250101T000000Z-a", "## The answer", *other, *(figure if again else [])]}, folder
-    )
+    sections = [
+        ["## The answer", TABLE, f"**holds** {extra}", "[the run](20250101T000000Z-a.md)"],
+        ["## The evidence", *figure, *other, wide],
+    ]
+    return web_page(front, sections, {"20250101T000000Z-a": ["# Run 20250101T000000Z-a", "## The answer", *figure, *third]}, folder)
 
 
 def test_the_page_needs_nothing_but_itself(tmp_path: Path) -> None:
@@ -73,10 +74,10 @@ def test_every_figure_has_a_name_a_reading_and_the_way_to_its_samples(tmp_path: 
     assert len(captions) == 2 and all("How to read it" in one and 'href="../results/r/samples.jsonl"' in one for one in captions)
 
 
-def test_a_figure_that_is_shown_again_is_a_way_to_the_first_and_no_second_drawing(tmp_path: Path) -> None:
-    text = page(tmp_path, again=True)
-    assert text.count("<figure ") == 2
-    assert re.search(r'<p>Figure: <a href="#figure-1">A .*? its end</a>.</p>', text)
+def test_a_folded_run_has_the_way_to_its_figures_and_no_second_drawing(tmp_path: Path) -> None:
+    """One that stands above leads there, another to its file."""
+    ways = re.findall(r'<p>Figure: <a href="([^"]*)">A .*? its end</a>.</p>', page(tmp_path))
+    assert ways == ["#figure-1", "figures/three.svg"]
 
 
 def test_no_name_stands_twice_and_letters_are_shared(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def hostile_files(place: Place, manifest: Mapping[str, Any], meetings: Sequence[
 
 
 def hostile_answer(manifest: Mapping[str, Any], meetings: Sequence[Meeting]) -> str:
-    """Return in a sentence what ran code and what did not; nothing where no loader met a file."""
+    """Return in a sentence what ran code and what did not; nothing where no loader met a file with a payload."""
     files = files_of(manifest)
     code = sum(file.harm == CODE for file in files.values())
     ran = Counter(meeting.loader for meeting in meetings if meeting.outcome == RAN)
@@ -89,7 +89,7 @@ def hostile_answer(manifest: Mapping[str, Any], meetings: Sequence[Meeting]) -> 
     said = [f"**`{loader}` ran code of {ran[loader]}**" for loader in (*_PICKLE, *sorted(set(ran) - set(_PICKLE))) if loader in met]
     if safe:
         said.append(f"**the {len(safe)} loaders of the safetensors library together of {sum(ran[loader] for loader in safe)}**")
-    return f"Of the {code} files with a payload, {', '.join(said)}." if said else ""
+    return f"Of the {code} files with a payload, {', '.join(said)}." if said and code else ""
 
 
 def outcomes_table(meetings: Sequence[Meeting], guests: Mapping[str, Guest]) -> pd.DataFrame:

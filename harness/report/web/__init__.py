@@ -27,7 +27,7 @@ def web_page(front: Front, sections: Sequence[Sequence[str]], runs: Mapping[str,
     converter = _Converter(folder, glyphs, tuple(runs))
     body = [converter.html(section) for section in sections]
     folded = [
-        f'<details id="{name}"><summary>Run {escape(name)}</summary><div>\n{converter.html(_under(blocks[1:]))}</div></details>'
+        f'<details id="{name}"><summary>Run {escape(name)}</summary><div>\n{converter.folded(blocks)}</div></details>'
         for name, blocks in runs.items()
     ]
     tally = "".join(
@@ -65,7 +65,16 @@ class _Converter:
         self._markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
         self._taken: Counter[str] = Counter()
         self._figures: dict[str, int] = {}
+        self._folded = False
         self.contents: list[tuple[str, str]] = []
+
+    def folded(self, blocks: Sequence[str]) -> str:
+        """Return the blocks of a run's own page as HTML for under a heading: headings a level lower, and figures as the way to them.
+
+        Drawn again, the figures of all runs would be most of the page.
+        """
+        self._folded = True
+        return self.html([f"#{block}" if re.match(r"#{1,5} ", block) else block for block in blocks[1:]])
 
     def html(self, blocks: Sequence[str]) -> str:
         """Return blocks as HTML: tables that scroll, figures drawn in place, headings with anchors."""
@@ -93,19 +102,15 @@ class _Converter:
         return f'<h{level} id="{anchor}">{title}</h{level}>'
 
     def _figure(self, source: str, alt: str, reading: str | None) -> str:
-        """Return a figure drawn in place, or, where the page has it already, the way to it."""
-        if source in self._figures:
-            return f'<p>Figure: <a href="#figure-{self._figures[source]}">{alt}</a>.</p>\n'
+        """Return a figure drawn in place, or the way to it: to its place where the page has it already, to its file from a folded run."""
+        if source in self._figures or self._folded:
+            way = f"#figure-{self._figures[source]}" if source in self._figures else source
+            return f'<p>Figure: <a href="{way}">{alt}</a>.</p>\n'
         number = self._figures[source] = len(self._figures) + 1
         drawing = inlined((self._folder / unescape(source)).read_text(encoding="utf-8"), unescape(alt), number, self._glyphs)
         caption = f"<figcaption>{reading}</figcaption>" if reading else ""
         frame = f'<div class="scroll" tabindex="0" role="region" aria-label="Figure">{drawing}</div>'
         return f'<figure id="figure-{number}">{frame}{caption}</figure>\n'
-
-
-def _under(blocks: Sequence[str]) -> list[str]:
-    """Return blocks with their headings a level lower: what is folded stands under a heading of the page."""
-    return [f"#{block}" if re.match(r"#{1,5} ", block) else block for block in blocks]
 
 
 def _roomy(found: re.Match[str]) -> str:
