@@ -122,8 +122,6 @@ _WORDS = _REQUIRED[1 : _REQUIRED.index("block")]
 _SEEN: dict[tuple[Any, ...], tuple[Any, ...]] = {}
 _words, _others = itemgetter(*_WORDS), itemgetter(*_REQUIRED[1 + len(_WORDS) :])
 _OPTIONAL = tuple(field.name for field in fields(Sample) if field.default is None)
-ABSENT = "".join(f', "{name}": null' for name in _OPTIONAL[_OPTIONAL.index("peak_device_bytes") :]).encode() + b"}\n"
-"""How the line of a sample ends that was taken of everything, on a CPU, by one process: what is absent there need not be read."""
 _Open: Any = make_dataclass("_Open", [(field.name, Any) for field in fields(Sample)], slots=True)
 """A sample not closed yet: one that is frozen takes five times as long to fill, which counts a million times. It becomes a `Sample` at once."""
 
