@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.path import Path
 
 from harness.records.manifest import fingerprint
 from harness.report.drawing import BLUE, INK, VERMILLION, Drawn, heading, plain_log, room_on_log
@@ -186,15 +187,11 @@ def _label(axes: Axes, disagreeing: Sequence[Shared]) -> None:
         away = ((8.0 * side * steps, -8.0 * side * steps) for steps in itertools.count(1))
         offset = next(by for by in away if all(math.dist((at[0] + by[0], at[1] + by[1]), other) > 11 for other in taken))
         taken.append((at[0] + offset[0], at[1] + offset[1]))
+        # A mark of its own joins the two: an arrow is cut to fit by trying, and ends elsewhere by the last digit of a place.
+        reach = max(map(abs, offset))
+        joint = Path([(offset[0] * by / reach, offset[1] * by / reach) for by in (2, reach - 4)])
+        axes.plot([one.a.median], [one.b.median], marker=joint, markersize=2 * (reach - 4), mew=0.4, color=VERMILLION)
         axes.annotate(
-            str(number),
-            (one.a.median, one.b.median),
-            xytext=offset,
-            textcoords="offset points",
-            arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": VERMILLION, "shrinkA": 4, "shrinkB": 2},
-            fontsize=8,
-            ha="center",
-            va="center",
-            color="#9A4300",
-            fontweight="bold",
-        )
+            str(number), (one.a.median, one.b.median), xytext=offset, textcoords="offset points", fontsize=8, ha="center", va="center",
+            color="#9A4300", fontweight="bold",
+        )  # fmt: skip

@@ -35,6 +35,7 @@ from harness.report.drawing import (
 )
 from harness.report.ratios import ratio_forest
 from harness.report.shares_of_ceiling import shares_of_ceiling
+from harness.report.svg import write_svg
 from harness.report.words import MEGABYTE, significant, size_text, slug
 from harness.verdicts.ceilings import is_ceiling
 from harness.verdicts.cells import REFERENCE
@@ -66,8 +67,7 @@ def draw_full_load(cells: Sequence[Cell], folder: Path, fits: Sequence[Fit]) -> 
                     continue
                 figure, what = done[0], told_of_dots(*done)
                 file = what.file if device == "cpu" else f"{what.file.removesuffix('.svg')}-{slug(device)}.svg"
-                folder.mkdir(parents=True, exist_ok=True)
-                figure.savefig(folder / file, format="svg", metadata={"Date": None, "Creator": None})
+                write_svg(figure, folder / file)
                 drawn.append(Drawn(file, f"{what.alt}, on {device}", what.reading))
     return drawn
 

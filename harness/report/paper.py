@@ -85,7 +85,7 @@ def _fit_table(fits: Sequence[Fit]) -> pd.DataFrame:
             fit.cache_state,
             *(_coefficient(found, factor) for found, factor in ((fit.fixed_s, 1e3), (fit.per_tensor_s, 1e6), (fit.per_byte_s, 1e12))),
             str(fit.spare),
-            f"{fit.worst.checkpoint} {100 * fit.deviation(fit.worst):+.0f} %",
+            f"{fit.worst.checkpoint} {100 * fit.deviation(fit.worst):+.0f} %" if fit.deviation(fit.worst) else "none",
         ]
         for fit in fits
     ]

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from harness.report.cells import Cell
 from harness.report.drawing import LOOK, Drawn, told_of_dots
+from harness.report.svg import write_svg
 from harness.report.tables import csv
 from harness.report.words import significant, slug, time_text
 from harness.verdicts.cells import reference_of
@@ -48,9 +49,7 @@ class Place:
             if done is None:
                 return []
             figure, drawn = done[0], told_of_dots(*done)
-            path = Path("figures", self.part)
-            (self.folder / path).mkdir(parents=True, exist_ok=True)
-            figure.savefig(self.folder / path / drawn.file, format="svg", metadata={"Date": None, "Creator": None})
+            write_svg(figure, self.folder / "figures" / self.part / drawn.file)
         return self.shown(drawn)
 
     def shown(self, drawn: Drawn) -> list[str]:

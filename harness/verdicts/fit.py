@@ -27,6 +27,8 @@ _PERCENTILES = (2.5, 97.5)
 _TOLD_APART = 1e-3
 """Smallest singular value of the scaled design, relative to the largest, from which its three columns count as three."""
 _ACTIVE = [list(active) for count in (3, 2, 1) for active in itertools.combinations(range(3), count)]
+_EXACT = 1e-9
+"""Relative deviation below which a cell is met: what is left there is the rounding of sums."""
 
 Floats = NDArray[np.float64]
 
@@ -85,8 +87,9 @@ class Fit:
         return max(self.cells, key=lambda cell: abs(self.deviation(cell)))
 
     def deviation(self, cell: MeasuredCell) -> float:
-        """Return how much longer a cell's median is than the fit says, relative to the fit; negative where it is shorter."""
-        return cell.median_s / self.seconds(cell.tensors, cell.bytes) - 1
+        """Return how much longer a cell's median is than the fit says, relative to the fit; negative where it is shorter, 0 where it is met."""
+        off = cell.median_s / self.seconds(cell.tensors, cell.bytes) - 1
+        return off if abs(off) >= _EXACT else 0.0
 
     def seconds(self, tensors: float, size: float) -> float:
         """Return the time in s that the fit gives for this many tensors of `size` bytes together."""
@@ -213,18 +216,44 @@ def _non_negative(design: Floats, times: Floats) -> Floats:
 
     Of the coefficients left free, the rest being zero, every choice is solved, and the best without a negative one taken.
     """
-    weighted = design / times[:, :, None]
+    relative = design.T[:, :, None] / times.T
     best, least = np.zeros((len(times), 3)), np.full(len(times), np.inf)
     for active in _ACTIVE:
         # Where all three are free and none is zero, nothing can be better.
         rows = np.flatnonzero((best == 0).any(axis=1))
-        part = weighted[rows][:, :, active]
-        scale = np.linalg.norm(part, axis=1, keepdims=True)
-        q, r = np.linalg.qr(part / scale)
-        found = np.linalg.solve(r, q.sum(axis=1)[:, :, None])[:, :, 0] / scale[:, 0]
-        cost = ((np.einsum("dck,dk->dc", part, found) - 1) ** 2).sum(axis=1)
-        better = (found >= 0).all(axis=1) & (cost < least[rows])
+        found, cost = _least_squares(relative[active][:, :, rows])
+        better = (found >= 0).all(axis=0) & (cost < least[rows])
         least[rows[better]] = cost[better]
         best[rows[better]] = 0.0
-        best[rows[better, None], active] = found[better]
+        best[rows[better, None], active] = found.T[better]
     return best
+
+
+def _least_squares(columns: Floats) -> tuple[Floats, Floats]:
+    """Return the coefficients (columns, rows) of `columns` (columns, cells, rows) whose sum comes nearest to 1 in every cell, and the squared miss.
+
+    By Gram-Schmidt's method, modified, in single sums and products: a processor's own library of linear algebra may round in another order
+    than the next one's, and the same samples shall give the same figures on both.
+    """
+    basis: list[Floats] = []
+    shares = np.zeros((len(columns), len(columns), columns.shape[2]))
+    along = np.zeros((len(columns), columns.shape[2]))
+    miss = np.ones(columns.shape[1:])
+    for place, column in enumerate(columns):
+        for before, direction in enumerate(basis):
+            shares[before, place] = _dot(direction, column)
+            column = column - shares[before, place] * direction
+        shares[place, place] = np.sqrt(_dot(column, column))
+        basis.append(column / shares[place, place])
+        along[place] = _dot(basis[place], miss)
+        miss = miss - along[place] * basis[place]
+    found = np.zeros_like(along)
+    for place in reversed(range(len(columns))):
+        known = _dot(shares[place, place + 1 :], found[place + 1 :])
+        found[place] = (along[place] - known) / shares[place, place]
+    return found, _dot(miss, miss)
+
+
+def _dot(a: Floats, b: Floats) -> Floats:
+    """Return the sum of products along the first axis, added one after another."""
+    return sum(a * b, start=np.zeros(a.shape[1:]))
