@@ -12,7 +12,7 @@ from harness.checkpoints.place import default_store
 from harness.console import say
 from harness.errors import WeighbridgeError, unknown_name
 from harness.machine.description import gpus
-from harness.records.manifest import machine_here, machine_of
+from harness.records.manifest import conditions_here, same_machine
 from harness.records.run_directory import RunDirectory
 from harness.report.evidence import Evidence, gather
 from harness.report.ledger import by_machine, ledger_lines, recorded
@@ -54,7 +54,7 @@ def run(asked: argparse.Namespace) -> int:
 
 
 def _judged(evidence: Sequence[Evidence], wanted: Sequence[Claim]) -> list[Judged]:
-    """Return the verdicts of the machine with most samples; those of others stand on the page."""
+    """Return the verdicts of the machine that most is known of; those of others stand on the page."""
     machines = by_machine(evidence)
     return judge_claims(recorded(machines[0].runs) if machines else [], wanted)
 
@@ -83,10 +83,9 @@ def _measure(measure: Measure, asked: argparse.Namespace) -> None:
 
 
 def _of_this_machine(asked: argparse.Namespace) -> list[Evidence]:
-    here = machine_here(asked.store or default_store())
-    return [
-        one for one in gather([*RunDirectory.all_in(_REFERENCE), *RunDirectory.all_in(asked.results)]) if machine_of(one.manifest) == here
-    ]
+    here = conditions_here(asked.store or default_store())
+    runs = [*RunDirectory.all_in(_REFERENCE), *RunDirectory.all_in(asked.results)]
+    return [one for one in gather(runs) if same_machine(one.manifest, here)]
 
 
 def _wanted(only: str | None) -> list[Claim]:

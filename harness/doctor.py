@@ -37,7 +37,8 @@ def _machine() -> Iterator[tuple[str, str]]:
     machine = describe_machine()
     guest = " (a virtual machine: the host may cache what is cold here)" if machine["hypervisor"] else ""
     yield "kernel", f"{machine['system']} {machine['kernel']} {machine['architecture']}{guest}"
-    yield "processor", f"{machine['cpu']}, {machine['cores']} cores"
+    model = f" ({machine['cpu_model']})" if machine["cpu_model"] else ""
+    yield "processor", f"{machine['cpu']}{model}, {machine['cores']} cores"
     available = available_memory()
     limit = machine["memory_limit_bytes"]
     room = f", {available / 1e9:.1f} GB can be had" if available is not None else ""

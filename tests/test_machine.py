@@ -344,6 +344,24 @@ def test_the_description_tells_what_a_figure_depends_on() -> None:
     assert description.version("no-such-distribution") is None
 
 
+@pytest.mark.parametrize(
+    ("cpuinfo", "model"),
+    [
+        ("cpu family : 25\nmodel : 17\nmodel name : AMD EPYC\nstepping : 1", "family 25, model 17, stepping 1"),
+        (
+            "CPU implementer : 0x41\nCPU variant : 0x3\nCPU part : 0xd0c\nCPU revision : 1",
+            "implementer 0x41, part 0xd0c, variant 0x3, revision 1",
+        ),
+        ("model name : Unknown", None),
+    ],
+    ids=["x86", "arm", "untold"],
+)
+def test_the_model_tells_a_processor_from_others_of_its_name(monkeypatch: pytest.MonkeyPatch, cpuinfo: str, model: str | None) -> None:
+    kept = description._lines
+    monkeypatch.setattr(description, "_lines", lambda path: cpuinfo.splitlines() if path == Path("/proc/cpuinfo") else kept(path))
+    assert describe_machine()["cpu_model"] == model
+
+
 TIED = """
 import os, signal, sys
 from harness.machine.lifeline import die_with_parent

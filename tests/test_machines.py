@@ -13,14 +13,14 @@ import pytest
 from harness.measure.sample import Sample
 from harness.report.agreement import agreement_section
 from harness.report.evidence import gather
-from harness.report.machines import machines_section
+from harness.report.machines import machines_of, machines_section
 from harness.report.place import Place
 from harness.verdicts.agreement import overlap, shared_ratios
 from harness.verdicts.cells import summarise
 from harness.verdicts.statistics import Estimate
 from tests.test_report import ARMS, cell_samples, make_run
 
-MACHINE = {"cpu": "A Processor", "cores": 2, "memory_bytes": 25_000_000_000, "kernel": "6.1", "gpus": []}
+MACHINE = {"cpu": "A Processor", "cpu_model": "model 1", "cores": 2, "memory_bytes": 25_000_000_000, "kernel": "6.1", "gpus": []}
 STORAGE = {"device": "vda", "file_system": "ext4"}
 HERE: dict[str, Any] = {"machine": MACHINE, "storage": STORAGE}
 THERE: dict[str, Any] = {"machine": MACHINE | {"cpu": "Another", "cores": 8}, "storage": STORAGE}
@@ -153,6 +153,31 @@ def test_runs_under_two_kernels_are_laid_over_each_other_apart_from_those_under_
         < text.index("but under kernel 6.1 and 6.2")
         < text.index("(figures/agreement-other-kernel.svg)")
     )
+
+
+def test_a_name_that_two_processors_share_is_no_machine_and_an_older_run_belongs_where_its_kernel_was(tmp_path: Path) -> None:
+    """Hosts call several generations of processors the same; a run that does not tell the model is told apart by its kernel."""
+    other = HERE | {"machine": MACHINE | {"cpu_model": "model 2", "kernel": "6.2"}}
+    old, older = (HERE | {"machine": MACHINE | {"cpu_model": None, "kernel": kernel}} for kernel in ("6.2", "5.9"))
+    taken = [(f"2025-01-0{day}", one, cell_samples()) for day, one in enumerate((old, older, HERE, other), 1)]
+    machines = machines_of(runs(tmp_path, *taken))
+    assert [(machine.name.rpartition(", ")[2], [run.name[:8] for run in machine.runs]) for machine in machines] == [
+        ("model 2", ["20250101", "20250104"]),
+        ("kernel 5.9", ["20250102"]),
+        ("model 1", ["20250103"]),
+    ]
+    text = "\n\n".join(agreement_section(place(tmp_path), runs(tmp_path / "again", *taken)))
+    assert (
+        "[20250101T000000Z-0](20250101T000000Z-0.md) and [20250104T000000Z-3]" in text and text.count("were taken on the same machine") == 1
+    )
+
+
+def test_each_machine_has_runs_of_its_own_laid_over_each_other(tmp_path: Path) -> None:
+    taken = [(f"2025-01-0{day}", one, cell_samples()) for day, one in enumerate((HERE, HERE, THERE, THERE), 1)]
+    text = "\n\n".join(agreement_section(place(tmp_path), runs(tmp_path, *taken)))
+    assert text.count("were taken on the same machine") == 2
+    assert text.index("(figures/agreement.svg)") < text.index("(figures/agreement-2.svg)")
+    assert "agreement-2.csv" in text and (tmp_path / "tables/agreement-2.csv").is_file()
 
 
 def test_one_machine_has_its_conditions_and_no_comparison(tmp_path: Path) -> None:

@@ -99,6 +99,17 @@ def test_a_first_line_without_an_end_is_all_cut_off(run: RunDirectory) -> None:
     assert (run.path / SAMPLES).read_bytes() == b""
 
 
+def test_a_line_that_lost_its_middle_is_no_sample_wherever_that_was(run: RunDirectory) -> None:
+    """Often what is left is JSON all the same, and every field that it lost is one that may be None."""
+    for block in range(3):
+        run.append(make_sample(block=block))
+    first, line, last = (run.path / SAMPLES).read_bytes().splitlines(keepends=True)
+    for begin in range(len(line) - 40):
+        (run.path / SAMPLES).write_bytes(first + line[:begin] + line[begin + 40 :] + last)
+        with pytest.raises(WeighbridgeError, match=rf"{SAMPLES}, line 2: not a sample"):
+            run.samples()
+
+
 @pytest.mark.parametrize("line", [b"{", b"", b"3", b"[]", b"{}", b"null", b'{"run": "\xff"}'], ids=repr)
 def test_a_damaged_line_is_told_by_its_number(run: RunDirectory, line: bytes) -> None:
     """Left out it would be a sample that somebody chose not to count."""
@@ -179,14 +190,16 @@ def test_a_run_is_completed_where_it_began(tmp_path: Path) -> None:
     [
         ("machine", "kernel"),
         ("machine", "cpu"),
+        ("machine", "cpu_model"),
         ("machine", "cores"),
         ("machine", "memory_bytes"),
         ("storage", "device"),
         ("packages", "torch"),
+        ("git", "commit"),
     ],
 )
 def test_a_run_is_not_completed_under_other_conditions(tmp_path: Path, part: str, name: str) -> None:
-    recorded, fresh = _manifest(tmp_path), _manifest(tmp_path)
+    recorded, fresh = (_manifest(tmp_path) | {"git": {"commit": "this", "dirty": False}} for _ in range(2))
     recorded[part][name] = "another"
     with pytest.raises(WeighbridgeError, match=rf"--resume a-run: it began with .*{name} another, here it is .*; start a new run"):
         refuse_other_conditions(recorded, fresh)

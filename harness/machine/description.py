@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ def describe_machine() -> dict[str, Any]:
         "kernel": platform.release(),
         "architecture": platform.machine(),
         "cpu": cpu.get("model name") or platform.processor() or None,
+        "cpu_model": _cpu_model(cpu),
         "cores": usable_cores(),
         "hypervisor": "hypervisor" in cpu.get("flags", "").split(),
         "memory_bytes": _meminfo("MemTotal") or _sysconf_memory(),
@@ -102,6 +104,17 @@ def _cpu() -> dict[str, str]:
         name, _, value = line.partition(":")
         fields.setdefault(name.strip(), value.strip())
     return fields
+
+
+def _cpu_model(cpu: Mapping[str, str]) -> str | None:
+    """Return what tells a processor from others of its name: a host may call every generation the same."""
+    kinds = (
+        {"family": "cpu family", "model": "model", "stepping": "stepping"},
+        {"implementer": "CPU implementer", "part": "CPU part", "variant": "CPU variant", "revision": "CPU revision"},
+    )
+    return next(
+        (", ".join(f"{name} {cpu[field]}" for name, field in kind.items()) for kind in kinds if set(kind.values()) <= set(cpu)), None
+    )
 
 
 def _meminfo(field: str) -> int | None:

@@ -18,7 +18,14 @@ from harness.measure.sample import SCHEMA
 
 Manifest = dict[str, Any]
 
-_SAME = (("machine", "cpu"), ("machine", "kernel"), ("machine", "cores"), ("machine", "memory_bytes"), ("storage", "device"))
+_SAME = (
+    ("machine", "cpu"),
+    ("machine", "cpu_model"),
+    ("machine", "kernel"),
+    ("machine", "cores"),
+    ("machine", "memory_bytes"),
+    ("storage", "device"),
+)
 
 
 def new_manifest(run: str, options: dict[str, Any], command: Sequence[str], store: Path, capability: Capability) -> Manifest:
@@ -32,8 +39,7 @@ def new_manifest(run: str, options: dict[str, Any], command: Sequence[str], stor
         "command": " ".join(_public(argument) for argument in command),
         "options": options,
         "seed": options["seed"],
-        "machine": describe_machine(),
-        "storage": asdict(storage(store)),
+        **conditions_here(store),
         "page_cache": asdict(capability),
         "packages": packages(),
         "git": _git(),
@@ -49,28 +55,35 @@ def new_manifest(run: str, options: dict[str, Any], command: Sequence[str], stor
 def fingerprint(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return what makes a machine the same one for a comparison of times: processor, cores, memory, kernel, GPUs and storage."""
     machine, place = manifest.get("machine") or {}, manifest.get("storage") or {}
-    found = {name: machine.get(name) for name in ("cpu", "cores", "memory_bytes", "kernel", "gpus")}
+    found = {name: machine.get(name) for name in ("cpu", "cpu_model", "cores", "memory_bytes", "kernel", "gpus")}
     return found | {f"storage {name}": place.get(name) for name in ("device", "file_system")}
 
 
 def fingerprint_here(store: Path) -> dict[str, Any]:
     """Return the fingerprint of this machine, its checkpoints lying in `store`, as the manifest of a run taken now would have it."""
-    return fingerprint({"machine": describe_machine(), "storage": asdict(storage(store))})
+    return fingerprint(conditions_here(store))
 
 
-def machine_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what tells one machine from another, whatever was updated or booted since: its parts, and not its kernel.
+def same_machine(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Return whether two manifests are of one machine, whatever was updated or booted in between; False where one does not tell.
 
-    Memory is to the GB, since what a kernel keeps for itself differs. Times are still compared within a run alone.
+    Its parts have to be the same, memory to the GB since kernels keep differently much, and so has the model of its processor: one name may
+    stand for several generations. Where a run is too old to tell the model, nothing but the same kernel speaks for the same machine.
     """
-    found = fingerprint(manifest)
-    del found["kernel"]
-    return found | {"memory_bytes": None if found["memory_bytes"] is None else round(found["memory_bytes"] / 1e9)}
+    if not all(manifest.get(part) for manifest in (a, b) for part in ("machine", "storage")):
+        return False
+    mine, theirs = (fingerprint(manifest) | {"memory_bytes": _gigabytes(manifest["machine"].get("memory_bytes"))} for manifest in (a, b))
+    deciding = "cpu_model" if mine["cpu_model"] and theirs["cpu_model"] else "kernel"
+    return all(mine[name] == theirs[name] for name in mine if name == deciding or name not in ("cpu_model", "kernel"))
 
 
-def machine_here(store: Path) -> dict[str, Any]:
-    """Return what tells this machine from others, its checkpoints lying in `store`."""
-    return machine_of({"machine": describe_machine(), "storage": asdict(storage(store))})
+def conditions_here(store: Path) -> Manifest:
+    """Return what the manifest of a run taken now would tell of this machine, its checkpoints lying in `store`."""
+    return {"machine": describe_machine(), "storage": asdict(storage(store))}
+
+
+def _gigabytes(count: int | None) -> int | None:
+    return None if count is None else round(count / 1e9)
 
 
 def now() -> str:
@@ -82,6 +95,7 @@ def refuse_other_conditions(recorded: Manifest, fresh: Manifest) -> None:
     """Raise `WeighbridgeError` where a run would be completed under other conditions than it began with."""
     pairs = [(f"{part} {name}", recorded[part].get(name), fresh[part].get(name)) for part, name in _SAME]
     pairs += [(name, recorded["packages"].get(name), fresh["packages"].get(name)) for name in ("python", "torch", "safetensors")]
+    pairs.append(("commit", (recorded["git"] or {}).get("commit"), (fresh["git"] or {}).get("commit")))
     for what, then, current in pairs:
         if then != current:
             raise WeighbridgeError(f"--resume {recorded['run']}: it began with {what} {then}, here it is {current}; start a new run")

@@ -7,7 +7,7 @@ import gzip
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import import_module
@@ -105,10 +105,10 @@ class RunDirectory:
     def samples(self) -> list[Sample]:
         """Return every whole sample in the order taken; a last line without its end is one that was being written, and is left out.
 
-        Raises `WeighbridgeError` for any other line that cannot be read.
+        Raises `WeighbridgeError` for any other line that cannot be read or has other fields than the first.
         """
         with _no_collection():
-            return list(self._read(SAMPLES, Sample.from_json, "a sample", lambda line: line.get("scenario") not in SCENARIOS))
+            return list(self._read(SAMPLES, Sample.from_json, "a sample", lambda line: line.get("scenario") not in SCENARIOS, alike=True))
 
     def meetings(self) -> list[Meeting]:
         """Return every whole meeting in the order held, none where the run has none; as careful as `samples`."""
@@ -142,11 +142,13 @@ class RunDirectory:
         what: str,
         wanted: Callable[[dict[str, Any]], bool] = lambda _: True,
         named: bytes = b"",
+        alike: bool = False,
     ) -> Iterator[_Line]:
         path = self.path / name
         packed = path.with_name(f"{name}.gz")
         if not path.exists() and not packed.exists():
             return
+        first: Set[str] | None = None
         with path.open("rb") if path.exists() else gzip.open(packed) as lines:  # a long run is kept packed
             for number, line in enumerate(lines, start=1):
                 if not line.endswith(b"\n"):
@@ -155,8 +157,12 @@ class RunDirectory:
                     continue
                 try:
                     held = _loads(line)
-                    if wanted(held):
-                        yield parse(held)
+                    if not wanted(held):
+                        continue
+                    first = first or held.keys()
+                    if alike and held.keys() != first:  # a run is of one release: a line with other fields has lost some of them
+                        raise ValueError(f"{', '.join(sorted(held.keys() ^ first))}: not in every line alike")
+                    yield parse(held)
                 except (ValueError, TypeError, AttributeError) as error:
                     raise WeighbridgeError(f"{path}, line {number}: not {what} ({error})") from None
 

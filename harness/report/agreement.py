@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -14,10 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.path import Path
 
-from harness.records.manifest import fingerprint
 from harness.report.drawing import BLUE, INK, VERMILLION, Drawn, heading, plain_log, room_on_log
 from harness.report.evidence import Evidence
-from harness.report.machines import machine_of
+from harness.report.machines import machines_of
 from harness.report.place import Place
 from harness.report.tables import markdown
 from harness.report.words import spread
@@ -40,10 +38,10 @@ class _Pair:
 
 
 def agreement_section(place: Place, evidence: Sequence[Evidence]) -> list[str]:
-    """Return how two runs of one machine agree, as blocks of Markdown, their figures and tables written; nights are left aside.
+    """Return how two runs of each machine agree, as blocks of Markdown, their figures and tables written; nights are left aside.
 
-    Of the pairs under one kernel, and then of those under two, one of different days is preferred, and then the one that shares the most
-    ratios.
+    Of a machine's pairs under one kernel, and then of those under two, one of different days is preferred, and then the one that shares the
+    most ratios.
     """
     blocks = [place.heading("Two runs of one machine")]
     pairs = _pairs([one for one in evidence if not one.night])
@@ -63,16 +61,16 @@ def agreement_section(place: Place, evidence: Sequence[Evidence]) -> list[str]:
 
 
 def _pairs(evidence: Sequence[Evidence]) -> dict[str, _Pair]:
-    """Return a pair taken under one kernel and one taken under two, as far as there are such, by the name of their figure."""
-    found = [
-        _Pair(a, b, shared_ratios(_arms(a), _arms(b))) for a, b in itertools.combinations(evidence, 2) if _alike(a.manifest, b.manifest)
-    ]
-    kinds = {"agreement": True, "agreement-other-kernel": False}
-    best = {
-        name: max((pair for pair in found if pair.shared and _one_kernel(pair) == same), key=_preferred, default=None)
-        for name, same in kinds.items()
-    }
-    return {name: pair for name, pair in best.items() if pair}
+    """Return of each machine a pair taken under one kernel and one taken under two, as far as there are such, by the name of their figure."""
+    named: dict[str, _Pair] = {}
+    for machine in machines_of(evidence):
+        pairs = [_Pair(a, b, shared_ratios(_arms(a), _arms(b))) for a, b in itertools.combinations(machine.runs, 2) if _alike(a, b)]
+        for name, one_kernel in (("agreement", True), ("agreement-other-kernel", False)):
+            of_kind = [pair for pair in pairs if pair.shared and _one_kernel(pair) == one_kernel]
+            if of_kind:
+                number = 1 + sum(other.startswith(name) for other in named)
+                named[name if number == 1 else f"{name}-{number}"] = max(of_kind, key=_preferred)
+    return named
 
 
 def _preferred(pair: _Pair) -> tuple[bool, int, str, str]:
@@ -80,17 +78,14 @@ def _preferred(pair: _Pair) -> tuple[bool, int, str, str]:
 
 
 def _one_kernel(pair: _Pair) -> bool:
-    return fingerprint(pair.a.manifest) == fingerprint(pair.b.manifest)
+    return len({one.manifest["machine"].get("kernel") for one in (pair.a, pair.b)}) == 1
 
 
-def _alike(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    """Return whether two runs are of one machine, and no checkpoint of other content in one than in the other."""
-    machine = machine_of(a)
-    theirs = b.get("checkpoints") or {}
-    return (
-        machine is not None
-        and machine == machine_of(b)
-        and all(found.get("digest") == theirs[name].get("digest") for name, found in (a.get("checkpoints") or {}).items() if name in theirs)
+def _alike(a: Evidence, b: Evidence) -> bool:
+    """Return whether no checkpoint has other content in one run than in the other."""
+    theirs = b.manifest.get("checkpoints") or {}
+    return all(
+        found.get("digest") == theirs[name].get("digest") for name, found in (a.manifest.get("checkpoints") or {}).items() if name in theirs
     )
 
 

@@ -17,7 +17,7 @@ def conditions_table(manifest: Mapping[str, Any]) -> pd.DataFrame:
     machine, storage = _part(manifest, "machine"), _part(manifest, "storage")
     rows = [
         ("system", _joined(machine.get(name) for name in ("system", "kernel", "architecture"))),
-        ("processor", _joined([machine.get("cpu"), _counted(machine.get("cores"), "core"), _virtual(machine.get("hypervisor"))], ", ")),
+        ("processor", _processor(machine)),
         ("memory", _memory(machine)),
         ("GPU", "; ".join(_gpu(name, found) for name, found in _gpus(machine)) or "none"),
         ("storage", _storage(storage)),
@@ -37,6 +37,11 @@ def _part(manifest: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _joined(values: Iterable[Any], separator: str = " ") -> str:
     return separator.join(str(value) for value in values if value not in (None, "")) or UNKNOWN
+
+
+def _processor(machine: Mapping[str, Any]) -> str:
+    named = _joined([machine.get("cpu"), f"({machine['cpu_model']})" if machine.get("cpu_model") else None])
+    return _joined([named, _counted(machine.get("cores"), "core"), _virtual(machine.get("hypervisor"))], ", ")
 
 
 def _counted(number: int | None, what: str) -> str | None:

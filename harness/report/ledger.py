@@ -16,7 +16,7 @@ from harness.report.tables import markdown
 from harness.report.terminal import WIDTH
 from harness.report.words import significant, spread
 from harness.verdicts.ledger import VERDICTS, Judged, Tested, judge_claims
-from harness.verdicts.rules import Finding, Recorded
+from harness.verdicts.rules import FAILS, HOLDS, Finding, Recorded
 
 _READING = """
 Every statement of the page under test, and of what is known beside it (J), has a row. A verdict follows from its tests by a rule that stands
@@ -31,15 +31,24 @@ def recorded(evidence: Sequence[Evidence]) -> list[Recorded]:
 
 
 def by_machine(evidence: Sequence[Evidence]) -> list[Machine]:
-    """Return the machines of these runs, nights left aside, the one with most samples first."""
-    return sorted(
-        machines_of([one for one in evidence if not one.night]), key=lambda machine: -sum(len(one.samples) for one in machine.runs)
-    )
+    """Return the machines of these runs, nights left aside, the one whose runs tell of most tests first, and of as many the one with most samples."""
+    return [machine for machine, _ in _judged(evidence)]
+
+
+def _judged(evidence: Sequence[Evidence]) -> list[tuple[Machine, list[Judged]]]:
+    machines = machines_of([one for one in evidence if not one.night])
+    found = [(machine, judge_claims(recorded(machine.runs))) for machine in machines]
+    return sorted(found, key=lambda one: (-_told(one[1]), -sum(len(run.samples) for run in one[0].runs)))
+
+
+def _told(judged: Sequence[Judged]) -> int:
+    """Return how many tests were told, one way or the other."""
+    return sum(tested.finding.outcome in (HOLDS, FAILS) for one in judged for tested in one.tests)
 
 
 def ledger_section(place: Place, evidence: Sequence[Evidence]) -> list[str]:
-    """Return the ledger in Markdown: the verdicts of the machine with most samples, and those of other machines beside them."""
-    machines = [(machine.name, judge_claims(recorded(machine.runs))) for machine in by_machine(evidence)] or [("none", judge_claims([]))]
+    """Return the ledger in Markdown: the verdicts of the machine that most is known of, and those of other machines beside them."""
+    machines = [(machine.name, judged) for machine, judged in _judged(evidence)] or [("none", judge_claims([]))]
     judged = machines[0][1]
     blocks = [place.heading("What the page says, and what was found"), f"{counted(judged)} {_READING}"]
     blocks.append(markdown(claims_table(judged)))
@@ -49,7 +58,7 @@ def ledger_section(place: Place, evidence: Sequence[Evidence]) -> list[str]:
             f"In {', '.join(below)} a cache below the machine is likely: cold there means cold in the machine that was measured, and no further."
         )
     if len(machines) > 1:
-        blocks += ["The same claims on each machine:", markdown(_machines_table(machines))]
+        blocks += [f"The same claims on each machine; above stands {machines[0][0]}:", markdown(_machines_table(machines))]
     return blocks
 
 
@@ -61,9 +70,9 @@ def tests_section(place: Place, evidence: Sequence[Evidence]) -> list[str]:
 
 
 def judged_here(evidence: Sequence[Evidence]) -> list[Judged]:
-    """Return the verdicts of the machine with most samples."""
-    machines = by_machine(evidence)
-    return judge_claims(recorded(machines[0].runs) if machines else [])
+    """Return the verdicts of the machine that most is known of."""
+    machines = _judged(evidence)
+    return machines[0][1] if machines else judge_claims([])
 
 
 def headline(judged: Sequence[Judged]) -> str:
@@ -170,7 +179,7 @@ def _plain(judged: Sequence[Judged]) -> Iterator[dict[str, Any]]:
 
 def _machines_table(machines: Sequence[tuple[str, Sequence[Judged]]]) -> pd.DataFrame:
     columns = {"id": [one.claim.id for one in machines[0][1]]}
-    return pd.DataFrame(columns | {name: [one.words for one in judged] for name, judged in machines})
+    return pd.DataFrame(columns | {name: [one.words if _told([one]) else one.verdict for one in judged] for name, judged in machines})
 
 
 def ledger_lines(judged: Sequence[Judged], changes: Sequence[tuple[Judged, Judged]] = ()) -> list[str]:

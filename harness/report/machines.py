@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from harness.records import manifest as manifests
+from harness.records.manifest import same_machine
 from harness.report.cells import FULL_LOAD, Cell
 from harness.report.conditions import conditions_table
 from harness.report.drawing import INK, PALETTE, STATES, Drawn, grouped_rows, heading, plain_log, room_on_log
@@ -48,22 +48,21 @@ class _Ratio:
     found: Estimate
 
 
-def machine_of(manifest: Mapping[str, Any]) -> tuple[Any, ...] | None:
-    """Return what makes a run's machine the same one as another's, None where the run does not tell."""
-    if not manifest.get("machine") or not manifest.get("storage"):
-        return None
-    return tuple(tuple(value) if isinstance(value, list) else value for value in manifests.machine_of(manifest).values())
-
-
 def machines_of(evidence: Sequence[Evidence]) -> list[Machine]:
-    """Return the machines of these runs, the one met first standing first; runs that do not tell of theirs are left aside."""
-    groups: dict[tuple[Any, ...], list[Evidence]] = {}
-    for one in evidence:
-        if key := machine_of(one.manifest):
-            groups.setdefault(key, []).append(one)
-    runs = list(groups.values())
-    for name in (_short, _with_device):
-        names = [name(group[0].manifest) for group in runs]
+    """Return the machines of these runs, the one met first standing first; runs that do not tell of theirs are left aside.
+
+    Those that tell the model of their processor come first, so that an older one, which does not, finds the machine it belongs to.
+    """
+    telling = [one for one in evidence if one.manifest.get("machine") and one.manifest.get("storage")]
+    groups: list[list[Evidence]] = []
+    for one in sorted(telling, key=lambda one: one.manifest["machine"].get("cpu_model") is None):
+        own = next((group for group in groups if any(same_machine(one.manifest, other.manifest) for other in group)), None)
+        if own is None:
+            groups.append(own := [])
+        own.append(one)
+    runs = sorted((sorted(group, key=telling.index) for group in groups), key=lambda group: telling.index(group[0]))
+    for name in (_short, _with_device, _with_model):
+        names = [name(group[-1].manifest) for group in runs]
         if len(set(names)) == len(names):
             return [Machine(name, tuple(group)) for name, group in zip(names, runs, strict=True)]
     return [Machine(f"{name} (number {number})", tuple(group)) for number, (name, group) in enumerate(zip(names, runs, strict=True), 1)]
@@ -106,6 +105,12 @@ def _short(manifest: Mapping[str, Any]) -> str:
 
 def _with_device(manifest: Mapping[str, Any]) -> str:
     return f"{_short(manifest)} on {manifest['storage'].get('device') or 'unknown storage'}"
+
+
+def _with_model(manifest: Mapping[str, Any]) -> str:
+    """Return its name with the model of the processor; one that was not told is told apart by its kernel, and so goes by that."""
+    machine = manifest["machine"]
+    return ", ".join((_short(manifest), machine.get("cpu_model") or f"kernel {machine.get('kernel')}"))
 
 
 def _conditions(machines: Sequence[Machine]) -> pd.DataFrame:
