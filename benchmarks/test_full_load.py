@@ -12,8 +12,8 @@ from harness.options import Options, flat
 SCENARIO = "full-load"
 CHECKPOINTS = {
     "smoke": ("lora-1000", "all-minilm-l6-v2"),
-    "default": ("lora-1000", "all-minilm-l6-v2", "gpt2", "llama-3.2-1b"),
-    "full": ("lora-1000", "all-minilm-l6-v2", "gpt2", "llama-3.2-1b", "mistral-7b-v0.1"),
+    "default": ("lora-1000", "all-minilm-l6-v2", "gpt2", "bloom-560m"),
+    "full": ("lora-1000", "all-minilm-l6-v2", "gpt2", "bloom-560m", "llama-3.2-1b", "mistral-7b-v0.1"),
 }
 _PAIRS = ("torch-load", "torch-load-mmap", "safetensors-load-file", "safetensors-pread")
 _PEERS = (
@@ -27,7 +27,7 @@ _PEERS = (
 FEWER_ARMS = {
     ("default", "lora-1000"): (*_PAIRS, "safetensors-safe-open", "safetensors-load-bytes"),
     ("default", "gpt2"): (*_PAIRS, *_PEERS),
-    ("default", "llama-3.2-1b"): _PAIRS[:3],
+    ("default", "bloom-560m"): _PAIRS,
     **{("smoke", name): _PAIRS for name in CHECKPOINTS["smoke"]},
 }
 """Where a profile's time would not reach for every loader on the CPU: the two formats, each mapped and read, and at the claim's size other libraries."""
