@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
@@ -201,7 +201,10 @@ class Run:
         def order(block: int) -> list[str]:
             return order_of_block(self._options.seed, cell.name, block, arms)
 
-        with nullcontext() if cell.read_ahead_kb is None else read_ahead(self._folder, cell.read_ahead_kb):
+        with ExitStack() as stack:
+            stack.callback(self._supply.let_go)
+            if cell.read_ahead_kb is not None:
+                stack.enter_context(read_ahead(self._folder, cell.read_ahead_kb))
             for item in run_blocks(arms, taken, limits, order, take, precise) if arms else ["nothing to measure"]:
                 if isinstance(item, Sample):
                     self.directory.append(item)

@@ -15,6 +15,7 @@ from harness.checkpoints.store import Checkpoint, DoesNotFitError, Selection, St
 from harness.errors import WeighbridgeError
 from harness.loaders import MODEL, key_of
 from harness.machine.description import PACKAGES
+from harness.measure.cache_state import let_go
 from harness.measure.cell import Cell
 from harness.measure.client import Server
 from harness.measure.process_start import SCENARIO as PROCESS_START
@@ -58,6 +59,12 @@ class Supply:
         self._stack.close()
         self._servers.clear()
         self._ranks = None
+
+    def let_go(self) -> None:
+        """Let go of what is kept warm, whichever process keeps it: another could not make it cold."""
+        let_go()
+        if self._ranks:
+            self._ranks.let_go()
 
     def checkpoint(self, name: str) -> Checkpoint:
         """Return a checkpoint by name, made if need be; raises `CannotBeWeighedError` where it does not fit on this machine."""

@@ -21,6 +21,7 @@ from harness.checkpoints.shares import shares, split_axis
 from harness.checkpoints.sources import layout_source
 from harness.checkpoints.store import Checkpoint, Selection, Store
 from harness.loaders import PART, SHARE, all_loaders, key_of
+from harness.machine import page_cache
 from harness.measure.cell import Cell
 from harness.measure.ranks import Ranks, SomeRanks, together
 from harness.measure.sample import Sample
@@ -78,6 +79,17 @@ def _arms(store: Store) -> Iterator[dict[str, Arm]]:
 def sample(checkpoint: Checkpoint, arm: Arm, selected: Selected, cache_state: str = "warm", timeout_s: float = 60.0) -> Sample:
     cell = Cell("sharded-load", checkpoint.name, cache_state, "cpu", ranks=RANKS)
     return take_sample(cell, checkpoint, arm, Place("a-run", 0, 0), selected, timeout_s)
+
+
+def test_a_file_that_the_ranks_kept_warm_can_be_made_cold_once_they_let_go(checkpoint: Checkpoint, arms: dict[str, Arm]) -> None:
+    """The ranks are processes of their own: what one of them locks, no other can evict."""
+    files, ranks = checkpoint.artifacts["torch-zip"].files, arms["torch-load"].server
+    assert isinstance(ranks, SomeRanks)
+    assert ranks.set_cache_state("warm", files) == (1.0, None)
+    if page_cache.evict(files).most == 0.0:
+        pytest.skip("this system allows no file to be locked in memory")
+    ranks.all.let_go()
+    assert page_cache.evict(files).most == 0.0
 
 
 def following(checkpoint: Checkpoint, arms: dict[str, Arm], selected: Selected) -> bool:

@@ -10,6 +10,7 @@ import torch
 from harness import session, supply
 from harness.checkpoints import store
 from harness.errors import WeighbridgeError
+from harness.machine import page_cache
 from harness.measure.cell import Cell
 from harness.measure.sample import Sample
 from harness.options import PROFILES, Options, model_name, parse
@@ -100,6 +101,13 @@ def test_a_budget_is_for_each_cell_and_is_kept(tmp_path: Path, monkeypatch: pyte
     (cell,) = running.manifest["cells"]
     assert (cell["stopped"], cell["budget_s"]) == ("budget", 1.0)
     assert cell["spent_s"] <= 1.0 + 0.5
+
+
+def test_what_a_cell_kept_warm_is_let_go_with_it(tmp_path: Path) -> None:
+    with run(tmp_path, {WARM: ARMS}, rounds="1") as running:
+        assert all(sample.valid for sample in running.weigh(WARM).samples)
+        files = list((tmp_path / "store").glob("lora-1000*/model.safetensors"))
+        assert files and page_cache.evict(files).most == 0.0
 
 
 def test_a_cell_is_measured_once_and_told_once(tmp_path: Path) -> None:

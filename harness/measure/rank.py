@@ -29,7 +29,7 @@ from torch.distributed import PrefixStore, TCPStore
 from harness import loaders
 from harness.machine.lifeline import die_with_parent
 from harness.measure import child, server
-from harness.measure.cache_state import residency, set_cache_state
+from harness.measure.cache_state import let_go, residency, set_cache_state
 from harness.measure.ranks import SOCKET
 
 Answer = dict[str, Any]
@@ -86,13 +86,16 @@ def _lead(store: TCPStore) -> int:
 def _takes_part(request: Answer, rank: int) -> bool:
     """Return whether a rank has to do with a request: one of each machine sets its page cache, the others load."""
     ranks: int = request["ranks"]
-    if request["do"] in ("cache", "residency"):
+    if request["do"] in ("cache", "let go", "residency"):
         return rank < ranks and rank % int(os.environ["LOCAL_WORLD_SIZE"]) == 0
     return rank < ranks
 
 
 def _answer(request: Answer, number: int, rank: int) -> Answer:
     files = [Path(file) for file in request.get("files", ())]
+    if request["do"] == "let go":
+        let_go()
+        return {}
     if request["do"] == "cache":
         fraction, problem = set_cache_state(request["cache_state"], files)
         return {"fraction": fraction, "problem": problem}

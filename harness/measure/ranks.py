@@ -64,6 +64,11 @@ class Ranks:
         """Return the first `ranks` of them, as one server."""
         return SomeRanks(self, ranks)
 
+    def let_go(self) -> None:
+        """Have every machine let go of what is kept warm for the ranks."""
+        if self._connection:
+            self.ask({"do": "let go", "ranks": self._count}, GRACE_S)
+
     def ask(self, request: Answer, timeout_s: float) -> list[Answer] | None:
         """Return the answer of each rank that takes part, None where the ranks are gone or silent for too long; they start again then."""
         if self._connection is None:
@@ -151,17 +156,17 @@ class SomeRanks:
     """Some of the ranks as one server: they load together, and the slowest is the sample."""
 
     def __init__(self, ranks: Ranks, count: int) -> None:
-        self._ranks, self._count = ranks, count
+        self.all, self._count = ranks, count
 
     @property
     def pid(self) -> int | None:
         """Process id of torchrun, None where it was not started from here."""
-        return self._ranks.pid
+        return self.all.pid
 
     @property
     def environment(self) -> Answer:
         """What the environment said of itself."""
-        return self._ranks.environment
+        return self.all.environment
 
     def set_cache_state(self, cache_state: str, files: Sequence[Path]) -> tuple[float | None, str | None]:
         """Set the cache state on every machine, by one rank of each, and return (the resident fraction furthest from it, None), or (None, why not)."""
@@ -190,7 +195,7 @@ class SomeRanks:
         return together(answers)
 
     def _ask(self, request: Answer, timeout_s: float) -> list[Answer] | None:
-        return self._ranks.ask(request | {"ranks": self._count}, timeout_s)
+        return self.all.ask(request | {"ranks": self._count}, timeout_s)
 
 
 def together(answers: Sequence[Answer]) -> Answer:
