@@ -6,7 +6,6 @@ import re
 from html import escape
 
 _GLYPH = re.compile(r'<path id="(DejaVuSans[\w-]*)" d="([^"]*)"([^>]*)/>')
-_DRAWN = re.compile(r' (?:d|x|y)="[^"]*"|translate\([^)]*\)')
 _COLOURS = {
     "#000000": "var(--ink)",
     "#222222": "var(--ink)",
@@ -57,12 +56,7 @@ def inlined(drawing: str, alt: str, number: int, glyphs: Glyphs) -> str:
         raise ValueError("no drawing with a viewBox")
     width = float(opening[1].split()[2])
     head = f'<svg role="img" aria-label="{escape(alt)}" viewBox="{opening[1]}" style="width: {width * 96 / 72:.0f}px">'
-    return re.sub(r"\n\s*", "\n", head + _DRAWN.sub(_shorter, text[opening.end() :]))
-
-
-def _shorter(found: re.Match[str]) -> str:
-    """Return where something is drawn to a thousandth of a point, of which no screen shows a tenth."""
-    return re.sub(r"(\.\d{3})\d+", r"\1", found[0])
+    return re.sub(r"\n\s*", "\n", head + text[opening.end() :])
 
 
 def _renamed(found: re.Match[str], number: int) -> str:
