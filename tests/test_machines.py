@@ -13,6 +13,7 @@ import pytest
 from harness.measure.sample import Sample
 from harness.report.agreement import agreement_section
 from harness.report.evidence import gather
+from harness.report.ledger import headline
 from harness.report.machines import machines_of, machines_section
 from harness.report.place import Place
 from harness.verdicts.agreement import overlap, shared_ratios
@@ -66,7 +67,7 @@ def test_the_ratios_that_disagree_are_counted_and_are_exactly_those_listed(tmp_p
     evidence = runs(tmp_path, ("2025-01-01", HERE, cell_samples()), ("2025-01-02", HERE, cell_samples(arms=SLOWER)))
     text = "\n\n".join(agreement_section(place(tmp_path), evidence))
     assert "Of 4 ratios that both know with an interval **2 agree** (50.0 %)" in text
-    assert "on 2025-01-01 00:00 and on 2025-01-02 00:00 (UTC)" in text
+    assert "were taken on the same machine (A Processor, 2 cores, 25 GB, ext4), on 2025-01-01 00:00 and on 2025-01-02 00:00 (UTC)" in text
     rows = [[cell.strip() for cell in line.split("|")] for line in text.splitlines() if "| full-load/" in line]
     assert [row[2:5] for row in rows] == [["full-load/gpt2/warm/cpu", "torch-load", clock] for clock in ("returned", "ready")]
     with (tmp_path / "tables/agreement.csv").open() as file:
@@ -120,6 +121,17 @@ def test_the_claims_ratio_of_two_machines_stands_side_by_side(tmp_path: Path) ->
     with (tmp_path / "tables/machines.csv").open() as file:
         assert {line["run"] for line in csv.DictReader(file)} == {"20250103T000000Z-2", "20250102T000000Z-1"}, "the newest run speaks"
     assert (tmp_path / "figures/machines.svg").is_file()
+
+
+def test_the_best_known_figure_is_told_of_each_machine_that_most_is_known_of_first(tmp_path: Path) -> None:
+    both = [*cell_samples(), *cell_samples(cache_state="cold")]
+    evidence = runs(tmp_path, ("2025-01-01", HERE, cell_samples(arms=SLOWER)), ("2025-01-02", THERE, both))
+    assert re.search(
+        r"Here it is [\d.]+ times until the call returns, [\d.]+ times until .* and [\d.]+ times if [\w ]+\.$", headline(evidence)
+    )
+    two = headline(runs(tmp_path / "two", ("2025-01-01", HERE, cell_samples(arms=SLOWER)), ("2025-01-02", THERE, cell_samples())))
+    assert re.search(r"Here it is ([\d.]+) times until the call returns and .* On another machine it is [\d.]+ and [\d.]+\.$", two)
+    assert headline([]).endswith("Nothing here tells of it yet.")
 
 
 def test_a_newer_run_with_too_few_samples_does_not_speak_for_its_machine(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ _NONE = "No two runs here share a ratio on one machine; a second run of the same
 
 @dataclass(frozen=True)
 class _Pair:
+    machine: str
     a: Evidence
     b: Evidence
     shared: list[Shared]
@@ -50,7 +51,7 @@ def agreement_section(place: Place, evidence: Sequence[Evidence]) -> list[str]:
     for name, pair in pairs.items():
         agreeing = len(pair.shared) - len(pair.disagreeing)
         blocks.append(
-            f"Runs [{pair.a.name}]({pair.a.name}.md) and [{pair.b.name}]({pair.b.name}.md) were taken on the same machine{_when(pair)}. Of {len(pair.shared)} ratios that both know with "
+            f"Runs [{pair.a.name}]({pair.a.name}.md) and [{pair.b.name}]({pair.b.name}.md) were taken on the same machine ({pair.machine}){_when(pair)}. Of {len(pair.shared)} ratios that both know with "
             f"an interval **{agreeing} agree** ({100 * agreeing / len(pair.shared):.1f} %): their intervals overlap."
         )
         blocks += place.figure(lambda pair=pair, name=name: _draw(pair, f"{name}.svg"))  # type: ignore[misc]
@@ -64,7 +65,9 @@ def _pairs(evidence: Sequence[Evidence]) -> dict[str, _Pair]:
     """Return of each machine a pair taken under one kernel and one taken under two, as far as there are such, by the name of their figure."""
     named: dict[str, _Pair] = {}
     for machine in machines_of(evidence):
-        pairs = [_Pair(a, b, shared_ratios(_arms(a), _arms(b))) for a, b in itertools.combinations(machine.runs, 2) if _alike(a, b)]
+        pairs = [
+            _Pair(machine.name, a, b, shared_ratios(_arms(a), _arms(b))) for a, b in itertools.combinations(machine.runs, 2) if _alike(a, b)
+        ]
         for name, one_kernel in (("agreement", True), ("agreement-other-kernel", False)):
             of_kind = [pair for pair in pairs if pair.shared and _one_kernel(pair) == one_kernel]
             if of_kind:

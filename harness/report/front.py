@@ -60,7 +60,7 @@ def front_sections(place: Place, evidence: Sequence[Evidence], places: Mapping[s
         return Front(QUESTION, "Nothing is committed that would answer.", {}), [[place.heading("No evidence"), _HOW_TO_ADD]]
     judged = judged_here(evidence)
     counts = Counter(one.verdict for one in judged)
-    front = Front(QUESTION, headline(judged), {verdict: counts[verdict] for verdict in VERDICTS if counts[verdict]})
+    front = Front(QUESTION, headline(evidence), {verdict: counts[verdict] for verdict in VERDICTS if counts[verdict]})
     return front, [
         ledger_section(place, evidence),
         choice_section(place, evidence),

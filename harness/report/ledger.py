@@ -14,8 +14,8 @@ from harness.report.machines import Machine, machines_of
 from harness.report.place import Place
 from harness.report.tables import markdown
 from harness.report.terminal import WIDTH
-from harness.report.words import significant, spread
-from harness.verdicts.ledger import VERDICTS, Judged, Tested, judge_claims
+from harness.report.words import listed, significant, spread
+from harness.verdicts.ledger import VERDICTS, Judged, Tested, claims, judge_claims
 from harness.verdicts.rules import FAILS, HOLDS, Finding, Recorded
 
 _READING = """
@@ -23,6 +23,13 @@ Every statement of the page under test, and of what is known beside it (J), has 
 beside each: the *whole* interval has to lie within the limits, or the test is not told. Where a claim holds under some conditions and not under others,
 the verdict names those it holds under. Of several runs the one with most pairs counts, whatever it found. A ratio is taken within blocks.
 """.strip()
+
+_HEADLINE = {
+    ("C3", 0): "until the call returns",
+    ("C3", 1): "until the tensors can be used",
+    ("C5", 1): "if the file was not in memory yet",
+}
+"""What the page's best-known figure is held against: claim and number of its test, in words."""
 
 
 def recorded(evidence: Sequence[Evidence]) -> list[Recorded]:
@@ -75,24 +82,22 @@ def judged_here(evidence: Sequence[Evidence]) -> list[Judged]:
     return machines[0][1] if machines else judge_claims([])
 
 
-def headline(judged: Sequence[Judged]) -> str:
-    """Return what was found of the page's best-known figure in a sentence: warm by both clocks, and cold."""
-    found = {(one.claim.id, number): tested.finding for one in judged for number, tested in enumerate(one.tests)}
-    parts = [
-        f"{significant(figure.median)} times {words}"
-        for which, words in (
-            (("C3", 0), "until the call returns"),
-            (("C3", 1), "until the tensors can be used"),
-            (("C5", 1), "if the file was not in memory yet"),
-        )
-        if (finding := found.get(which)) and (figure := finding.figure)
-    ]
-    claim = next(one.claim for one in judged if one.claim.id == "C3")
+def headline(evidence: Sequence[Evidence]) -> str:
+    """Return what was found of the page's best-known figure in a sentence, warm by both clocks and cold, and on other machines in another."""
+    claim = next(one for one in claims() if one.id == "C3")
     said = f"The page under test says that a pickle takes {claim.figure} times as long to load as safetensors."
-    if not parts:
+    here, *elsewhere = [_of_headline(judged) for _, judged in _judged(evidence)] or [{}]
+    if not here:
         return f"{said} Nothing here tells of it yet."
-    *first, last = parts
-    return f"{said} Here it is {' and '.join(filter(None, (', '.join(first), last)))}."
+    beside = [listed([found[which] for which in here]) for found in elsewhere if set(here) <= set(found)]
+    others = f" On {'another machine' if len(beside) == 1 else 'other machines'} it is {'; '.join(beside)}." if beside else ""
+    return f"{said} Here it is {listed([f'{figure} times {_HEADLINE[which]}' for which, figure in here.items()])}.{others}"
+
+
+def _of_headline(judged: Sequence[Judged]) -> dict[tuple[str, int], str]:
+    """Return the figures of the headline's tests, by claim and number of the test; of those that were measured."""
+    found = {(one.claim.id, number): tested.finding for one in judged for number, tested in enumerate(one.tests)}
+    return {which: significant(figure.median) for which in _HEADLINE if (finding := found.get(which)) and (figure := finding.figure)}
 
 
 def counted(judged: Sequence[Judged]) -> str:

@@ -45,6 +45,12 @@ def slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name)
 
 
+def listed(parts: Sequence[str]) -> str:
+    """Return parts as a sentence lists them: a, b and c."""
+    *first, last = parts
+    return " and ".join(filter(None, (", ".join(first), last)))
+
+
 def time_unit(times_s: Iterable[float | None]) -> tuple[float, str]:
     """Return the factor from seconds, and the name, of the one unit that suits all of these times."""
     known = [time for time in times_s if time is not None]
