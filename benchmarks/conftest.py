@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -26,11 +26,13 @@ from harness.measure.sample import Sample
 from harness.options import FLAGS, Options, parse
 from harness.plan import cheapest_first
 from harness.records.run_directory import BENCHMARK, RunDirectory
-from harness.session import Run
 from harness.verdicts.promises import Promise
 
+if TYPE_CHECKING:
+    from harness.session import Run
+
 _OPTIONS = pytest.StashKey[Options]()
-_RUN = pytest.StashKey[Run]()
+_RUN: pytest.StashKey[Run] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -112,6 +114,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     plan, promises, guests = _plan_of(session.items), _asked(session.items, "promise"), _asked(session.items, "guest")
     if not (plan or promises or guests) or session.config.option.collectonly:
         return
+    from harness.session import Run  # only here, for it brings torch: what cannot be had is answered at once
+
     config = session.config
     watcher = _Watcher(config)
     command = ["pytest", *config.invocation_params.args]

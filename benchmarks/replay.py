@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from harness.measure.experiment import MINIMUM_BLOCKS
 from harness.measure.sample import Sample
-from harness.session import Weighed
 from harness.verdicts.cells import wrong
+
+if TYPE_CHECKING:
+    from harness.session import Weighed
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from harness.errors import WeighbridgeError
 from harness.measure.warden_client import CannotMeetError
 from harness.meeting import guests as all_guests
 from harness.options import Options
-from harness.session import Run
+
+if TYPE_CHECKING:
+    from harness.session import Run
 
 
 def guests(options: Options) -> tuple[str, ...]:

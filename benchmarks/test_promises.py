@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from harness.measure.promise_client import CannotBeCheckedError
 from harness.options import Options
-from harness.session import Run
 from harness.verdicts.promises import NOT_TESTED, PROMISES, Promise
+
+if TYPE_CHECKING:
+    from harness.session import Run
 
 
 def promises(options: Options) -> tuple[Promise, ...]:
