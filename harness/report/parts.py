@@ -15,7 +15,7 @@ from harness.checkpoints.parts import PARTS
 from harness.report.cells import Cell
 from harness.report.drawing import Drawn, heading, plain_log, scattered, style_of
 from harness.report.place import Place, course
-from harness.report.tables import cell_frame, markdown
+from harness.report.tables import cell_frame, markdown, side_by_side
 from harness.report.words import binding_text, megabytes, ratio_text, share_text, significant, size_text, slug, spread, time_text, time_unit
 from harness.verdicts.ceilings import is_ceiling
 from harness.verdicts.cells import ArmSummary
@@ -35,7 +35,6 @@ the part out. **Read amplification** is the bytes that storage gave over the byt
 read ahead come on top. `ceiling-read` has the kernel read nothing ahead and so bounds it from below; a share of the ceiling over
 100 % means that reading more than was asked for, in one go, was faster than reading only that. Warm, storage gives nothing.
 """.strip()
-_Text = Callable[[Cell, ArmSummary], str]
 
 
 def partial_load(place: Place, cells: Sequence[Cell], own_read_ahead_kb: int | None) -> list[str]:
@@ -68,32 +67,18 @@ def _order(cell: Cell) -> tuple[Any, ...]:
 def _overview(cells: Sequence[Cell]) -> list[str]:
     """Return the tables of loaders by parts: amplification cold, time cold, time warm."""
 
-    def amplification(_: Cell, arm: ArmSummary) -> str:
+    def amplification(arm: ArmSummary) -> str:
         return significant(arm.amplification.median) if arm.amplification else "unknown"
 
-    def time(_: Cell, arm: ArmSummary) -> str:
+    def time(arm: ArmSummary) -> str:
         return time_text(arm.ready.median) if arm.ready else "missing"
 
-    tables: list[tuple[str, str, _Text]] = [
+    tables: list[tuple[str, str, Callable[[ArmSummary], str]]] = [
         ("Read amplification, cold", "cold", amplification),
         ("Time to ready, cold", "cold", time),
         ("Time to ready, warm", "warm", time),
     ]
-    blocks = []
-    for title, state, text in tables:
-        of_state = [cell for cell in cells if cell.cache_state == state and cell.measured()]
-        if of_state:
-            blocks += [f"{title}:", markdown(_by_part(of_state, text))]
-    return blocks
-
-
-def _by_part(cells: Sequence[Cell], text: _Text) -> pd.DataFrame:
-    loaders = sorted({cell.label(arm) for cell in cells for arm in cell.arms}, key=lambda label: (is_ceiling(label), label))
-    columns: dict[str, list[str]] = {"loader": loaders}
-    for cell in cells:
-        arms = {cell.label(arm): arm for arm in cell.arms if arm.ready}
-        columns[_column(cell)] = [text(cell, arms[label]) if label in arms else "missing" for label in loaders]
-    return pd.DataFrame(columns)
+    return side_by_side(tables, cells, _column)
 
 
 def _column(cell: Cell) -> str:

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from harness.report.cells import Cell
 from harness.report.drawing import Drawn, heading, line, plain_log, style_of
 from harness.report.place import Place, course
-from harness.report.tables import cell_frame, markdown
+from harness.report.tables import cell_frame, markdown, side_by_side
 from harness.report.words import megabytes, ratio_text, significant, size_text, slug, spread, time_text, time_unit
 from harness.verdicts.cells import ArmSummary
 from harness.verdicts.prediction import PAGE_EVERYTHING_S, PAGE_SLICES_S
@@ -94,21 +94,7 @@ def _overview(cells: Sequence[Cell]) -> list[str]:
         ("Bytes read from storage by all ranks, cold, as a multiple of the checkpoint", "cold", storage),
         ("Memory of the largest rank, warm, MB", "warm", memory),
     ]
-    blocks = []
-    for title, state, text in tables:
-        of_state = [cell for cell in cells if cell.cache_state == state and cell.measured()]
-        if of_state:
-            blocks += [f"{title}:", markdown(_by_ranks(of_state, text))]
-    return blocks
-
-
-def _by_ranks(cells: Sequence[Cell], text: Callable[[ArmSummary], str]) -> pd.DataFrame:
-    loaders = sorted({cell.label(arm) for cell in cells for arm in cell.arms})
-    columns: dict[str, list[str]] = {"loader": loaders}
-    for cell in cells:
-        arms = {cell.label(arm): arm for arm in cell.measured()}
-        columns[_column(cell)] = [text(arms[label]) if label in arms else "missing" for label in loaders]
-    return pd.DataFrame(columns)
+    return side_by_side(tables, cells, _column)
 
 
 def _column(cell: Cell) -> str:

@@ -13,6 +13,7 @@ from harness.measure.sample import REASONS, Sample
 from harness.report.cells import Cell, invalid_counts, shortfalls
 from harness.report.words import megabytes, ratio_text, share_text, significant, size_text, spread, time_unit
 from harness.verdicts.binding import binds
+from harness.verdicts.ceilings import is_ceiling
 from harness.verdicts.cells import COUNTED, ArmSummary
 from harness.verdicts.costs import SampleCost, sample_costs
 from harness.verdicts.fit import Fit
@@ -183,3 +184,19 @@ def _words(cell: Cell, arm: ArmSummary, returned: float, ready: float) -> list[s
 def _escaped(text: str) -> str:
     """Return text that stays in its table cell: a reason may hold anything a library's error message does."""
     return " ".join(text.replace("|", "\\|").split())
+
+
+def side_by_side(
+    tables: Iterable[tuple[str, str, Callable[[ArmSummary], str]]], cells: Sequence[Cell], column: Callable[[Cell], str]
+) -> list[str]:
+    """Return tables of loaders by cells in Markdown, ceilings last; each is a title, a cache state and what stands in a field."""
+    blocks: list[str] = []
+    for title, state, text in tables:
+        of_state = [cell for cell in cells if cell.cache_state == state and cell.measured()]
+        labels = sorted({cell.label(arm) for cell in of_state for arm in cell.arms}, key=lambda label: (is_ceiling(label), label))
+        columns = {"loader": labels}
+        for cell in of_state:
+            arms = {cell.label(arm): arm for arm in cell.arms if arm.ready}
+            columns[column(cell)] = [text(arms[label]) if label in arms else "missing" for label in labels]
+        blocks += [f"{title}:", markdown(pd.DataFrame(columns))] if of_state else []
+    return blocks
