@@ -24,7 +24,8 @@ from harness.checkpoints.content import _MASKS, make_tensor, make_tensors
 from harness.checkpoints.digest import checkpoint_digest, tensor_digest, tensor_digests
 from harness.checkpoints.durable import ThreadedFile, write_atomically
 from harness.checkpoints.formats import FORMATS
-from harness.checkpoints.layouts import BLOOM_176B, ITEM_BYTES, LAYOUTS, REHEARSAL, Layout, TensorSpec
+from harness.checkpoints.layout import ITEM_BYTES, Layout, TensorSpec
+from harness.checkpoints.layouts import BLOOM_176B, LAYOUTS, REHEARSAL
 from harness.checkpoints.place import default_store
 from harness.checkpoints.sources import Source, layout_source, person_source
 from harness.checkpoints.store import KNOWN_DIGESTS_FILE, Checkpoint, DoesNotFitError, Store, known_digest

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import test_conversion as scenario
-from harness.checkpoints.layouts import Layout, TensorSpec
+from harness.checkpoints.layout import Layout, TensorSpec
 from harness.checkpoints.sources import layout_source
 from harness.checkpoints.store import Checkpoint, Store
 from harness.loaders import CONVERTER, all_loaders, key_of

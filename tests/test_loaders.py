@@ -15,7 +15,7 @@ import torch
 
 import harness.loaders
 from harness.checkpoints.digest import tensor_digests
-from harness.checkpoints.layouts import ITEM_BYTES, Layout, TensorSpec
+from harness.checkpoints.layout import ITEM_BYTES, Layout, TensorSpec
 from harness.checkpoints.sources import layout_source
 from harness.checkpoints.store import Checkpoint, Store
 from harness.loaders import Loader, all_formats, all_loaders, merged

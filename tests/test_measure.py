@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.checkpoints.layouts import Layout, TensorSpec
+from harness.checkpoints.layout import Layout, TensorSpec
 from harness.checkpoints.sources import layout_source
 from harness.checkpoints.store import Checkpoint, Store
 from harness.machine import page_cache

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from harness.checkpoints.digest import tensor_digests
 from harness.checkpoints.formats import FORMATS
-from harness.checkpoints.layouts import Layout, TensorSpec
+from harness.checkpoints.layout import Layout, TensorSpec
 from harness.checkpoints.parts import PARTS, Piece, part
 from harness.checkpoints.sources import layout_source
 from harness.checkpoints.store import Checkpoint, Store

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from harness.checkpoints.checksum import checksums
-from harness.checkpoints.layouts import BLOOM_176B, LAYOUTS, Layout, TensorSpec
+from harness.checkpoints.layout import Layout, TensorSpec
+from harness.checkpoints.layouts import BLOOM_176B, LAYOUTS
 from harness.checkpoints.parts import PARTS, Piece, part
 from harness.checkpoints.shares import missing, shares, split_axis
 from harness.checkpoints.sources import layout_source

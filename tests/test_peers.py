@@ -20,7 +20,8 @@ from packaging.requirements import Requirement
 
 from harness.checkpoints.digest import tensor_digests
 from harness.checkpoints.formats import Format
-from harness.checkpoints.layouts import LAYOUTS, REHEARSAL, Layout, TensorSpec
+from harness.checkpoints.layout import Layout, TensorSpec
+from harness.checkpoints.layouts import LAYOUTS, REHEARSAL
 from harness.checkpoints.sources import layout_source
 from harness.checkpoints.store import Checkpoint, Store
 from harness.errors import WeighbridgeError

@@ -11,7 +11,7 @@ import torch
 from benchmarks import test_pipeline_load as scenario
 from harness.checkpoints.diffusion import COMPONENTS, SHAPES, pipeline_layout
 from harness.checkpoints.diffusion_files import pipeline_files
-from harness.checkpoints.layouts import Layout, TensorSpec
+from harness.checkpoints.layout import Layout, TensorSpec
 from harness.checkpoints.original import from_original, to_original
 from harness.checkpoints.sources import layout_source
 from harness.checkpoints.store import Checkpoint, Store

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import test_process_start as scenario
-from harness.checkpoints.layouts import Layout, TensorSpec
+from harness.checkpoints.layout import Layout, TensorSpec
 from harness.checkpoints.sources import layout_source
 from harness.checkpoints.store import Checkpoint, Store
 from harness.machine import page_cache

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from harness.checkpoints.layouts import Layout, TensorSpec
+from harness.checkpoints.layout import Layout, TensorSpec
 from harness.checkpoints.shares import shares, split_axis
 from harness.checkpoints.sources import layout_source
 from harness.checkpoints.store import Checkpoint, Selection, Store

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.checkpoints.layouts import TensorSpec
+from harness.checkpoints.layout import TensorSpec
 from harness.machine.description import usable_cores
 
 # For each dtype, the bits kept from the stream and the bits then set, in one element's width.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.checkpoints.layouts import Entries, Layout, TensorSpec
+from harness.checkpoints.layout import Entries, Layout, TensorSpec
 
 COMPONENTS = ("unet", "text_encoder", "vae")
 """The components that hold weights; a tensor's name begins with its component's."""

@@ -5,66 +5,10 @@ Each layout holds what the published weights file holds; what was left out or ch
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 
-ITEM_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool": 1}
-"""Size in bytes of one element of each dtype a layout can name."""
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """One tensor of a layout."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def elements(self) -> int:
-        """Number of elements."""
-        return math.prod(self.shape)
-
-    @property
-    def bytes(self) -> int:
-        """Size of the content in bytes."""
-        return ITEM_BYTES[self.dtype] * self.elements
-
-
-@dataclass(frozen=True)
-class Layout:
-    """A checkpoint's tensors in file order; one with `shard_bytes` is stored as shards of at most that size with an index."""
-
-    name: str
-    tensors: tuple[TensorSpec, ...]
-    shard_bytes: int | None = None
-    heads: int | None = None
-    """Attention heads, key and value heads where those are fewer: what tensor-parallel ranks share out."""
-    pipeline: bool = False
-    """Whether it is several networks, each in files of its own: nobody keeps it as one flat checkpoint."""
-
-    @property
-    def bytes(self) -> int:
-        """Size of all tensors in bytes."""
-        return sum(tensor.bytes for tensor in self.tensors)
-
-    def shards(self) -> list[tuple[TensorSpec, ...]]:
-        """Return the tensors of each shard: filled in file order, a new one begun where the next tensor would not fit."""
-        if self.shard_bytes is None:
-            return [self.tensors]
-        shards: list[list[TensorSpec]] = [[]]
-        used = 0
-        for tensor in self.tensors:
-            if shards[-1] and used + tensor.bytes > self.shard_bytes:
-                shards.append([])
-                used = 0
-            shards[-1].append(tensor)
-            used += tensor.bytes
-        return [tuple(shard) for shard in shards]
-
-
-Entries = Iterator[tuple[str, tuple[int, ...]]]
+from harness.checkpoints.diffusion import pipeline_layout
+from harness.checkpoints.layout import Entries, Layout, TensorSpec
 
 
 def _lora_1000() -> Entries:
@@ -181,12 +125,6 @@ def _uniform(dtype: str, entries: Entries) -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec(name, dtype, shape) for name, shape in entries)
 
 
-def _pipeline(name: str) -> Layout:
-    from harness.checkpoints.diffusion import pipeline_layout  # which is written in terms of this module
-
-    return pipeline_layout(name)
-
-
 def _all_minilm() -> Layout:
     """sentence-transformers/all-MiniLM-L6-v2: BERT of 6 layers, with the int64 buffer `position_ids` that its file carries."""
     positions = TensorSpec("embeddings.position_ids", "int64", (1, 512))
@@ -203,8 +141,8 @@ LAYOUTS: dict[str, Callable[[], Layout]] = {
     "mistral-7b-v0.1": lambda: Layout(
         "mistral-7b-v0.1", _uniform("bfloat16", _llama(32000, 4096, 32, 14336, 1024, tied=False)), shard_bytes=10_000_000_000, heads=8
     ),
-    "small-stable-diffusion": lambda: _pipeline("small-stable-diffusion"),
-    "stable-diffusion-2.1": lambda: _pipeline("stable-diffusion-2.1"),
+    "small-stable-diffusion": lambda: pipeline_layout("small-stable-diffusion"),
+    "stable-diffusion-2.1": lambda: pipeline_layout("stable-diffusion-2.1"),
 }
 """Every layout by name. All but two are published: `bloom-slim` is an eighth of bloom-560m's layers and vocabulary, `small-stable-diffusion` a
 pipeline of the same classes with fewer channels, for runs in a hurry."""
@@ -226,6 +164,6 @@ REHEARSAL = Layout(
 REHEARSALS: dict[str, Callable[[], Layout]] = {
     "rehearsal": lambda: REHEARSAL,
     "rehearsal-gpt2": lambda: Layout("rehearsal-gpt2", _uniform("float32", _gpt2("rehearsal-gpt2"))),
-    "rehearsal-stable-diffusion": lambda: _pipeline("rehearsal-stable-diffusion"),
+    "rehearsal-stable-diffusion": lambda: pipeline_layout("rehearsal-stable-diffusion"),
 }
 """Every tiny checkpoint by name: a loader that makes a model needs a tiny model."""

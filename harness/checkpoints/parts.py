@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.checkpoints.layouts import TensorSpec
+from harness.checkpoints.layout import TensorSpec
 from harness.errors import WeighbridgeError, unknown_name
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.checkpoints.layouts import Layout, TensorSpec
+from harness.checkpoints.layout import Layout, TensorSpec
 from harness.checkpoints.parts import Piece
 from harness.errors import WeighbridgeError
 

@@ -16,7 +16,7 @@ import torch
 from harness.checkpoints.content import make_tensors
 from harness.checkpoints.digest import checkpoint_digest, tensor_digests
 from harness.checkpoints.formats import FORMATS
-from harness.checkpoints.layouts import Layout, TensorSpec
+from harness.checkpoints.layout import Layout, TensorSpec
 from harness.errors import WeighbridgeError
 
 Tensors = dict[str, torch.Tensor]

@@ -18,7 +18,8 @@ from harness.checkpoints.checksum import Checksum, checksums
 from harness.checkpoints.digest import checkpoint_digest, tensor_digests
 from harness.checkpoints.durable import write_atomically, write_folder_atomically, write_text
 from harness.checkpoints.formats import FORMATS, Format
-from harness.checkpoints.layouts import REHEARSALS, TensorSpec
+from harness.checkpoints.layout import TensorSpec
+from harness.checkpoints.layouts import REHEARSALS
 from harness.checkpoints.parts import Piece
 from harness.checkpoints.sources import Source, layout_source
 from harness.errors import WeighbridgeError
