@@ -13,7 +13,7 @@ import pytest
 from harness.measure.sample import Sample
 from harness.report.agreement import agreement_section
 from harness.report.evidence import gather
-from harness.report.ledger import headline
+from harness.report.ledger import headline, ledger_section
 from harness.report.machines import machines_of, machines_section
 from harness.report.place import Place
 from harness.verdicts.agreement import overlap, shared_ratios
@@ -132,6 +132,21 @@ def test_the_best_known_figure_is_told_of_each_machine_that_most_is_known_of_fir
     two = headline(runs(tmp_path / "two", ("2025-01-01", HERE, cell_samples(arms=SLOWER)), ("2025-01-02", THERE, cell_samples())))
     assert re.search(r"Here it is ([\d.]+) times until the call returns and .* On another machine it is [\d.]+ and [\d.]+\.$", two)
     assert headline([]).endswith("Nothing here tells of it yet.")
+
+
+def test_a_machine_that_little_is_known_of_gets_a_line_and_no_column(tmp_path: Path) -> None:
+    both = [*cell_samples(), *cell_samples(cache_state="cold")]
+    one = runs(tmp_path, ("2025-01-01", HERE, both), ("2025-01-02", THERE, cell_samples(arms=ARMS)))
+    text = "\n\n".join(ledger_section(place(tmp_path), one))
+    assert (
+        "The same claims on each machine; above stands A Processor" in text
+        and "| id | A Processor, 2 cores, 25 GB, ext4 | Another, 8 cores" in text
+    )
+    little = [sample for sample in cell_samples() if sample.loader == "safetensors-load-file"]
+    two = runs(tmp_path / "two", ("2025-01-01", HERE, both), ("2025-01-02", THERE, little))
+    text = "\n\n".join(ledger_section(place(tmp_path), two))
+    assert "All of this was found on A Processor, 2 cores, 25 GB, ext4." in text
+    assert re.search(r"On Another, 8 cores, 25 GB, ext4 no more was tested than: [CJ]\d+ \w", text)
 
 
 def test_a_newer_run_with_too_few_samples_does_not_speak_for_its_machine(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def choice_table(found: Sequence[Choice]) -> pd.DataFrame:
 
 def _row(one: Choice) -> list[str]:
     cell = one.cell
-    what = cell.key.part or (f"{cell.key.ranks} ranks" if cell.key.ranks else "")
+    what = cell.key.part or (f"{cell.key.ranks} rank{'' if cell.key.ranks == 1 else 's'}" if cell.key.ranks else "")
     where = "" if cell.device == "cpu" else f", to {cell.device}"
     others = [cell.label(arm) for arm in one.alike if arm is not one.take]
     slowest = max(cell.measured(), key=lambda arm: arm.ready.median if arm.ready else 0.0)

@@ -54,7 +54,10 @@ def _told(judged: Sequence[Judged]) -> int:
 
 
 def ledger_section(place: Place, evidence: Sequence[Evidence]) -> list[str]:
-    """Return the ledger in Markdown: the verdicts of the machine that most is known of, and those of other machines beside them."""
+    """Return the ledger in Markdown: the verdicts of the machine that most is known of, and those of other machines beside them.
+
+    A machine of which less than a quarter as much is known gets a line and no column.
+    """
     machines = [(machine.name, judged) for machine, judged in _judged(evidence)] or [("none", judge_claims([]))]
     judged = machines[0][1]
     blocks = [place.heading("What the page says, and what was found"), f"{counted(judged)} {_READING}"]
@@ -64,8 +67,15 @@ def ledger_section(place: Place, evidence: Sequence[Evidence]) -> list[str]:
         blocks.append(
             f"In {', '.join(below)} a cache below the machine is likely: cold there means cold in the machine that was measured, and no further."
         )
-    if len(machines) > 1:
-        blocks += [f"The same claims on each machine; above stands {machines[0][0]}:", markdown(_machines_table(machines))]
+    much = [(name, found) for name, found in machines if 4 * _told(found) >= _told(judged)]
+    if len(much) > 1:
+        blocks += [f"The same claims on each machine; above stands {machines[0][0]}:", markdown(_machines_table(much))]
+    elif len(machines) > 1:
+        blocks.append(f"All of this was found on {machines[0][0]}.")
+    for name, found in machines:
+        told = [f"{one.claim.id} {one.words}" for one in found if _told([one])]
+        if (name, found) not in much and told:
+            blocks.append(f"On {name} no more was tested than: {'; '.join(told)}.")
     return blocks
 
 
