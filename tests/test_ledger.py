@@ -223,6 +223,16 @@ def test_a_conversion_is_held_against_its_source() -> None:
     assert RULES["content"](run_of(made[1:]), asked, NO_LIMITS).outcome == NOT_MEASURED
 
 
+PAYBACK = {
+    "cell": "conversion/gpt2/warm/cpu",
+    "loader": "convert",
+    "load_cell": WARM,
+    "over": "torch-load",
+    "under": "safetensors-load-file",
+    "field": "ready_s",
+}
+
+
 def test_what_a_load_saves_is_taken_within_blocks() -> None:
     """Every block is slower than the one before, and one loader misses the first: by order the pairs would save less than nothing."""
     made = [make_sample(scenario="conversion", checkpoint="gpt2", loader="convert", block=block, ready_s=4.0) for block in range(6)]
@@ -232,15 +242,7 @@ def test_what_a_load_saves_is_taken_within_blocks() -> None:
         *(one for one in slowing if not (one.block == 7 and one.loader == "torch-load")),
         make_sample(**WHERE, loader="torch-load", block=9, ready_s=1.0),
     ]
-    asked = {
-        "cell": "conversion/gpt2/warm/cpu",
-        "loader": "convert",
-        "load_cell": WARM,
-        "over": "torch-load",
-        "under": "safetensors-load-file",
-        "field": "ready_s",
-    }
-    found = RULES["payback"](run_of([*reversed(samples)]), asked, criterion({"at_most": 100}, None))
+    found = RULES["payback"](run_of([*reversed(samples)]), PAYBACK, criterion({"at_most": 100}, None))
     assert found.figure is not None
     assert found.figure.median == pytest.approx(2.0)
 
@@ -248,15 +250,7 @@ def test_what_a_load_saves_is_taken_within_blocks() -> None:
 @pytest.mark.parametrize(("ratio", "outcome"), [(3.0, HOLDS), (1.01, FAILS), (0.5, FAILS), (1.0, NOT_TOLD)])
 def test_a_conversion_is_paid_back_by_what_loads_save_or_never(ratio: float, outcome: str) -> None:
     made = [make_sample(scenario="conversion", checkpoint="gpt2", loader="convert", block=block, ready_s=4.0) for block in range(6)]
-    asked = {
-        "cell": "conversion/gpt2/warm/cpu",
-        "loader": "convert",
-        "load_cell": WARM,
-        "over": "torch-load",
-        "under": "safetensors-load-file",
-        "field": "ready_s",
-    }
-    found = RULES["payback"](run_of([*made, *loads(ratio, jitter=0.001)]), asked, criterion({"at_most": 100}, None))
+    found = RULES["payback"](run_of([*made, *loads(ratio, jitter=0.001)]), PAYBACK, criterion({"at_most": 100}, None))
     assert found.outcome == outcome
     if ratio == 3.0:
         assert found.figure is not None

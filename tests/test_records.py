@@ -205,6 +205,13 @@ def test_a_run_is_not_completed_under_other_conditions(tmp_path: Path, part: str
         refuse_other_conditions(recorded, fresh)
 
 
+def test_a_run_is_not_completed_by_another_release(tmp_path: Path) -> None:
+    """Installed from a package there is no commit to tell."""
+    fresh = _manifest(tmp_path)
+    with pytest.raises(WeighbridgeError, match=r"it began with version 0\.0\.1, here it is .*; start a new run"):
+        refuse_other_conditions(fresh | {"version": "0.0.1"}, fresh)
+
+
 def test_a_manifest_outside_a_checkout_has_no_commit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(manifests, "__file__", str(tmp_path / "manifest.py"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))

@@ -95,6 +95,7 @@ def refuse_other_conditions(recorded: Manifest, fresh: Manifest) -> None:
     """Raise `WeighbridgeError` where a run would be completed under other conditions than it began with."""
     pairs = [(f"{part} {name}", recorded[part].get(name), fresh[part].get(name)) for part, name in _SAME]
     pairs += [(name, recorded["packages"].get(name), fresh["packages"].get(name)) for name in ("python", "torch", "safetensors")]
+    pairs.append(("version", recorded["version"], fresh["version"]))
     pairs.append(("commit", (recorded["git"] or {}).get("commit"), (fresh["git"] or {}).get("commit")))
     for what, then, current in pairs:
         if then != current:

@@ -71,9 +71,13 @@ def _pairs(evidence: Sequence[Evidence]) -> dict[str, _Pair]:
         for name, one_kernel in (("agreement", True), ("agreement-other-kernel", False)):
             of_kind = [pair for pair in pairs if pair.shared and _one_kernel(pair) == one_kernel]
             if of_kind:
-                number = 1 + sum(other.startswith(name) for other in named)
-                named[name if number == 1 else f"{name}-{number}"] = max(of_kind, key=_preferred)
+                number = next(number for number in itertools.count(1) if _numbered(name, number) not in named)
+                named[_numbered(name, number)] = max(of_kind, key=_preferred)
     return named
+
+
+def _numbered(name: str, number: int) -> str:
+    return name if number == 1 else f"{name}-{number}"
 
 
 def _preferred(pair: _Pair) -> tuple[bool, int, str, str]:
