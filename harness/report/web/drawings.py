@@ -47,6 +47,8 @@ def inlined(drawing: str, alt: str, number: int, glyphs: Glyphs) -> str:
     text = _GLYPH.sub(glyphs.take, text)
     text = re.sub(r"<defs>\s*</defs>", "", text)
     text = text.replace("xlink:href=", "href=")
+    text = re.sub(r'<g id="[^"]*"', "<g", text)  # nothing refers to a group
+    text = re.sub(r'(<use [^>]*)transform="translate\(([\d.]+) 0\)"', r'\1x="\2"', text)  # most of a page's marks are letters
     kept = r"(?!DejaVuSans)"
     for before, after in (('id="', '"'), ('href="#', '"'), (r"url\(#", r"\)")):
         text = re.sub(rf"{before}{kept}([^\"\)]*){after}", lambda found: _renamed(found, number), text)
