@@ -149,9 +149,13 @@ def test_a_machine_that_little_is_known_of_gets_a_line_and_no_column(tmp_path: P
     assert re.search(r"On Another, 8 cores, 25 GB, ext4 no more was tested than: [CJ]\d+ \w", text)
 
 
-def test_a_newer_run_with_too_few_samples_does_not_speak_for_its_machine(tmp_path: Path) -> None:
-    days = ("2025-01-01", HERE, cell_samples()), ("2025-01-02", THERE, cell_samples()), ("2025-01-03", HERE, cell_samples(blocks=5))
-    machines_section(place(tmp_path), runs(tmp_path, *days))
+@pytest.mark.parametrize("blocks", [(9, 9, 6), (6, 6, 5)], ids=["fewer", "too few"])
+def test_a_newer_run_with_fewer_pairs_does_not_speak_for_its_machine(tmp_path: Path, blocks: tuple[int, int, int]) -> None:
+    """The ledger goes by most pairs, and one page tells one figure of a machine."""
+    taken = zip(("01", "02", "03"), (HERE, THERE, HERE), blocks, strict=True)
+    machines_section(
+        place(tmp_path), runs(tmp_path, *((f"2025-01-{day}", machine, cell_samples(blocks=count)) for day, machine, count in taken))
+    )
     with (tmp_path / "tables/machines.csv").open() as file:
         assert {line["run"] for line in csv.DictReader(file)} == {"20250101T000000Z-0", "20250102T000000Z-1"}
 

@@ -81,7 +81,7 @@ def machines_section(place: Place, evidence: Sequence[Evidence]) -> list[str]:
         return [*blocks, f"No two of these machines measured {_LOADER} and {REFERENCE} on the same checkpoint."]
     blocks.append(
         f"How many times as long `{_LOADER}` takes as `{REFERENCE}`, of every checkpoint that two or more of these machines loaded; of a machine's "
-        "runs the newest speaks that knows the figure with an interval. Times belong to one machine; what may be set beside one another is ratios taken within blocks."
+        "runs the one with most pairs speaks, and of as many the newest. Times belong to one machine; what may be set beside one another is ratios taken within blocks."
     )
     for device in dict.fromkeys(one.device for one in ratios):
         of_device = [one for one in ratios if one.device == device]
@@ -127,13 +127,13 @@ def _ratios(machines: Sequence[Machine]) -> list[_Ratio]:
     """Return the claim's ratio of each checkpoint, device, cache state and clock that two or more machines know."""
     known: dict[tuple[Any, ...], dict[str, _Ratio]] = {}
     for machine in machines:
-        for one in machine.runs:  # oldest first, so that the newest is what stays
+        for one in machine.runs:  # oldest first, so that of as many pairs the newest are what stays
             for cell in one.cells if not one.night else ():
                 for clock, found in _of_cell(cell):
                     key = (cell.device, cell.bytes or 0, cell.checkpoint, cell.cache_state, clock)
                     ratio = _Ratio(cell.checkpoint, cell.bytes or 0, cell.device, cell.cache_state, clock, machine.name, one.name, found)
                     of_key = known.setdefault(key, {})
-                    if found.low is not None or machine.name not in of_key or of_key[machine.name].found.low is None:
+                    if machine.name not in of_key or found.count >= of_key[machine.name].found.count:
                         of_key[machine.name] = ratio
     order = [machine.name for machine in machines]
     return [of_key[name] for key, of_key in sorted(known.items(), key=_sorting) if len(of_key) > 1 for name in order if name in of_key]
