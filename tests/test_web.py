@@ -200,4 +200,6 @@ def test_a_link_to_a_run_opens_it(browser: Any, tmp_path: Path) -> None:
     path.write_text(page(tmp_path), encoding="utf-8")
     browser.get(path.as_uri())
     browser.find_element("css selector", 'a[href="#20250101T000000Z-a"]').click()
-    assert browser.execute_script("return document.querySelector('details').open")
+    # A browser tells a page of its new place only after the click is done.
+    wait = installed("selenium.webdriver.support.wait").WebDriverWait(browser, 10)
+    assert wait.until(lambda _: browser.execute_script("return document.querySelector('details').open"))
