@@ -199,7 +199,11 @@ def test_a_link_to_a_run_opens_it(browser: Any, tmp_path: Path) -> None:
     path = tmp_path / "index.html"
     path.write_text(page(tmp_path), encoding="utf-8")
     browser.get(path.as_uri())
-    browser.find_element("css selector", 'a[href="#20250101T000000Z-a"]').click()
+    show(browser, 1440, "light")
+    # The page scrolls smoothly, and a click at where the link was a moment ago would miss it.
+    link = browser.find_element("css selector", 'a[href="#20250101T000000Z-a"]')
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", link)
+    link.click()
     # A browser tells a page of its new place only after the click is done.
     wait = installed("selenium.webdriver.support.wait").WebDriverWait(browser, 10)
     assert wait.until(lambda _: browser.execute_script("return document.querySelector('details').open"))
