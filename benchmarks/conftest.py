@@ -11,11 +11,13 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import shutil
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pytest
 
@@ -163,8 +165,25 @@ def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
         run.__exit__(None, None, None)
         recorder = getattr(session.config, "_benchmarksession", None)
         if recorder is not None and recorder.benchmarks and not recorder.json:
-            recorder.json = run.directory.path / BENCHMARK
-    yield
+            recorder.json = _recorder_target(run.directory.path / BENCHMARK)
+    try:
+        yield
+    except Exception as error:  # the samples are on disk by now, and the report is not the recorder's
+        if not (run and recorder_failed(error)):
+            raise
+        session.config.get_terminal_writer().line(f"\n{BENCHMARK} was not written: pytest-benchmark raised {type(error).__name__}: {error}")
+
+
+def _recorder_target(path: Path) -> Path | BinaryIO:
+    """Return what the installed pytest-benchmark takes as `json`: a path since 5.3, an open binary file before."""
+    release = tuple(int(part) for part in version("pytest-benchmark").split(".")[:2])
+    return path if release >= (5, 3) else path.open("wb")
+
+
+def recorder_failed(error: BaseException) -> bool:
+    """Return whether an error was raised inside pytest-benchmark."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(str(frame.f_globals.get("__name__", "")).startswith("pytest_benchmark") for frame, _ in frames)
 
 
 def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, Any]:

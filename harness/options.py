@@ -21,10 +21,15 @@ _Number = TypeVar("_Number", int, float)
 
 @dataclass(frozen=True)
 class Profile:
-    """How much a run takes on: seconds of the whole run, checkpoints and report included, and most blocks of a cell."""
+    """How much a run takes on: seconds of the whole run, checkpoints and report included, and most blocks of a cell.
+
+    `sample_timeout_s` and `warm_up_timeout_s` stand where the person gives no timeout: None lets a sample's go by its bytes.
+    """
 
     total_s: float
     blocks: int
+    sample_timeout_s: float | None = None
+    warm_up_timeout_s: float = 300.0
 
 
 PROFILES = {"smoke": Profile(110.0, 12), "default": Profile(510.0, 30), "full": Profile(5400.0, 60)}
@@ -45,6 +50,9 @@ class Options:
     ranks: tuple[int, ...] | None
     read_ahead_kb: tuple[int, ...]
     families: tuple[str, ...] | None
+    ceilings: bool
+    sample_timeout_s: float | None
+    warm_up_timeout_s: float
     store: Path | None
     results: Path
     seed: int
@@ -64,6 +72,9 @@ class Options:
             "ranks": list(self.ranks) if self.ranks is not None else None,
             "read_ahead_kb": list(self.read_ahead_kb),
             "families": list(self.families) if self.families is not None else None,
+            "no_ceilings": None if self.ceilings else True,
+            "sample_timeout": self.sample_timeout_s,
+            "warm_up_timeout": self.warm_up_timeout_s,
             "seed": self.seed,
         }
 
@@ -79,7 +90,7 @@ class Options:
     def arms(
         self, known: Mapping[str, tuple[str, Loader]], device: str, cache_state: str, usual: Container[str] | None = None
     ) -> tuple[str, ...]:
-        """Return which of the loaders known to a scenario are the arms of a cell, ceilings always among them.
+        """Return which of the loaders known to a scenario are the arms of a cell, ceilings among them unless they are switched off.
 
         None are where none of those asked for takes part in such a cell. `usual` are those that it has where the person names none.
         """
@@ -87,7 +98,7 @@ class Options:
         asked = self.loaders or usual or fit
         if not any(name in asked for name in fit):
             return ()
-        return tuple(name for name, loader in fit.items() if name in asked or loader.ceiling)
+        return tuple(name for name, loader in fit.items() if (self.ceilings if loader.ceiling else name in asked))
 
 
 FLAGS: dict[str, dict[str, Any]] = {
@@ -98,13 +109,20 @@ FLAGS: dict[str, dict[str, Any]] = {
         "help": "weigh this checkpoint of yours: a weights file, a folder or a hub id (ORG/NAME@REVISION); repeatable; it is only read",
     },
     "--checkpoints": {"metavar": "A,B", "help": f"only these of {', '.join(LAYOUTS)}"},
-    "--loaders": {"metavar": "A,B", "help": "only these loaders (the ceiling is always measured)"},
+    "--loaders": {"metavar": "A,B", "help": "only these loaders (and the ceilings, unless --no-ceilings)"},
+    "--no-ceilings": {
+        "action": "store_const",
+        "const": "True",
+        "help": "measure no ceilings: half the time of a cold cell, and no share of what the hardware allows",
+    },
     "--cache-states": {"metavar": "A,B", "help": f"only these of {', '.join(CACHE_STATES)}"},
     "--rounds": {"metavar": "N", "help": "take exactly this many blocks of every cell, whatever the time"},
     "--parts": {"metavar": "A,B", "help": f"of partial loads only these of {', '.join(PARTS)}"},
     "--ranks": {"metavar": "N,M", "help": "of sharded loads only these numbers of processes that load together"},
     "--read-ahead-kb": {"metavar": "N,M", "help": "set the device's readahead to each of these (KiB) for cold loads, and back afterwards"},
     "--families": {"metavar": "A,B", "help": f"of hostile files only these families: {', '.join(family_names())}"},
+    "--sample-timeout": {"metavar": "SECONDS", "help": "a sample that takes longer counts as hung (default: by its bytes, 60 s or more)"},
+    "--warm-up-timeout": {"metavar": "SECONDS", "help": "a loader whose warm-up load takes longer is left out (default: 300)"},
     "--budget": {"metavar": "SECONDS", "help": "time for each cell, instead of its share of the profile's"},
     "--store": {"metavar": "DIR", "help": "where checkpoints are kept (default: WEIGHBRIDGE_STORE, or the user's cache folder)"},
     "--results": {"metavar": "DIR", "help": "where runs are written (default: results)"},
@@ -113,7 +131,8 @@ FLAGS: dict[str, dict[str, Any]] = {
 }
 """Every option with its `argparse` keywords; all are text or lists of text here, and `parse` gives them meaning."""
 
-_SHAPING = ("profile", "checkpoints", "loaders", "cache_states", "rounds", "budget", "parts", "ranks", "read_ahead_kb", "families", "seed")
+_SHAPING: tuple[str, ...] = ("profile", "checkpoints", "loaders", "cache_states", "rounds", "budget", "parts", "ranks", "read_ahead_kb")
+_SHAPING += ("families", "no_ceilings", "sample_timeout", "warm_up_timeout", "seed")
 
 
 def parse(given: dict[str, Any], recorded: dict[str, Any] | None = None) -> Options:
@@ -144,6 +163,9 @@ def parse(given: dict[str, Any], recorded: dict[str, Any] | None = None) -> Opti
         ranks=_numbers("--ranks", given.get("ranks"), 1),
         read_ahead_kb=_numbers("--read-ahead-kb", given.get("read_ahead_kb"), 0) or (),
         families=_names("family", given.get("families"), family_names()),
+        ceilings=not given.get("no_ceilings"),
+        sample_timeout_s=_number("--sample-timeout", given.get("sample_timeout"), float, 0.1) or PROFILES[profile].sample_timeout_s,
+        warm_up_timeout_s=_number("--warm-up-timeout", given.get("warm_up_timeout"), float, 0.1) or PROFILES[profile].warm_up_timeout_s,
         store=Path(given["store"]) if given.get("store") else None,
         results=Path(given.get("results") or "results"),
         seed=_number("--seed", given.get("seed"), int, 0) or 0,

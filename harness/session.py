@@ -13,13 +13,13 @@ from harness.checkpoints.place import default_store
 from harness.checkpoints.store import Checkpoint, Store
 from harness.errors import WeighbridgeError
 from harness.hostile import corpus
-from harness.loaders import all_formats
+from harness.loaders import all_formats, label_of
 from harness.machine.description import NO_GPU, gpus
 from harness.machine.lock import only_run
 from harness.machine.page_cache import capability
 from harness.machine.read_ahead import read_ahead, restore_left_over, setting_refused
 from harness.measure.cell import Cell
-from harness.measure.experiment import Limits, order_of_block, run_blocks, spent
+from harness.measure.experiment import Limits, keeps_failing, order_of_block, run_blocks, spent
 from harness.measure.sample import Sample
 from harness.measure.taking import Place, take_sample
 from harness.meeting import Meetings
@@ -70,6 +70,7 @@ class Run:
         self._start = time.monotonic()
         self._stack = ExitStack()
         self._weighed: dict[Cell, Weighed] = {}
+        self._tracebacks: set[str] = set()
 
     def __enter__(self) -> Run:
         options = self._options
@@ -186,6 +187,7 @@ class Run:
         """Take the cell's blocks, recording each sample as it comes; return all of the cell's samples and fill in its manifest entry."""
         selected = self._supply.selected(cell)
         self._describe(cell, checkpoint)
+        self._supply.require_device(cell)
         left_out = self._left_out(cell, checkpoint)
         arms = [name for name in self._plan[cell] if name not in left_out]
         limits = self._limits(cell)
@@ -196,7 +198,17 @@ class Run:
 
         def take(name: str, block: int, position: int) -> Sample:
             self._say(self._progress(cell, block, samples, limits))
-            return take_sample(cell, checkpoint, self._supply.arm(cell, name), Place(self.directory.name, block, position), selected)
+            place = Place(self.directory.name, block, position)
+            where = f"{cell.name}, {name}, block {block + 1}"
+            return take_sample(
+                cell,
+                checkpoint,
+                self._supply.arm(cell, name),
+                place,
+                selected,
+                self._options.sample_timeout_s,
+                lambda text: self.directory.keep_traceback(where, text),
+            )
 
         def order(block: int) -> list[str]:
             return order_of_block(self._options.seed, cell.name, block, arms)
@@ -212,12 +224,17 @@ class Run:
                 else:
                     entry["stopped"] = item
         entry |= {"status": "done"} if samples else _CUT if arms else _NOBODY
+        entry["left_out"] = left_out | keeps_failing(samples)
         entry["blocks"] = len({sample.block for sample in samples})
         entry["spent_s"] = round(spent(samples), 3)
         return samples
 
     def _describe(self, cell: Cell, checkpoint: Checkpoint) -> None:
         self.manifest["environments"] = self._supply.environments(cell)
+        for key, text in self._supply.tracebacks().items():
+            if key not in self._tracebacks:
+                self._tracebacks.add(key)
+                self.directory.keep_traceback(f"warm-up load of {label_of(key)}", text)
         self.manifest["checkpoints"][checkpoint.name] = checkpoint.as_json()
 
     def _left_out(self, cell: Cell, checkpoint: Checkpoint) -> dict[str, str]:

@@ -105,7 +105,18 @@ class Supply:
         self._server_of(cell)
         said = [server.environment for server in (*self._servers.values(), self._ranks) if server]
         together = {field: {key: value for one in said for key, value in one[field].items()} for field in ("absent", "first_calls")}
-        return {self._environment: said[0] | together}
+        return {self._environment: {name: value for name, value in said[0].items() if name != "tracebacks"} | together}
+
+    def tracebacks(self) -> dict[str, str]:
+        """Return the traceback of each loader whose warm-up load raised, by the loader's key, of the servers started so far."""
+        servers = [server for server in (*self._servers.values(), self._ranks) if server]
+        return {key: text for server in servers for key, text in server.environment["tracebacks"].items()}
+
+    def require_device(self, cell: Cell) -> None:
+        """Raise `CannotBeWeighedError` where the processes that load for a cell cannot use its device, once and not sample by sample."""
+        reason = self._server_of(cell).environment.get("gpu_refused") if cell.device != "cpu" else None
+        if reason and cell.scenario != PROCESS_START:
+            raise CannotBeWeighedError(reason)
 
     def absence(self, cell: Cell, name: str) -> str | None:
         """Return why a loader cannot run in the environment, or None."""
@@ -141,13 +152,23 @@ class Supply:
             if self._ranks is None:
                 most = max(other.ranks or 1 for other in self._plan if other.device == cell.device)
                 self._say(f"starting {most} ranks by torchrun: each imports torch and makes each loader's first call")
-                self._ranks = self._stack.enter_context(Ranks(self._rehearsals(cell), PACKAGES, most))
+                self._ranks = self._stack.enter_context(Ranks(self._rehearsals(cell), PACKAGES, most, **self._trial(cell)))
             return self._ranks.of(cell.ranks)
         models = self._of_models(cell)
         if models not in self._servers:
             self._say("starting the measuring server: it imports torch and makes each loader's first call")
-            self._servers[models] = self._stack.enter_context(Server(self._rehearsals(cell), PACKAGES, self._python))
+            self._servers[models] = self._stack.enter_context(Server(self._rehearsals(cell), PACKAGES, self._python, **self._trial(cell)))
         return self._servers[models]
+
+    def _trial(self, served: Cell) -> dict[str, Any]:
+        """Return how the server of a cell tries its loaders: whether on a GPU as well, and for how long each."""
+        return {
+            "gpu": any(cell.device != "cpu" and self._same_server(cell, served) for cell in self._plan),
+            "timeout_s": self._options.warm_up_timeout_s,
+        }
+
+    def _same_server(self, cell: Cell, other: Cell) -> bool:
+        return (cell.ranks is None) == (other.ranks is None) and self._of_models(cell) == self._of_models(other)
 
     def _of_models(self, cell: Cell) -> bool:
         """Return whether a cell's loaders make models: those have a server of their own, so that nobody else's forks carry their libraries."""
@@ -158,7 +179,7 @@ class Supply:
         used = {
             self._key(cell, name): loader_of(cell, name)[1]
             for cell, arms in self._plan.items()
-            if (cell.ranks is None) == (served.ranks is None) and self._of_models(cell) == self._of_models(served)
+            if self._same_server(cell, served)
             for name in arms
         }
         files = self._rehearsal({loader.container for loader in used.values()})

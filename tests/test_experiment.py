@@ -7,7 +7,7 @@ from math import inf
 
 import pytest
 
-from harness.measure.experiment import MINIMUM_BLOCKS, Limits, order_of_block, run_blocks, spent, stop_reason
+from harness.measure.experiment import MINIMUM_BLOCKS, Limits, keeps_failing, order_of_block, run_blocks, spent, stop_reason
 from harness.measure.sample import Sample
 from tests.helpers import make_sample
 
@@ -201,7 +201,7 @@ def test_an_invalid_sample_is_counted_and_not_taken_again() -> None:
     """A load that always fails must not keep its cell going for ever."""
 
     def take(arm: str, block: int, position: int) -> Sample:
-        return make_sample(loader=arm, block=block, position=position, valid=arm != "b", reason="raised" if arm == "b" else None)
+        return make_sample(loader=arm, block=block, position=position, valid=arm != "b", reason="not-cold" if arm == "b" else None)
 
     samples, reason = _run(_limits(blocks=6), take=take)
     assert (len(samples), reason) == (18, "rounds")
@@ -210,3 +210,27 @@ def test_an_invalid_sample_is_counted_and_not_taken_again() -> None:
 def test_the_reason_is_told_even_when_no_block_can_be_begun() -> None:
     stream: Iterator[Sample | str] = run_blocks(ARMS, (), _limits(blocks=0), _order, _take, _never)
     assert list(stream) == ["rounds"]
+
+
+@pytest.mark.parametrize(("details", "tries"), [(["x"] * 6, 2), (["x", "y", "z", "x", "y", "z"], 4), (["x", None, "x", "x", "x", "x"], 6)])
+def test_an_arm_that_fails_twice_alike_is_left_out(details: list[str | None], tries: int) -> None:
+    """None stands for a sample that succeeded: an arm that ever did is tried to the end."""
+
+    def take(arm: str, block: int, position: int) -> Sample:
+        detail = details[block] if arm == "b" else None
+        return make_sample(
+            loader=arm, block=block, position=position, valid=detail is None, reason="raised" if detail else None, detail=detail
+        )
+
+    samples, reason = _run(_limits(blocks=6), take=take)
+    assert [sample.loader for sample in samples].count("b") == tries
+    assert [sample.loader for sample in samples].count("a") == 6 and reason == "rounds"
+    assert ("b" in keeps_failing(samples)) == (None not in details)
+
+
+def test_a_cell_of_which_every_arm_keeps_failing_ends() -> None:
+    def take(arm: str, block: int, position: int) -> Sample:
+        return make_sample(loader=arm, block=block, position=position, valid=False, reason="hung", detail="no result")
+
+    samples, reason = _run(_limits(blocks=6), take=take)
+    assert (len(samples), reason) == (2 * len(ARMS), "every loader kept failing")

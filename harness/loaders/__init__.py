@@ -112,7 +112,12 @@ class Loader:
 
     def absence(self) -> str | None:
         """Return why this loader cannot run in this environment, or None."""
-        return missing_package(self.requires, self.extra) or self.supported()
+        if missing := missing_package(self.requires, self.extra):
+            return missing
+        try:
+            return self.supported()
+        except Exception as error:  # a library that is installed and broken may raise anything when it is first imported
+            return f"{', '.join(self.requires)}: cannot be imported here ({type(error).__name__}: {error})"
 
 
 def loaders(module: str, kind: str = EVERYTHING) -> dict[str, Loader]:

@@ -10,6 +10,7 @@ import json
 import mmap
 import os
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.checkpoints.checksum import Checksum, checksums, difference
 from harness.machine.counters import counters, memory, proportional, reset_peak
-from harness.measure.device import Device, device_of
+from harness.measure.device import Device, device_of, numbered
 
 if TYPE_CHECKING:
     from harness.loaders import Loader, Tensors
@@ -51,12 +52,13 @@ def take(task: Task) -> dict[str, Any]:
 
     Raises whatever the loader raises.
     """
-    loader, asked, device = task.loader, task.asked, device_of(task.device)
+    loader, asked, device_name = task.loader, task.asked, numbered(task.device)
+    device = device_of(device_name)
     meet = task.join() if task.join else _alone
     context_s = device.make_context()
-    first_call_s = _rehearse(loader, task.rehearsal, task.device)
+    first_call_s = _rehearse(loader, task.rehearsal, device_name)
     memory_touch_s = touch_memory(task.touch_bytes)
-    prepared = loader.prepare(asked, task.device) if loader.prepare else None
+    prepared = loader.prepare(asked, device_name) if loader.prepare else None
     device.begin()
     pss_before = proportional() if task.join else None
     reset = reset_peak()
@@ -65,7 +67,7 @@ def take(task: Task) -> dict[str, Any]:
     device.wait()
     before = counters()
     start = time.perf_counter_ns()
-    made = loader.load(asked, task.device, prepared)
+    made = loader.load(asked, device_name, prepared)
     device.wait()
     returned = time.perf_counter_ns()
     loaded = loader.weights(made) if loader.weights else made
@@ -113,7 +115,7 @@ def run_and_leave(work: Any, pipe: int) -> None:
     try:
         answer = work()
     except BaseException as error:  # whatever a loader raises is this sample's outcome
-        answer = {"raised": f"{type(error).__name__}: {error}"}
+        answer = {"raised": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
     line = json.dumps(answer).encode() + b"\n"
     while line:
         line = line[os.write(pipe, line) :]
@@ -127,7 +129,7 @@ def first_call(loader: Loader, rehearsal: Any, join: Callable[[], Callable[[], N
     if join:
         join()
     known = set(sys.modules)
-    seconds = _rehearse(loader, rehearsal, loader.devices[0])
+    seconds = _rehearse(loader, rehearsal, numbered(loader.devices[0]))
     return {"first_call_s": seconds, "modules": sorted(set(sys.modules) - known)}
 
 

@@ -30,10 +30,18 @@ LOCAL_ONLY = {
 }
 """What libraries that know a hub are told in an environment under test: to ask nobody, and to draw and say nothing meanwhile."""
 
+CLEAN_FORK = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+"""Makes `torch.cuda.is_available()` ask the driver's NVML: asking the CUDA runtime would leave no forked child able to use the GPU.
+
+Source: torch.cuda.is_available, torch 2.0 and later. Importing diffusers calls it.
+"""
+
 
 def under_test() -> dict[str, str]:
     """Return the environment variables of a process under test: the person's, what keeps libraries local, and where the harness is."""
-    return os.environ | LOCAL_ONLY | {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])}
+    return (
+        os.environ | LOCAL_ONLY | CLEAN_FORK | {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])}
+    )
 
 
 @dataclass(frozen=True)
@@ -59,10 +67,23 @@ class Load:
 class Server:
     """The server process of one environment under test, `python` being its interpreter."""
 
-    def __init__(self, loaders: Mapping[str, list[str]], packages: Iterable[str], python: str = sys.executable) -> None:
-        """`loaders` maps each loader's key `module:name` to the files of its rehearsal; `packages` are those whose versions are asked for."""
+    def __init__(
+        self,
+        loaders: Mapping[str, list[str]],
+        packages: Iterable[str],
+        python: str = sys.executable,
+        *,
+        gpu: bool = False,
+        timeout_s: float = PREPARE_TIMEOUT_S,
+    ) -> None:
+        """`loaders` maps each loader's key `module:name` to the files of its rehearsal; `packages` are those whose versions are asked for.
+
+        `gpu` says whether samples will be taken on a GPU: whether a forked child can use it is then tried once. A loader's warm-up load
+        may take `timeout_s` seconds.
+        """
         self._python = python
-        self._prepare = {"do": "prepare", "loaders": dict(loaders), "packages": list(packages), "timeout_s": PREPARE_TIMEOUT_S}
+        self._prepare = {"do": "prepare", "loaders": dict(loaders), "packages": list(packages), "timeout_s": timeout_s, "gpu": gpu}
+        self._start_timeout_s = PREPARE_TIMEOUT_S + timeout_s * max(1, len(loaders))
         self._process: subprocess.Popen[bytes] | None = None
         self.environment: Answer = {}
 
@@ -108,7 +129,7 @@ class Server:
             env=under_test(),
             start_new_session=True,  # Ctrl-C is for the orchestrator, which then ends the server in order
         )
-        answer = self._exchange(self._prepare, 2 * PREPARE_TIMEOUT_S)
+        answer = self._exchange(self._prepare, self._start_timeout_s)
         if answer is None:
             raise WeighbridgeError(
                 f"{self._python} could not start the measuring server; its own message stands above. It needs torch: see README, Install"

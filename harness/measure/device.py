@@ -67,7 +67,7 @@ class Cuda:
     """An NVIDIA GPU: it works on after a call has returned, so every clock waits for it."""
 
     def __init__(self, name: str) -> None:
-        self._name = name
+        self._name = numbered(name)
         self._state: Callable[[], dict[str, Any]] = dict
         self._before: dict[str, Any] = {}
         self._free_before = self._allocated_before = 0
@@ -125,6 +125,11 @@ class Cuda:
 
 DEVICES: dict[str, Callable[[str], Device]] = {"cpu": Cpu, "cuda": Cuda}
 """What makes a device of each kind from its name, such as `cuda:1`."""
+
+
+def numbered(name: str) -> str:
+    """Return the name of a device with its index: `torch.cuda.set_device` and fastsafetensors accept no bare `cuda`."""
+    return "cuda:0" if name == "cuda" else name
 
 
 def device_of(name: str) -> Device:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from harness.measure.sample import Sample
+from harness.measure.sample import FAILURES, Sample
 
 MINIMUM_BLOCKS = 6
 """Fewer pairs than this give no 95 % interval of a median, whatever their values (2 x 0.5^5 > 0.05)."""
+FAILED_ENOUGH = 2
+"""After as many failures in the same way, and no success, an arm is left out of what follows."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,17 @@ def whole_blocks(samples: Sequence[Sample]) -> int:
     return sum(valid == hopeful for valid in arms.values())
 
 
+def keeps_failing(samples: Sequence[Sample]) -> dict[str, str]:
+    """Return the arms that failed twice in the same way and never succeeded, each with its words: a third try would tell nothing new."""
+    succeeded = {sample.loader for sample in samples if sample.valid}
+    failures = Counter((sample.loader, sample.reason, sample.detail) for sample in samples if sample.reason in FAILURES)
+    return {
+        loader: f"failed {count} times in the same way: {reason}: {detail}"
+        for (loader, reason, detail), count in failures.items()
+        if count >= FAILED_ENOUGH and loader not in succeeded
+    }
+
+
 def run_blocks(
     arms: Sequence[str],
     taken: Sequence[Sample],
@@ -76,13 +90,18 @@ def run_blocks(
     """Yield each new sample as it is taken and, last, why the cell stopped.
 
     `taken` are the samples of an earlier part of the same run: they are counted, timed and not taken again. `take(arm, block, position)`
-    takes one; `precise(samples)` says whether the cell's figure is known well enough.
+    takes one; `precise(samples)` says whether the cell's figure is known well enough. An arm that keeps failing in the same way takes
+    part in no further block.
     """
     samples = list(taken)
     done = {(sample.block, sample.loader) for sample in samples}
     for block in itertools.count():
-        missing = [(position, arm) for position, arm in enumerate(order(block)) if (block, arm) not in done]
-        if len(missing) == len(arms) and (reason := _over(block, samples, limits, precise)):
+        hopeless = keeps_failing(samples)
+        if len(hopeless) == len(arms):
+            yield "every loader kept failing"
+            return
+        missing = [(position, arm) for position, arm in enumerate(order(block)) if arm not in hopeless and (block, arm) not in done]
+        if len(missing) == len(arms) - len(hopeless) and (reason := _over(block, samples, limits, precise)):
             yield reason  # only between blocks: one that has been begun is finished
             return
         for position, arm in missing:

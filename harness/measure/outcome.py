@@ -38,7 +38,13 @@ def outcome(said: bytes | None, code: int, timeout_s: float) -> Answer:
         return {"failure": "hung", "detail": f"no result within {timeout_s:.0f} s; the process was killed"}
     if said.endswith(b"\n"):
         answer: Answer = json.loads(said)
-        return {"failure": "raised", "detail": without_paths(answer["raised"])} if "raised" in answer else answer
+        if "raised" not in answer:
+            return answer
+        return {
+            "failure": "raised",
+            "detail": without_paths(answer["raised"]),
+            "traceback": without_paths(answer.get("traceback", "")),
+        }
     if code < 0:
         return {"failure": "killed", "detail": f"by signal {-code} ({signal.Signals(-code).name})"}
     return {"failure": "exited", "detail": f"with status {code} before it gave a result"}

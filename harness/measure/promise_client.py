@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from harness.errors import WeighbridgeError
-from harness.measure.client import GRACE_S, LOCAL_ONLY, PREPARE_TIMEOUT_S, ROOT, Server
+from harness.measure.client import CLEAN_FORK, GRACE_S, LOCAL_ONLY, PREPARE_TIMEOUT_S, ROOT, Server
 from harness.measure.outcome import Answer
 
 _SITES = ("site-packages", "dist-packages")
@@ -53,6 +53,7 @@ class Asker(Server):
             stdout=subprocess.PIPE,
             env=inherited
             | LOCAL_ONLY
+            | CLEAN_FORK
             | _SAME_ORDER
             | {"HF_HOME": str(self._home), "PYTHONPATH": os.pathsep.join(map(str, [ROOT, *paths]))},
             start_new_session=True,

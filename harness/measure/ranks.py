@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from harness.errors import WeighbridgeError
-from harness.measure.client import GRACE_S, PREPARE_TIMEOUT_S, ROOT, Load
+from harness.measure.client import CLEAN_FORK, GRACE_S, PREPARE_TIMEOUT_S, ROOT, Load
 from harness.measure.outcome import Answer
 
 SOCKET = "WEIGHBRIDGE_RANKS"
@@ -34,14 +34,28 @@ _GRAVEST = ("killed", "exited", "unprepared", "raised", "hung")
 class Ranks:
     """The ranks that load together, `count` at most, each a server of the environment under test."""
 
-    def __init__(self, loaders: Mapping[str, list[str]], packages: Iterable[str], count: int, python: str = sys.executable) -> None:
-        """`loaders` maps each loader's key to the files of its rehearsal; `packages` are those whose versions are asked for."""
+    def __init__(
+        self,
+        loaders: Mapping[str, list[str]],
+        packages: Iterable[str],
+        count: int,
+        python: str = sys.executable,
+        *,
+        gpu: bool = False,
+        timeout_s: float = PREPARE_TIMEOUT_S,
+    ) -> None:
+        """`loaders` maps each loader's key to the files of its rehearsal; `packages` are those whose versions are asked for.
+
+        `gpu` and `timeout_s` are as for a `Server`.
+        """
+        self._start_timeout_s = PREPARE_TIMEOUT_S + timeout_s * max(1, len(loaders))
         self._python, self._count = python, count
         self._prepare = {
             "do": "prepare",
             "loaders": dict(loaders),
             "packages": list(packages),
-            "timeout_s": PREPARE_TIMEOUT_S,
+            "timeout_s": timeout_s,
+            "gpu": gpu,
             "ranks": count,
         }
         self._torchrun: subprocess.Popen[bytes] | None = None
@@ -84,7 +98,7 @@ class Ranks:
             self._connection = self._connect(folder)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        answers = self._exchange(self._prepare, 2 * PREPARE_TIMEOUT_S) if self._connection else None
+        answers = self._exchange(self._prepare, self._start_timeout_s) if self._connection else None
         if answers is None:
             self._stop()
             raise WeighbridgeError(
@@ -118,7 +132,7 @@ class Ranks:
             "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo"),
             SOCKET: path,
         }
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, env=os.environ | environment, start_new_session=True)
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, env=os.environ | CLEAN_FORK | environment, start_new_session=True)
 
     def _exchange(self, request: Answer, timeout_s: float) -> list[Answer] | None:
         assert self._connection
@@ -206,7 +220,7 @@ def together(answers: Sequence[Answer]) -> Answer:
     failed = [(rank, answer) for rank, answer in enumerate(answers) if "failure" in answer]
     if failed:
         rank, answer = min(failed, key=lambda item: _blame(item[1]))
-        return {"failure": answer["failure"], "detail": f"rank {rank}: {answer['detail']}"}
+        return {"failure": answer["failure"], "detail": f"rank {rank}: {answer['detail']}", "traceback": answer.get("traceback", "")}
 
     def over(field: str, combine: Callable[[list[Any]], Any]) -> Any:
         values = [answer.get(field) for answer in answers]

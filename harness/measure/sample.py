@@ -146,6 +146,9 @@ REASONS = {
 }
 """Every reason a sample can be invalid for."""
 
+FAILURES = ("raised", "exited", "killed", "hung")
+"""The reasons that are a load's own end, before it gave anything."""
+
 WRONG = ("wrong-content", "misplaced")
 """The reasons that are the loader's own doing: a loader that gives one of them even once has no figure."""
 

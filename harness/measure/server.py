@@ -29,8 +29,10 @@ from harness.machine.libraries import hold_libraries
 from harness.machine.lifeline import die_with_parent
 from harness.measure import child
 from harness.measure.code import code_digest
-from harness.measure.outcome import Answer, outcome, read_until_closed
+from harness.measure.device import device_of
+from harness.measure.outcome import Answer, outcome, read_until_closed, without_paths
 
+_POISON_TIMEOUT_S = 30.0
 _REHEARSED = (Piece("a", 0, 1, 3), Piece("b"), Piece("c", 1, 0, 1))
 
 
@@ -80,18 +82,20 @@ def prepare(request: Answer, join: Callable[[], Callable[[], None]] | None = Non
     start = time.perf_counter()
     import torch
 
-    absent, first_calls, modules = {}, {}, set()
+    absent, first_calls, modules, tracebacks = {}, {}, set(), {}
+    spoiled_by: str | None = None
     for key, files in request["loaders"].items():
         kind, loader = loaders.by_key(key)
-        if reason := loader.absence():
+        if reason := loader.absence() or _import_failure(loader.requires):
             absent[key] = reason
             continue
-        for package in loader.requires:
-            importlib.import_module(package)
+        if request.get("gpu") and spoiled_by is None and _cuda_is_poisoned():
+            spoiled_by = key
         rehearsal = rehearsal_of(kind, files, 0, 1)
         answer = fork(lambda loader=loader, rehearsal=rehearsal: child.first_call(loader, rehearsal, join), request["timeout_s"])  # type: ignore[misc]
         if "failure" in answer:
-            absent[key] = f"its rehearsal {answer['failure']}: {answer['detail']}"
+            absent[key] = f"its warm-up load {answer['failure']}: {answer['detail']}"
+            tracebacks[key] = answer.get("traceback", "")
             continue
         first_calls[key] = answer["first_call_s"]
         modules |= set(answer["modules"])
@@ -104,6 +108,8 @@ def prepare(request: Answer, join: Callable[[], Callable[[], None]] | None = Non
     huge_bytes = collapse_heap()
     return {
         "absent": absent,
+        "tracebacks": tracebacks,
+        "gpu_refused": _gpu_refusal(spoiled_by, request["timeout_s"]) if request.get("gpu") else None,
         "first_calls": first_calls,
         "import_s": time.perf_counter() - start,
         "heap_in_huge_pages_bytes": huge_bytes,
@@ -113,6 +119,32 @@ def prepare(request: Answer, join: Callable[[], Callable[[], None]] | None = Non
         "torch": torch.__version__,
         "versions": {package: _version(package) for package in request["packages"]},
     }
+
+
+def _import_failure(packages: Sequence[str]) -> str | None:
+    """Return why one of the packages cannot be imported, or None: being installed does not mean that it can be."""
+    for package in packages:
+        try:
+            importlib.import_module(package)
+        except Exception as error:
+            return without_paths(f"{package} is installed and cannot be imported ({type(error).__name__}: {error})")
+    return None
+
+
+def _cuda_is_poisoned() -> bool:
+    """Return whether this process has used CUDA, after which no child of a fork can: asked of torch, without making a context."""
+    import torch
+
+    return bool(fork(lambda: {"poisoned": torch.cuda._is_in_bad_fork()}, _POISON_TIMEOUT_S).get("poisoned"))
+
+
+def _gpu_refusal(spoiled_by: str | None, timeout_s: float) -> str | None:
+    """Return why a forked child cannot use the GPU, with the loader whose imports are to blame where that is known, or None."""
+    answer = fork(lambda: {"context_s": device_of("cuda").make_context()}, timeout_s)
+    if "failure" not in answer:
+        return None
+    blame = f"; importing what {loaders.label_of(spoiled_by)} requires used CUDA before the fork" if spoiled_by else ""
+    return f"a forked process cannot use the GPU ({answer['failure']}: {answer['detail']}){blame}"
 
 
 def _sample(request: Answer) -> Answer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,11 +46,18 @@ class Place:
 
 
 def take_sample(
-    cell: Cell, checkpoint: Checkpoint, arm: Arm, place: Place, selected: Sequence[Selection] = (), timeout_s: float | None = None
+    cell: Cell,
+    checkpoint: Checkpoint,
+    arm: Arm,
+    place: Place,
+    selected: Sequence[Selection] = (),
+    timeout_s: float | None = None,
+    keep_traceback: Callable[[str], None] = lambda _: None,
 ) -> Sample:
     """Return one sample of one arm, valid or not; raises only where the harness itself is at fault.
 
     `selected` is what is asked for of the checkpoint, by each rank where there are several; nothing stands for everything.
+    `keep_traceback` is given the traceback of an error that the loader raised.
     """
     artifact = checkpoint.artifacts[arm.loader.container]
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -65,6 +72,8 @@ def take_sample(
         load = Load(arm.key, artifact.files, arm.rehearsal, expected, cell.device, touch_bytes)
         answer = arm.server.sample(load, timeout_s or sample_timeout(checkpoint.bytes * ranks))
     done = time.perf_counter()
+    if answer.get("traceback"):
+        keep_traceback(answer["traceback"])
     least, loader = _least_read(checkpoint, selected), arm.loader
     judgement = judge(cell.cache_state, before if before is not None else -1.0, least, answer, loader.reads, loader.writes)
     return Sample(

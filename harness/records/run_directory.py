@@ -21,6 +21,7 @@ from harness.records.checks import CHECKS, Check
 from harness.records.meetings import SCENARIOS, Meeting
 
 MANIFEST, SAMPLES, BENCHMARK = "manifest.json", "samples.jsonl", "benchmark.json"
+TRACEBACKS = "tracebacks.txt"
 
 Manifest = dict[str, Any]
 _loads: Callable[[bytes], Any] = import_module("orjson" if find_spec("orjson") else "json").loads
@@ -71,6 +72,11 @@ class RunDirectory:
                 return cls(path)
         runs = sorted(path.parent.name for path in results.glob(f"*/{MANIFEST}"))
         raise WeighbridgeError(f"no run {run!r} in {results}; there are: {', '.join(runs) or 'none'}")
+
+    def keep_traceback(self, where: str, text: str) -> None:
+        """Append the traceback of an error that a loader raised, under a line that says which loader and where."""
+        with (self.path / TRACEBACKS).open("a", encoding="utf-8") as file:
+            file.write(f"=== {where}\n{text.rstrip()}\n\n")
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Replace the manifest, all of it or nothing."""
