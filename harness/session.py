@@ -198,7 +198,7 @@ class Run:
 
         def take(name: str, block: int, position: int) -> Sample:
             self._say(self._progress(cell, block, samples, limits))
-            place = Place(self.directory.name, block, position)
+            place = Place(self.directory.name, block, position, self._always_throttled())
             where = f"{cell.name}, {name}, block {block + 1}"
             return take_sample(
                 cell,
@@ -228,6 +228,11 @@ class Run:
         entry["blocks"] = len({sample.block for sample in samples})
         entry["spent_s"] = round(spent(samples), 3)
         return samples
+
+    def _always_throttled(self) -> tuple[str, ...]:
+        """Return the throttle reasons that a GPU of this machine gave before anything was loaded."""
+        details = self.manifest["machine"].get("gpu_details") or []
+        return tuple(sorted({reason for gpu in details for reason in gpu.get("throttle_reasons_at_rest") or ()}))
 
     def _describe(self, cell: Cell, checkpoint: Checkpoint) -> None:
         self.manifest["environments"] = self._supply.environments(cell)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,12 +13,14 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from torch.cuda._utils import _get_device_index
 
 from harness.checkpoints.checksum import checksums
-from harness.loaders import Loader
+from harness.loaders import KINDS, Loader, all_loaders
 from harness.machine import nvidia
 from harness.measure import device
-from harness.measure.child import Task, take
+from harness.measure.child import Task, first_call, take
+from harness.measure.client import CLEAN_FORK, LOCAL_ONLY
 from harness.measure.device import Cpu, Cuda, device_of
 
 LATE_S = 0.25
@@ -125,6 +130,9 @@ class Binding(SimpleNamespace):
             raise RuntimeError("not supported")
         return 1980
 
+    def nvmlDeviceGetCurrPcieLinkGeneration(self, _handle: str) -> int:  # noqa: N802
+        return 4
+
     def nvmlDeviceGetCurrentClocksThrottleReasons(self, _handle: str) -> int:  # noqa: N802
         return self.mask
 
@@ -134,7 +142,8 @@ def test_a_gpu_s_state_is_told_in_words_and_what_the_driver_does_not_tell_is_nul
     binding = Binding(**{f"nvmlClocksThrottleReason{name}": bit for name, bit in names.items()})
     monkeypatch.setattr(nvidia, "_nvml", lambda: binding)
     read = nvidia.state_of("GPU-1")
-    assert read() == {"sm_clock_mhz": 1980, "memory_clock_mhz": None, "throttle_reasons": []}
+    link = {"pcie_generation": 4, "pcie_lanes": None}
+    assert read() == {"sm_clock_mhz": 1980, "memory_clock_mhz": None, "throttle_reasons": [], **link}
     binding.mask = 1 | 16 | 64
     assert read()["throttle_reasons"] == ["sync boost", "hardware thermal slowdown"]
 
@@ -168,3 +177,49 @@ def test_a_gpu_is_waited_for_and_tells_its_memory_and_clocks() -> None:
     assert told["peak_device_bytes"] >= held.nbytes
     assert told["sm_clock_mhz"] > 0
     assert gpu.misplaced({"w": held}) is None
+
+
+def test_every_device_that_a_loader_is_given_has_a_number() -> None:
+    """`torch.cuda.set_device` and fastsafetensors raise for a bare `cuda`."""
+    names: list[str] = []
+
+    def load(_asked: Any, device: str, _prepared: Any) -> dict[str, torch.Tensor]:
+        names.append(device)
+        return TENSORS
+
+    loader = Loader("records-its-device", "safetensors", load, devices=("cuda",))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(device.DEVICES, "cuda", Cpu)
+        take(Task(loader, "files", "rehearsal", "cuda", checksums(TENSORS), 0))
+        first_call(loader, "rehearsal")
+    assert len(names) == 3
+    assert {_get_device_index(name) for name in names} == {0}
+    assert Cuda("cuda")._name == "cuda:0"
+
+
+_IMPORTS = """
+import importlib, os, sys
+os.environ.update({environment!r})
+import torch
+counted = []
+torch._C._cuda_getDeviceCount = lambda: counted.append(1) or 0
+torch.cuda._is_compiled = lambda: True
+torch.cuda._device_count_nvml = lambda: 1
+for package in {packages!r}:
+    try:
+        importlib.import_module(package)
+    except ImportError:
+        pass
+print("asked the CUDA runtime", len(counted), "times")
+"""
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_importing_what_loaders_require_leaves_cuda_alone(clean: bool) -> None:
+    """A worker that has asked the CUDA runtime anything cannot fork a child that uses the GPU; without the variable, diffusers asks."""
+    packages = sorted({package for kind in KINDS for _, found in all_loaders(kind).values() for package in found.requires})
+    program = _IMPORTS.format(environment={**LOCAL_ONLY, **(CLEAN_FORK if clean else {})}, packages=packages)
+    without = {name: value for name, value in os.environ.items() if name not in CLEAN_FORK}
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=without).stdout
+    asked = int(told.split()[-2])
+    assert asked == 0 if clean else asked >= 0

@@ -75,7 +75,7 @@ def _load(loader: Loader, checkpoint: Checkpoint) -> Tensors:
     return loader.reveal(loaded, files) if loader.reveal else loaded
 
 
-ON_A_GPU_ALONE = {"fastsafetensors-gds", "instanttensor", "instanttensor-buffered"}
+ON_A_GPU_ALONE = {"fastsafetensors-gds", "instanttensor", "instanttensor-buffered", "safetensors-prefetch"}
 """Loaders that cannot so much as try without one; other ways to a GPU are tested as ways to the processor's memory."""
 ON_THE_CPU = [name for name in all_loaders() if name not in ON_A_GPU_ALONE]
 
@@ -202,6 +202,9 @@ def test_each_gpu_arm_that_was_asked_for_takes_part_there() -> None:
         "safetensors-load-file-then-to",
         "safetensors-pread",
         "safetensors-staged",
+        "safetensors-pinned",
+        "safetensors-eager-then-to",
+        "safetensors-prefetch",
         "ceiling-to-device",
     }
 

@@ -24,6 +24,8 @@ from tests import slow_start
 from tests.slow_library import IMPORT_S
 from tests.slow_start import FIRST_S, LOAD_S
 
+ON_THE_CPU = tuple(phase for phase in PHASES if phase != "context")
+
 TAKES = 4
 LAYOUT = Layout("small", tuple(TensorSpec(f"layer.{number}", "float32", (64, 1024)) for number in range(8)))
 
@@ -64,7 +66,7 @@ def test_each_phase_of_a_process_has_its_own_clock_and_they_add_up_to_ready(
     assert taken.valid, taken.detail
     phases = taken.phases
     assert phases is not None
-    assert tuple(phases) == PHASES
+    assert tuple(phases) == ON_THE_CPU
     assert IMPORT_S <= phases["import_library"] < 2 * IMPORT_S
     assert FIRST_S <= phases["first_call"] < 2 * FIRST_S
     assert LOAD_S <= phases["load"] < 2 * LOAD_S

@@ -95,6 +95,9 @@ def test_every_reason_is_one_that_something_gives_and_is_explained() -> None:
 def test_only_what_makes_a_gpu_slower_than_asked_spoils_a_sample() -> None:
     answer = _answer(storage_read_bytes=0)
     assert judge("warm", 1.0, SIZE, answer | {"throttle_reasons": ["sync boost", "applications clocks set"]}).valid
+    at_rest = answer | {"throttle_reasons": ["software power cap"]}
+    assert judge("warm", 1.0, SIZE, at_rest).reason == "throttled"
+    assert judge("warm", 1.0, SIZE, at_rest, always_throttled=["software power cap"]).valid, "given at rest too, it tells nothing"
     throttled = judge("warm", 1.0, SIZE, answer | {"throttle_reasons": ["sync boost", "hardware thermal slowdown"]})
     assert (throttled.reason, throttled.detail) == ("throttled", "hardware thermal slowdown")
 

@@ -98,6 +98,8 @@ class Loader:
     """Whether it reads the file while the clock runs; only a ceiling of something else does not."""
     writes: bool = False
     """Whether it writes files while the clock runs, for which the file system may have to read its own maps."""
+    own_device_memory: bool = False
+    """Whether it allocates on the GPU past torch, so that the peak of device memory that torch knows of is a lower bound."""
     devices: tuple[str, ...] = DEVICES
     """The devices whose cells it takes part in."""
     cache_states: tuple[str, ...] = CACHE_STATES

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.loaders import Loader
+from harness.machine.description import usable_cores
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +42,7 @@ DTYPES = {
 """torch's name of each dtype a safetensors header can name."""
 
 _PAGE = mmap.PAGESIZE
+_MOST_THREADS = 32  # past that, requests only wait for each other
 _LEAST_HELD = 1 << 20  # room for a rehearsal
 
 _held: mmap.mmap | None = None
@@ -108,8 +110,8 @@ def room(file: str) -> int:
 
 
 def threads() -> int:
-    """Return how many threads read: as many as there are processors, from two to four."""
-    return max(2, min(4, os.cpu_count() or 1))
+    """Return how many threads read: as many as there are processors for this process, two at least."""
+    return max(2, min(_MOST_THREADS, usable_cores()))
 
 
 def read_in_turns(

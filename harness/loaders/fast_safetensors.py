@@ -70,6 +70,7 @@ _AS_IT_COMES = Loader(
     ("torch", "fastsafetensors"),
     _tensors_own,
     extra="fastsafetensors",
+    own_device_memory=True,
     cache_states=("cold",) if hasattr(os, "O_DIRECT") else ("cold", "warm"),
 )
 LOADERS = (

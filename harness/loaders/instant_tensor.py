@@ -44,6 +44,7 @@ _AS_IT_COMES = Loader(
     _loading(None),
     ("torch", "instanttensor"),
     extra="instanttensor",
+    own_device_memory=True,
     devices=("cuda",),
     cache_states=("cold",),
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,14 @@ def _from_pretrained(files: Sequence[str], device: str, _: Any, *, safetensors: 
     return GPT2Model.from_pretrained(folder, use_safetensors=safetensors, local_files_only=True).to(device)
 
 
+def _mapped_to(files: Sequence[str], device: str, _: Any) -> Any:
+    """Load straight to the device: what `device_map` does, where the other way loads to the processor's memory and then moves."""
+    from transformers import GPT2Model
+
+    folder = str(Path(files[0]).parent)
+    return GPT2Model.from_pretrained(folder, use_safetensors=True, local_files_only=True, device_map=device)
+
+
 def _filled(files: Sequence[str], device: str, _: Any, *, container: str, assign: bool) -> Any:
     """Make a model without weights, of the meta device, and give it the file's: assigned as they are, or copied into memory of its own."""
     import torch
@@ -84,6 +93,7 @@ _SAFETENSORS, _BIN = "transformers-safetensors", "transformers-bin"
 FORMATS = (_form(_SAFETENSORS, "safetensors"), _form(_BIN, "torch-zip"))
 MODEL_LOADERS = (
     _loader("transformers-safetensors", _SAFETENSORS, partial(_from_pretrained, safetensors=True)),
+    replace(_loader("transformers-device-map", _SAFETENSORS, _mapped_to), requires=(*_REQUIRES, "accelerate"), devices=("cuda",)),
     _loader("transformers-bin", _BIN, partial(_from_pretrained, safetensors=False)),
     _loader("assign-safetensors", _SAFETENSORS, partial(_filled, container="safetensors", assign=True)),
     _loader("copy-safetensors", _SAFETENSORS, partial(_filled, container="safetensors", assign=False), 1.0),

@@ -22,8 +22,14 @@ THROTTLED = ("software power cap", "hardware slowdown", "software thermal slowdo
 """Those of them that make a GPU slower than it is asked to be."""
 
 
+STATE = ("sm_clock_mhz", "memory_clock_mhz", "pcie_generation", "pcie_lanes", "throttle_reasons")
+"""What can be read of a GPU while it is used."""
+
+
 def describe_gpus() -> list[dict[str, Any]]:
-    """Return what each GPU is, ready for JSON: name, driver, memory in bytes, PCI Express generation and lanes, clocks at most in MHz.
+    """Return what each GPU is, ready for JSON: name, driver, memory in bytes, PCI Express generation and lanes and clocks (MHz) at most.
+
+    `throttle_reasons_at_rest` are those it gives now: asked before anything is loaded, they say what it always reports.
 
     Empty where there is no GPU, no driver or no binding.
     """
@@ -34,16 +40,23 @@ def describe_gpus() -> list[dict[str, Any]]:
 
 
 def state_of(uuid: str) -> Callable[[], dict[str, Any]]:
-    """Return what reads a GPU's state: {sm_clock_mhz, memory_clock_mhz, throttle_reasons}, each None where the system does not tell."""
+    """Return what reads a GPU's state: `STATE`, each None where the system does not tell."""
     nvml = _nvml()
     handle = nvml and _told(lambda: nvml.nvmlDeviceGetHandleByUUID(uuid.encode() if _old(nvml) else uuid))
     if nvml is None or handle is None:
-        return lambda: {"sm_clock_mhz": None, "memory_clock_mhz": None, "throttle_reasons": None}
+        return lambda: dict.fromkeys(STATE)
     return lambda: {
         "sm_clock_mhz": _told(lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)),
         "memory_clock_mhz": _told(lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM)),
-        "throttle_reasons": _told(lambda: in_words(nvml, nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))),
+        "pcie_generation": _told(lambda: nvml.nvmlDeviceGetCurrPcieLinkGeneration(handle)),
+        "pcie_lanes": _told(lambda: nvml.nvmlDeviceGetCurrPcieLinkWidth(handle)),
+        "throttle_reasons": _throttle_reasons(nvml, handle),
     }
+
+
+def _throttle_reasons(nvml: Any, handle: Any) -> list[str] | None:
+    reasons: list[str] | None = _told(lambda: in_words(nvml, nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)))
+    return reasons
 
 
 def in_words(nvml: Any, mask: int) -> list[str]:
@@ -72,6 +85,7 @@ def _described(nvml: Any, handle: Any) -> dict[str, Any]:
         "pci_express_lanes": _told(lambda: nvml.nvmlDeviceGetMaxPcieLinkWidth(handle)),
         "sm_clock_most_mhz": _told(lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM)),
         "memory_clock_most_mhz": _told(lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_MEM)),
+        "throttle_reasons_at_rest": [reason for reason in _throttle_reasons(nvml, handle) or () if reason in THROTTLED],
     }
 
 

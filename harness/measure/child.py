@@ -107,6 +107,7 @@ def take(task: Task) -> dict[str, Any]:
         "not_private": not_private(loaded) if task.private and not loader.ceiling else None,
         "started_ns": start,
         **of_device,
+        "peak_device_is_lower_bound": _lower_bound(loader, of_device),
     }
 
 
@@ -225,6 +226,13 @@ def _repeat_walk(loaded: Tensors, device: Device) -> float:
 
 def _content(loader: Loader, loaded: Tensors, asked: Any) -> dict[str, Checksum]:
     return checksums(loader.reveal(loaded, asked) if loader.reveal else loaded)
+
+
+def _lower_bound(loader: Loader, of_device: Mapping[str, Any]) -> bool | None:
+    """Return whether the peak of device memory may miss some of it; None without a peak."""
+    if of_device.get("peak_device_bytes") is None:
+        return None
+    return loader.own_device_memory or bool(of_device.get("peak_device_is_lower_bound"))
 
 
 def _grown(before: int | None, after: int | None) -> int | None:

@@ -70,7 +70,7 @@ class Cuda:
         self._name = numbered(name)
         self._state: Callable[[], dict[str, Any]] = dict
         self._before: dict[str, Any] = {}
-        self._free_before = self._allocated_before = 0
+        self._free_before = self._allocated_before = self._reserved_before = 0
 
     def make_context(self) -> float | None:
         """Make the device's context and return its cost in s."""
@@ -91,6 +91,7 @@ class Cuda:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(self._name)
         self._allocated_before = torch.cuda.memory_allocated(self._name)
+        self._reserved_before = torch.cuda.memory_reserved(self._name)
         self.wait()
         self._free_before = torch.cuda.mem_get_info(self._name)[0]
 
@@ -105,9 +106,10 @@ class Cuda:
         self.wait()
 
     def end(self) -> dict[str, Any]:
-        """Return the peak of device memory in bytes, the clocks, and all that held them back before or after.
+        """Return the peak of device memory in bytes, the clocks, the PCI Express link, and all that held the clocks back before or after.
 
-        The peak is torch's own, or what the driver has given out since where that is more: not every library allocates by torch.
+        The peak is torch's own, or what the driver has given out since where that is more: not every library allocates by torch. Then it
+        is a lower bound: what such a library took and gave back before it returned is in neither.
         """
         import torch
 
@@ -116,7 +118,12 @@ class Cuda:
         given = self._free_before - torch.cuda.mem_get_info(self._name)[0]
         known = [state["throttle_reasons"] for state in (self._before, after) if state.get("throttle_reasons") is not None]
         reasons = sorted({reason for found in known for reason in found}) if known else None
-        return after | {"peak_device_bytes": max(peak, given), "throttle_reasons": reasons}
+        beside_torch = given > torch.cuda.memory_reserved(self._name) - self._reserved_before
+        return after | {
+            "peak_device_bytes": max(peak, given),
+            "peak_device_is_lower_bound": beside_torch,
+            "throttle_reasons": reasons,
+        }
 
     def misplaced(self, tensors: Mapping[str, torch.Tensor]) -> str | None:
         """Return which tensor is not on the GPU, or None."""

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 NANO_PER_S = 1e9
-PHASES = ("start", "import_torch", "import_library", "first_call", "load")
-"""What a process does until its weights are ready, in that order: up to its first statement, and then what each is called."""
+PHASES = ("start", "import_torch", "import_library", "context", "first_call", "load")
+"""What a process does until its weights are ready, in that order: up to its first statement, and then what each is called.
+
+A process on the CPU makes no `context`, so its samples have no such phase."""
 
 
 def program(requires: Sequence[str]) -> str:
@@ -52,12 +54,13 @@ def _take(request: dict[str, Any], clocks: Sequence[int]) -> dict[str, Any]:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     answer = child.take(task_of(request))
     began, torch_there, library_there = clocks
-    first, load = answer["first_call_s"], answer["ready_s"]
+    context, first, load = answer["context_s"], answer["first_call_s"], answer["ready_s"]
     spans = ((began - request["spawned_ns"]) / NANO_PER_S, (torch_there - began) / NANO_PER_S, (library_there - torch_there) / NANO_PER_S)
-    before = sum(spans) + first
+    before = sum(spans) + (context or 0.0) + first
+    phases = dict(zip(PHASES, (*spans, context, first, load), strict=True))
     read = counters().storage_read_bytes
     return answer | {
-        "phases": dict(zip(PHASES, (*spans, first, load), strict=True)),
+        "phases": {name: seconds for name, seconds in phases.items() if seconds is not None},
         "returned_s": before + answer["returned_s"],
         "ready_s": before + load,
         "libraries_read_bytes": None if read is None else read - answer["storage_read_bytes"],

@@ -239,6 +239,7 @@ def together(answers: Sequence[Answer]) -> Answer:
         | faults
         | {
             "content_ok": all(answer["content_ok"] for answer in answers),
+            "peak_device_is_lower_bound": over("peak_device_is_lower_bound", any),
             "throttle_reasons": sorted({reason for reasons in held_back for reason in reasons}) if held_back else None,
             "per_rank": [
                 {field: answer.get(field) for field in own} | {"started_s": (answer["started_ns"] - first) / 1e9} for answer in answers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import MISSING, asdict, dataclass, fields, make_dataclass
 from operator import itemgetter
 from typing import Any
@@ -79,9 +80,14 @@ class Sample:
     """Growth of mapped file pages from the start to `ready`; they are the page cache's own and can be dropped."""
     content_ok: bool | None = None
     peak_device_bytes: int | None = None
-    """Highest growth of the GPU's memory during the load."""
+    """Highest growth of the GPU's memory during the load, as far as torch and the driver tell of it."""
+    peak_device_is_lower_bound: bool | None = None
+    """Whether `peak_device_bytes` may miss memory that a library took past torch and gave back before it returned."""
     sm_clock_mhz: int | None = None
     memory_clock_mhz: int | None = None
+    pcie_generation: int | None = None
+    """Generation of the PCI Express link just after the load, which may be below the most it can."""
+    pcie_lanes: int | None = None
     throttle_reasons: list[str] | None = None
     """What held the GPU's clocks back just before or just after, in words."""
     part: str | None = None
@@ -95,7 +101,7 @@ class Sample:
     pss_bytes: int | None = None
     """Growth of the proportional set size, all ranks holding their share; a page that n processes share counts as 1/n."""
     phases: dict[str, float] | None = None
-    """What a whole process spent until its weights were ready, in s: start, import_torch, import_library, first_call, load. They add up to
+    """What a whole process spent until its weights were ready, in s: start, import_torch, import_library, context (on a GPU), first_call, load. They add up to
     `ready_s`; what else the harness did in between is in neither, and every counter is of the load alone."""
     per_rank: list[dict[str, Any]] | None = None
     """Each rank's own figures, by rank."""
@@ -163,12 +169,19 @@ class Judgement:
 
 
 def judge(
-    cache_state: str, resident_before: float, size: int, answer: dict[str, Any], reads: bool = True, writes: bool = False
+    cache_state: str,
+    resident_before: float,
+    size: int,
+    answer: dict[str, Any],
+    reads: bool = True,
+    writes: bool = False,
+    always_throttled: Collection[str] = (),
 ) -> Judgement:
     """Return whether a sample counts, from the cache state asked for, the residency proved before, the bytes asked for and the child's answer.
 
     What `reads` no file while the clock runs, a ceiling of memory or of the way to a device, owes storage nothing. What `writes` one may be
-    given as much by storage, warm, as a cold load may do without: the file system reads its maps of what is free.
+    given as much by storage, warm, as a cold load may do without: the file system reads its maps of what is free. `always_throttled` are the
+    throttle reasons that the GPU gives at rest too: they tell nothing of a load, and invalidate none.
     """
     if "failure" in answer:
         return Judgement(False, answer["failure"], answer["detail"])
@@ -189,10 +202,10 @@ def judge(
         state = Judgement(False, "storage-read", f"{read} bytes read from storage") if (read or 0) > allowed else Judgement(True)
     if state.valid and (answer.get("libraries_read_bytes") or 0) > LIBRARIES_READ_AT_MOST:
         state = Judgement(False, "libraries-read", f"{answer['libraries_read_bytes']} bytes read from storage before the load")
-    return _fault_of_the_load(answer) or state
+    return _fault_of_the_load(answer, always_throttled) or state
 
 
-def _fault_of_the_load(answer: dict[str, Any]) -> Judgement | None:
+def _fault_of_the_load(answer: dict[str, Any], always_throttled: Collection[str]) -> Judgement | None:
     """Return what is wrong with what a load handed back, or with the device while it did; it is told before the cache state."""
     if answer.get("not_private"):
         return Judgement(False, "not-private", answer["not_private"])
@@ -200,5 +213,5 @@ def _fault_of_the_load(answer: dict[str, Any]) -> Judgement | None:
         return Judgement(False, "wrong-content", answer.get("wrong") or "a tensor's name, dtype, shape or bytes differ")
     if answer.get("misplaced"):
         return Judgement(False, "misplaced", answer["misplaced"])
-    held = [reason for reason in answer.get("throttle_reasons") or () if reason in THROTTLED]
+    held = [reason for reason in answer.get("throttle_reasons") or () if reason in THROTTLED and reason not in always_throttled]
     return Judgement(False, "throttled", ", ".join(held)) if held else None

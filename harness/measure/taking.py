@@ -38,11 +38,13 @@ class Arm:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a sample stands in its run: block number and position within the block."""
+    """Where a sample stands in its run: block number and position within the block, and what the run's GPU reports at rest."""
 
     run: str
     block: int
     position: int
+    always_throttled: tuple[str, ...] = ()
+    """The throttle reasons that the GPU reported before the run loaded anything."""
 
 
 def take_sample(
@@ -75,7 +77,9 @@ def take_sample(
     if answer.get("traceback"):
         keep_traceback(answer["traceback"])
     least, loader = _least_read(checkpoint, selected), arm.loader
-    judgement = judge(cell.cache_state, before if before is not None else -1.0, least, answer, loader.reads, loader.writes)
+    judgement = judge(
+        cell.cache_state, before if before is not None else -1.0, least, answer, loader.reads, loader.writes, place.always_throttled
+    )
     return Sample(
         schema=SCHEMA,
         run=place.run,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -111,7 +112,10 @@ def _public(argument: str) -> str:
 
 
 def _git() -> dict[str, Any] | None:
-    """Return {commit, dirty} of the checkout this code runs from, None where it is none."""
+    """Return {commit, dirty} of the checkout this code runs from.
+
+    Where it is none, `WEIGHBRIDGE_COMMIT` may name the commit (whether it was changed is unknown then); None without it.
+    """
 
     def git(*arguments: str) -> str:
         return subprocess.run(
@@ -121,4 +125,5 @@ def _git() -> dict[str, Any] | None:
     try:
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
-        return None
+        named = os.environ.get("WEIGHBRIDGE_COMMIT")
+        return {"commit": named, "dirty": None} if named else None

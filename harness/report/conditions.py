@@ -74,11 +74,15 @@ def _gpus(machine: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, Any]]]
 
 def _gpu(name: Any, found: Mapping[str, Any]) -> str:
     link = (
-        f"PCI Express {found['pci_express_generation']} x{found.get('pci_express_lanes')}" if found.get("pci_express_generation") else None
+        f"PCI Express {found['pci_express_generation']} x{found.get('pci_express_lanes')} at most"
+        if found.get("pci_express_generation")
+        else None
     )
     driver = f"driver {found['driver']}" if found.get("driver") else None
     memory = size_text(found["memory_bytes"]) if found.get("memory_bytes") else None
-    return _joined([found.get("name") or name, memory, link, driver], ", ")
+    at_rest = found.get("throttle_reasons_at_rest")
+    throttled = f"throttle reasons that it gives at rest too, and that invalidate no sample: {', '.join(at_rest)}" if at_rest else None
+    return _joined([found.get("name") or name, memory, link, driver, throttled], ", ")
 
 
 def _storage(storage: Mapping[str, Any]) -> str:

@@ -153,7 +153,7 @@ def _time_by_size(cells: Sequence[Cell]) -> tuple[Figure, Drawn] | None:
 
 def _memory(cells: Sequence[Cell]) -> tuple[Figure, Drawn] | None:
     checkpoint = nearest_to_claim(cells)
-    cell = next((cell for cell in cells if cell.checkpoint == checkpoint and cell.cache_state == "warm"), None)
+    cell = next((cell for cell in cells if cell.checkpoint == checkpoint and cell.cache_state == "warm" and cell.device == "cpu"), None)
     arms = [arm for arm in cell.measured() if arm.anonymous_bytes is not None and arm.mapped_bytes is not None] if cell else []
     if not arms or cell is None or cell.bytes is None:
         return None

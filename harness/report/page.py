@@ -39,13 +39,14 @@ from harness.report.tables import (
     costs_table,
     first_calls_frame,
     first_calls_table,
+    gpu_lines,
     invalid_frame,
     invalid_table,
     markdown,
     shortfall_frame,
 )
 from harness.report.words import binding_text, invalid_line, size_text
-from harness.verdicts.binding import MEANING
+from harness.verdicts.binding import MEANING, OWN_WORK_OR_GPU
 from harness.verdicts.cells import REFERENCE
 from harness.verdicts.fit import Fit
 from harness.verdicts.regression import VERDICTS_FILE
@@ -158,8 +159,12 @@ def _loads(cells: Sequence[Cell]) -> bool:
 
 def _full_load(place: Place, cells: Sequence[Cell], fits: Sequence[Fit]) -> list[str]:
     blocks = [place.heading("Loading everything"), _READING]
+    on_gpu = any(cell.device != "cpu" for cell in cells)
+    meanings = {what: meaning for what, meaning in MEANING.items() if on_gpu or what != OWN_WORK_OR_GPU}
     if any(cell.ceiling for cell in cells):
-        blocks.append("\n".join(["What binds a load is told so:", "", *(f"- **{what}**: {meaning}." for what, meaning in MEANING.items())]))
+        blocks.append(
+            "\n".join(["What binds a load is told so:", "", *(f"- **{what}**: {meaning}." for what, meaning in meanings.items())])
+        )
     for drawn in draw_full_load(cells, place.folder / "figures" / place.part, fits):
         blocks += place.shown(drawn)
     for checkpoint, group in groupby(cells, key=lambda cell: cell.checkpoint):
@@ -170,6 +175,7 @@ def _full_load(place: Place, cells: Sequence[Cell], fits: Sequence[Fit]) -> list
             blocks.append(f"**{cell.cache_state.capitalize()}, on {cell.device}**{course(cell)}")
             if cell.samples or cell.left_out:
                 blocks += [markdown(cell_table(cell)), *filter(None, [binding_text(cell, fits, "**")])]
+                blocks += gpu_lines(cell)
                 blocks.append(f"In plain figures: {place.table(cell.name, cell_frame(cell, fits))}")
     return blocks if cells else []
 

@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 
 from harness.measure.process_start import SCENARIO as PROCESS_START
 from harness.report.cells import Cell
-from harness.report.drawing import GREEN, GREY, ORANGE, PLAIN, SKY, STATES, VERMILLION, Drawn, column, heading, rows
+from harness.report.drawing import GREEN, GREY, ORANGE, PLAIN, PURPLE, SKY, STATES, VERMILLION, Drawn, column, heading, rows
 from harness.report.place import Place, course
 from harness.report.tables import arm_table, cell_frame, markdown
 from harness.report.words import ratio_text, significant, size_text, slug, spread, time_text
@@ -22,6 +22,7 @@ _PHASES = {
     "start": ("the interpreter", GREY),
     "import_torch": ("import torch", ORANGE),
     "import_library": ("import the loader's library", SKY),
+    "context": ("GPU context", PURPLE),
     "first_call": ("first call", GREEN),
     "load": ("load", VERMILLION),
 }
@@ -76,19 +77,27 @@ def _frame(cell: Cell) -> pd.DataFrame:
         lines.append(
             {"loader": arm.loader, "environment": arm.environment, **times, **{f"{name}_share": part for name, part in arm.shares.items()}}
         )
-    columns = [f"{name}_{what}" for what in ("s", "share") for name in _PHASES]
+    columns = [f"{name}_{what}" for what in ("s", "share") for name in _phases([cell])]
     return pd.DataFrame(lines, columns=["loader", "environment", *columns])
 
 
 def _table(cell: Cell) -> pd.DataFrame:
+    phases = _phases([cell])
+
     def words(arm: ArmSummary) -> list[str]:
         parts = [
             f"{significant(1e3 * arm.phases[name].median)} ({significant(100 * arm.shares[name])} %)" if name in arm.phases else "missing"
-            for name in _PHASES
+            for name in phases
         ]
         return [spread(arm.ready, "missing"), ratio_text(cell, arm, arm.ratio_ready), *parts]
 
-    return arm_table(cell, ["ready, s", "ratio ready", *(f"{what}, ms (share)" for what, _ in _PHASES.values())], words)
+    return arm_table(cell, ["ready, s", "ratio ready", *(f"{what}, ms (share)" for what, _ in phases.values())], words)
+
+
+def _phases(cells: Sequence[Cell]) -> dict[str, tuple[str, str]]:
+    """Return the phases of some cells with their words and colours: a GPU's context only where a process made one."""
+    known = {name for cell in cells for arm in cell.measured() for name in arm.phases}
+    return {name: look for name, look in _PHASES.items() if name in known or name != "context"}
 
 
 def _draw(cells: Sequence[Cell]) -> tuple[Figure, Drawn] | None:
@@ -104,7 +113,7 @@ def _draw(cells: Sequence[Cell]) -> tuple[Figure, Drawn] | None:
     grid[-1].set_xlabel("time from the start of the process, s")
     what = f"{panels[0].checkpoint}, {size_text(panels[0].bytes)}: what a process spends until its weights are ready"
     heading(figure, what)
-    handles = [Patch(facecolor=colour, label=words) for words, colour in _PHASES.values()]
+    handles = [Patch(facecolor=colour, label=words) for words, colour in _phases(panels).values()]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8, columnspacing=1.4)
     reading = (
         "each bar is a process, its parts the medians of the phases in the order they come; what formats differ by is the last part alone."

@@ -33,7 +33,7 @@ from harness.report.drawing import (
     scattered,
 )
 from harness.report.words import size_text
-from harness.verdicts.binding import AMPLIFICATION, FIXED, MEANING, OWN_WORK, PAGE_FAULTS, PER_TENSOR, WAITING, binds
+from harness.verdicts.binding import AMPLIFICATION, FIXED, MEANING, OWN_WORK, OWN_WORK_OR_GPU, PAGE_FAULTS, PER_TENSOR, WAITING, binds
 from harness.verdicts.ceilings import COPY, STORAGE, TRANSFER
 from harness.verdicts.cells import ArmSummary, paired_ratios
 from harness.verdicts.fit import Fit
@@ -48,6 +48,7 @@ LOOKS = {
     AMPLIFICATION: Style(GREEN, "h"),
     WAITING: Style(GREY, "d"),
     OWN_WORK: Style(VERMILLION, "X"),
+    OWN_WORK_OR_GPU: Style(VERMILLION, "P"),
 }
 """How what binds is drawn, each with a shape of its own."""
 

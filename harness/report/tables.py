@@ -64,6 +64,23 @@ def cell_table(cell: Cell) -> pd.DataFrame:
     return arm_table(cell, heads, lambda arm: _words(cell, arm, returned[0], ready[0]))
 
 
+def gpu_lines(cell: Cell) -> list[str]:
+    """Return what is to be said beside the table of a cell on a GPU: device memory, the link, and what host memory misses."""
+    arms = [arm for arm in cell.measured() if arm.peak_device_bytes is not None]
+    if cell.device == "cpu" or not arms:
+        return []
+    at_least = {sample.loader for sample in cell.samples if sample.valid and sample.peak_device_is_lower_bound}
+    peaks = [f"{cell.label(arm)} {'at least ' if arm.loader in at_least else ''}{megabytes(arm.peak_device_bytes)}" for arm in arms]
+    lines = [
+        f"Device memory at its peak, MB: {', '.join(peaks)}. *At least*: the library allocates past torch, and what it gave back before it returned is not counted.",
+        "Host memory above misses pinned memory, which the driver keeps outside the process's resident size. Do not rank loaders by it here.",
+    ]
+    links = sorted({(sample.pcie_generation, sample.pcie_lanes) for sample in cell.samples if sample.valid and sample.pcie_generation})
+    if links:
+        lines.append(f"PCI Express link during the loads: {', '.join(f'generation {generation} x{lanes}' for generation, lanes in links)}.")
+    return lines
+
+
 def arm_table(cell: Cell, heads: Sequence[str], words: Callable[[ArmSummary], list[str]]) -> pd.DataFrame:
     """Return a row for each loader of a cell, what `words` says of its arm between its name, its count and its status.
 

@@ -16,6 +16,7 @@ _AMPLIFIED = 2.0
 
 PAGE_FAULTS, PER_TENSOR, FIXED = "page faults", "per-tensor cost", "fixed cost"
 AMPLIFICATION, WAITING, OWN_WORK = "read amplification", "waiting for storage", "the loader's own work"
+OWN_WORK_OR_GPU = "the loader's own work, or its wait for the GPU"
 
 MEANING = {
     "storage": f"at least {100 * NEAR:.0f} % of what storage gives at best",
@@ -27,6 +28,7 @@ MEANING = {
     AMPLIFICATION: f"storage gave at least {_AMPLIFIED:.0f} times the bytes asked for",
     WAITING: "the processor is idle for most of the time, and storage could give more: requests too small, or too few at a time",
     OWN_WORK: "none of these: unpickling, copies of its own, memory to be made ready",
+    OWN_WORK_OR_GPU: "none of these, on a GPU: a thread that waits for the GPU keeps its processor busy, so that work and wait look alike",
 }
 """What can bind a load, each with how it is told."""
 
@@ -49,7 +51,9 @@ def binds(arm: ArmSummary, fits: Iterable[Fit] = ()) -> str | None:
     if cell.cache_state == "cold" and arm.amplification and arm.amplification.median >= _AMPLIFIED:
         return AMPLIFICATION
     waits = cell.cache_state == "cold" and arm.cpu_s is not None and arm.cpu_s < _MOST * ready
-    return WAITING if waits else OWN_WORK
+    if waits:
+        return WAITING
+    return OWN_WORK if cell.device == "cpu" else OWN_WORK_OR_GPU
 
 
 def _beside_bytes(arm: ArmSummary, fits: Iterable[Fit]) -> str | None:
