@@ -81,7 +81,21 @@ def bench_gpu(session: nox.Session) -> None:
         session.skip(f"no NVIDIA GPU: looked for {' and '.join(map(str, GPU))}")
     install_reference(session)
     install_peers(session)
+    gated(session, "preflight", "--device", "cuda", "--formats-only", posargs=False)
     session.run("python", "-m", "pytest", "benchmarks", "-m", "gpu", *session.posargs)
+
+
+@nox.session(name="bench-gpu-prefetch")
+def bench_gpu_prefetch(session: nox.Session) -> None:
+    """Weigh safetensors' prefetch to an NVIDIA GPU, which only its release candidate 0.9 has; an environment of its own."""
+    if not any(path.exists() for path in GPU):
+        session.skip(f"no NVIDIA GPU: looked for {' and '.join(map(str, GPU))}")
+    install_reference(session)
+    session.install("--no-deps", "nvidia-ml-py", "-c", "requirements-peers.txt")
+    session.install("--no-deps", "--pre", "safetensors==0.9.0rc1")
+    loaders = "torch-load,safetensors-load-file,safetensors-load-file-then-to,safetensors-pinned,safetensors-prefetch"
+    arguments = ("-m", "gpu", "-k", "full_load", "--profile", "gpu-short", "--checkpoints", "gpt2,llama-3.2-1b", "--loaders", loaders)
+    session.run("python", "-m", "pytest", "benchmarks", *arguments, *session.posargs)
 
 
 @nox.session(name="bench-safety")
@@ -92,10 +106,10 @@ def bench_safety(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "benchmarks", "-m", "safety", "--budget", "13", *session.posargs)
 
 
-def gated(session: nox.Session, *command: str) -> None:
+def gated(session: nox.Session, *command: str, posargs: bool = True) -> None:
     """Run a command of the project; end nox with its own exit code where it is another than 0, which CI and people tell apart."""
     try:
-        session.run("weighbridge", *command, *session.posargs)
+        session.run("weighbridge", *command, *(session.posargs if posargs else ()))
     except CommandFailed as failed:
         raise SystemExit(getattr(failed, "return_code", None) or 1) from None
 

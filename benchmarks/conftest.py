@@ -26,7 +26,7 @@ from harness.errors import USAGE_EXIT, WeighbridgeError
 from harness.measure.cell import Cell
 from harness.measure.sample import Sample
 from harness.options import FLAGS, Options, parse
-from harness.plan import cheapest_first
+from harness.plan import in_order
 from harness.records.run_directory import BENCHMARK, RunDirectory
 from harness.verdicts.promises import Promise
 
@@ -94,7 +94,7 @@ def _scenarios() -> list[ModuleType]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Put the cells in the order they are taken in, whatever file they come from, after the checks: cells share what time is left."""
     plan = _plan_of(items)
-    place = {cell: number for number, cell in enumerate(cheapest_first(plan, config.stash[_OPTIONS]))}
+    place = {cell: number for number, cell in enumerate(in_order(plan, config.stash[_OPTIONS]))}
     items.sort(key=lambda item: place[found[0]] if (found := _selected(item)) else -1)
 
 

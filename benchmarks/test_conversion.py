@@ -14,6 +14,7 @@ CHECKPOINTS = {
     "smoke": (),
     "default": ("all-minilm-l6-v2",),
     "full": ("all-minilm-l6-v2", "gpt2", "llama-3.2-1b"),
+    "gpu-short": (),
 }
 _FEWER = ("file-copy", "convert", "convert-and-verify")
 """Where a profile's time would not reach for older containers."""

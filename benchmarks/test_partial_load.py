@@ -7,13 +7,18 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks.replay import Arm, replay
 from harness.checkpoints.layouts import LAYOUTS
 from harness.checkpoints.parts import PARTS, part
-from harness.loaders import DEVICES, PART, all_loaders
+from harness.loaders import PART, all_loaders
 from harness.measure.cell import Cell
 from harness.options import Options, flat
 
 SCENARIO = "partial-load"
-CHECKPOINTS = {"smoke": ("all-minilm-l6-v2",), "default": ("all-minilm-l6-v2",), "full": ("gpt2", "llama-3.2-1b", "mistral-7b-v0.1")}
-PARTS_OF = {"smoke": ("one-layer", "eighth-rows")}
+CHECKPOINTS = {
+    "smoke": ("all-minilm-l6-v2",),
+    "default": ("all-minilm-l6-v2",),
+    "full": ("gpt2", "llama-3.2-1b", "mistral-7b-v0.1"),
+    "gpu-short": ("all-minilm-l6-v2",),
+}
+PARTS_OF = {"smoke": ("one-layer", "eighth-rows"), "gpu-short": ("one-layer",)}
 
 
 def plan(options: Options) -> dict[Cell, tuple[str, ...]]:
@@ -25,7 +30,7 @@ def plan(options: Options) -> dict[Cell, tuple[str, ...]]:
             part(name, checkpoint, LAYOUTS[checkpoint]().tensors)
     cells = {
         Cell(SCENARIO, checkpoint, cache_state, device, part=name, read_ahead_kb=kb): options.arms(all_loaders(PART), device, cache_state)
-        for device in DEVICES
+        for device in options.devices()
         for checkpoint in (*flat(named), *options.model_names())
         for name in parts
         for cache_state, kb in options.states()

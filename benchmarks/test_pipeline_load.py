@@ -5,7 +5,7 @@ from __future__ import annotations
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.replay import Arm, replay
-from harness.loaders import DEVICES, MODEL, all_formats, all_loaders
+from harness.loaders import MODEL, all_formats, all_loaders
 from harness.measure.cell import Cell
 from harness.options import Options
 
@@ -14,10 +14,11 @@ CHECKPOINTS = {
     "smoke": ("small-stable-diffusion",),
     "default": ("small-stable-diffusion",),
     "full": ("small-stable-diffusion", "gpt2", "stable-diffusion-2.1"),
+    "gpu-short": ("small-stable-diffusion",),
 }
 
 _CLAIMED = ("diffusers-safetensors", "diffusers-bin")
-FEWER_ARMS = {"smoke": _CLAIMED, "default": _CLAIMED}
+FEWER_ARMS = {"smoke": _CLAIMED, "default": _CLAIMED, "gpu-short": _CLAIMED}
 """Where a profile's time would not reach for every way: the two that the document under test gives figures of."""
 
 
@@ -26,13 +27,14 @@ def plan(options: Options) -> dict[Cell, tuple[str, ...]]:
     named = options.checkpoints if options.checkpoints is not None else CHECKPOINTS[options.profile]
     forms = {name: form for name, form in all_formats().items() if form.beside}
     cells = {}
-    for device in DEVICES:
+    for device in options.devices():
         for checkpoint in named:
             able = {name for name, form in forms.items() if form.beside and form.beside(checkpoint) is not None}
             known = {name: found for name, found in all_loaders(MODEL).items() if found[1].container in able}
+            usual = FEWER_ARMS.get(options.profile) if device == "cpu" or options.profile == "gpu-short" else None
             for cache_state, kb in options.states():
                 cells[Cell(SCENARIO, checkpoint, cache_state, device, read_ahead_kb=kb)] = options.arms(
-                    known, device, cache_state, FEWER_ARMS.get(options.profile) if device == "cpu" and options.checkpoints is None else None
+                    known, device, cache_state, usual if options.checkpoints is None else None
                 )
     return {cell: arms for cell, arms in cells.items() if arms}
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.replay import Arm, replay
-from harness.loaders import CACHE_STATES, DEVICES, all_loaders
+from harness.loaders import CACHE_STATES, all_loaders
 from harness.measure.cell import Cell
 from harness.measure.process_start import SCENARIO
 from harness.options import Options, flat
 
-CHECKPOINTS = {"smoke": (), "default": ("gpt2",), "full": ("gpt2",)}
-STATES = {"default": ("warm",)}
+CHECKPOINTS = {"smoke": (), "default": ("gpt2",), "full": ("gpt2",), "gpu-short": ("gpt2",)}
+STATES = {"default": ("warm",), "gpu-short": ("warm",)}
 """Where a profile's time would not reach for both: a process reads its libraries from memory either way."""
 _FEWER = ("torch-load", "safetensors-load-file")
 """Where a profile's time would not reach for every loader on the CPU: the two formats, by the call that each is known for."""
@@ -23,9 +23,12 @@ def plan(options: Options) -> dict[Cell, tuple[str, ...]]:
     known = {name: found for name, found in all_loaders().items() if not found[1].ceiling}
     cells = {
         Cell(SCENARIO, checkpoint, cache_state, device, read_ahead_kb=kb): options.arms(
-            known, device, cache_state, _FEWER if device == "cpu" and options.profile != "full" else None
+            known,
+            device,
+            cache_state,
+            _FEWER if options.profile == "gpu-short" or (device == "cpu" and options.profile != "full") else None,
         )
-        for device in DEVICES
+        for device in options.devices()
         for checkpoint in named
         for cache_state, kb in options.states()
         if cache_state in STATES.get(options.profile, CACHE_STATES) or options.checkpoints is not None

@@ -15,6 +15,7 @@ CHECKPOINTS = {
     "smoke": ("lora-1000",),
     "default": ("lora-1000", "all-minilm-l6-v2", "gpt2"),
     "full": ("lora-1000", "all-minilm-l6-v2", "gpt2", "llama-3.2-1b"),
+    "gpu-short": (),
 }
 _BESIDE = ("torch-load", "safetensors-load-file")
 """The loads that the scans stand beside."""

@@ -12,8 +12,8 @@ from harness.measure.cell import Cell
 from harness.options import Options
 
 SCENARIO = "sharded-load"
-CHECKPOINTS = {"smoke": ("bloom-slim",), "default": ("bloom-560m",), "full": ("bloom-560m",)}
-RANKS = {"smoke": (2,), "default": (4,), "full": (1, 2, 4, 8)}
+CHECKPOINTS = {"smoke": ("bloom-slim",), "default": ("bloom-560m",), "full": ("bloom-560m",), "gpu-short": ()}
+RANKS = {"smoke": (2,), "default": (4,), "full": (1, 2, 4, 8), "gpu-short": ()}
 ARMS = ("safetensors-get-slice", "torch-load", "torch-load-mmap", "safetensors-scatter")
 """Each rank slices; each unpickles everything and keeps its share; each maps the pickle and copies its share; one reads and scatters."""
 

@@ -180,6 +180,7 @@ _COMMANDS = {
         "find how far this machine differs from itself, and write the thresholds that `regression` reads", "nightly.calibrate"
     ),
     "selftest": _later("put the harness on trial: lies that must be caught, and a slow-down that must be found", "nightly.trial"),
+    "preflight": _later("load the tiny checkpoint once by every loader, and say which work here; exit 1 where one failed", "preflight"),
     "advise": _later(
         "probe a checkpoint of yours on this machine for a minute, and say which loader and format to use, and why", "advising"
     ),

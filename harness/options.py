@@ -13,7 +13,7 @@ from harness.checkpoints.layouts import LAYOUTS
 from harness.checkpoints.parts import PARTS
 from harness.errors import WeighbridgeError, unknown_name
 from harness.hostile import family_names
-from harness.loaders import CACHE_STATES, KINDS, Loader, all_loaders
+from harness.loaders import CACHE_STATES, DEVICES, KINDS, Loader, all_loaders
 
 _PLAIN_NAMES = {"model", "weights", "checkpoint", "pytorch_model", "diffusion_pytorch_model", "adapter_model", "consolidated"}
 _Number = TypeVar("_Number", int, float)
@@ -32,7 +32,13 @@ class Profile:
     warm_up_timeout_s: float = 300.0
 
 
-PROFILES = {"smoke": Profile(110.0, 12), "default": Profile(510.0, 30), "full": Profile(5400.0, 60)}
+PROFILES = {
+    "smoke": Profile(110.0, 12),
+    "default": Profile(510.0, 30),
+    "full": Profile(5400.0, 60),
+    "gpu-short": Profile(480.0, 12, sample_timeout_s=30.0, warm_up_timeout_s=60.0),
+}
+"""`gpu-short` is for a GPU that is to be had for minutes: cells on the GPU alone, the most valuable first."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,10 @@ class Options:
         """Return the (cache state, readahead to set in KiB or None) that every scenario goes through; what is warm is not read ahead."""
         swept: tuple[int | None, ...] = self.read_ahead_kb or (None,)
         return [(state, kb) for state in self.cache_states for kb in (swept if state == "cold" else (None,))]
+
+    def devices(self) -> tuple[str, ...]:
+        """Return the devices whose cells a scenario has: of the profile for a short loan of a GPU, the GPU alone."""
+        return ("cuda",) if self.profile == "gpu-short" else DEVICES
 
     def arms(
         self, known: Mapping[str, tuple[str, Loader]], device: str, cache_state: str, usual: Container[str] | None = None

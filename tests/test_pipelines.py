@@ -34,7 +34,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="module")
 def arms(store: Store) -> Iterator[dict[str, Arm]]:
-    known = all_loaders(MODEL)
+    known = {name: (module, loader) for name, (module, loader) in all_loaders(MODEL).items() if "cpu" in loader.devices}
     files = store.rehearsal({loader.container for _, loader in known.values()})
     keys = {name: key_of(module, name, MODEL) for name, (module, _) in known.items()}
     with Server({keys[name]: [str(file) for file in files[loader.container]] for name, (_, loader) in known.items()}, ["torch"]) as server:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -15,7 +16,7 @@ from harness.report.place import Place
 from harness.report.tables import markdown
 from harness.report.terminal import WIDTH
 from harness.report.words import listed, significant, spread
-from harness.verdicts.ledger import VERDICTS, Judged, Tested, claims, judge_claims
+from harness.verdicts.ledger import NOT_TESTED, VERDICTS, Judged, Tested, claims, judge_claims
 from harness.verdicts.rules import FAILS, HOLDS, Finding, Recorded
 
 _READING = """
@@ -59,9 +60,9 @@ def ledger_section(place: Place, evidence: Sequence[Evidence]) -> list[str]:
     A machine of which less than a quarter as much is known gets a line and no column.
     """
     machines = [(machine.name, judged) for machine, judged in _judged(evidence)] or [("none", judge_claims([]))]
-    judged = machines[0][1]
+    judged, elsewhere = _lent(machines)
     blocks = [place.heading("What the page says, and what was found"), f"{counted(judged)} {_READING}"]
-    blocks.append(markdown(claims_table(judged)))
+    blocks.append(markdown(claims_table(judged, elsewhere)))
     below = [one.name for one in evidence if not one.night and (one.manifest.get("host_cache") or {}).get("likely")]
     if below:
         blocks.append(
@@ -87,9 +88,24 @@ def tests_section(place: Place, evidence: Sequence[Evidence]) -> list[str]:
 
 
 def judged_here(evidence: Sequence[Evidence]) -> list[Judged]:
-    """Return the verdicts of the machine that most is known of."""
-    machines = _judged(evidence)
-    return machines[0][1] if machines else judge_claims([])
+    """Return the verdicts of the machine that most is known of, of claims it could not test another's."""
+    machines = [(machine.name, judged) for machine, judged in _judged(evidence)]
+    return _lent(machines)[0] if machines else judge_claims([])
+
+
+def _lent(machines: Sequence[tuple[str, Sequence[Judged]]]) -> tuple[list[Judged], dict[str, str]]:
+    """Return each claim's verdict from the first machine that could test it, and which machine that was where it is not the first of all.
+
+    A claim is judged on a machine that has what it needs: one about a GPU by the machine with a GPU, beside the others' verdicts.
+    """
+    first = list(machines[0][1])
+    elsewhere: dict[str, str] = {}
+    for number, judged in enumerate(first):
+        if judged.verdict == NOT_TESTED:
+            able = ((name, other[number]) for name, other in machines[1:] if other[number].verdict != NOT_TESTED)
+            if better := next(able, None):
+                elsewhere[judged.claim.id], first[number] = better
+    return first, elsewhere
 
 
 def headline(evidence: Sequence[Evidence]) -> str:
@@ -117,15 +133,24 @@ def counted(judged: Sequence[Judged]) -> str:
     return f"**Of {len(judged)} claims, {told}.**"
 
 
-def claims_table(judged: Sequence[Judged]) -> pd.DataFrame:
-    """Return a row for each claim: what is said with its figure, the verdict, and what was found, with what that rests on."""
+def claims_table(judged: Sequence[Judged], elsewhere: Mapping[str, str] = MappingProxyType({})) -> pd.DataFrame:
+    """Return a row for each claim: what is said with its figure, the verdict, and what was found, with what that rests on.
+
+    `elsewhere` names the machine of each verdict that is not of the machine the table is about.
+    """
     rows = []
     for one in judged:
         said = " ".join(filter(None, (one.claim.says, one.claim.figure_text and f"*{one.claim.figure_text}.*")))
         words = f"**{one.verdict}**{one.words.removeprefix(one.verdict)}"
         left = f" Out of reach: {one.claim.left}." if one.claim.left else ""
+        where = f" (on {elsewhere[one.claim.id]})" if one.claim.id in elsewhere else ""
         rows.append(
-            [one.claim.id, f"{said}{f' Said of {one.claim.under}.' if one.claim.under else ''}", f"{words}.{left}", _figure(one.main)]
+            [
+                one.claim.id,
+                f"{said}{f' Said of {one.claim.under}.' if one.claim.under else ''}",
+                f"{words}{where}.{left}",
+                _figure(one.main),
+            ]
         )
     return pd.DataFrame(rows, columns=["id", "what is said", "verdict", "found"])
 
