@@ -13,7 +13,7 @@ import pytest
 from harness.measure.sample import Sample
 from harness.report.agreement import agreement_section
 from harness.report.evidence import gather
-from harness.report.ledger import headline, ledger_section
+from harness.report.ledger import headline, judged_here, ledger_section
 from harness.report.machines import machines_of, machines_section
 from harness.report.place import Place
 from harness.verdicts.agreement import overlap, shared_ratios
@@ -147,6 +147,26 @@ def test_a_machine_that_little_is_known_of_gets_a_line_and_no_column(tmp_path: P
     text = "\n\n".join(ledger_section(place(tmp_path), two))
     assert "All of this was found on A Processor, 2 cores, 25 GB, ext4." in text
     assert re.search(r"On Another, 8 cores, 25 GB, ext4 no more was tested than: [CJ]\d+ \w", text)
+
+
+def test_a_claim_is_judged_on_the_machine_that_can_test_it(tmp_path: Path) -> None:
+    """C4 needs a GPU: its verdict comes from the machine that has one, beside the others of a machine of which more is known."""
+    with_gpu = {"machine": MACHINE | {"cpu": "Another", "cores": 16, "gpus": ["A GPU"]}, "storage": STORAGE}
+    both = [*cell_samples(), *cell_samples(cache_state="cold")]
+    on_gpu = [*cell_samples(device="cuda"), *cell_samples(device="cuda", cache_state="cold")]
+    text = "\n\n".join(ledger_section(place(tmp_path), runs(tmp_path, ("2025-01-01", HERE, both), ("2025-01-02", with_gpu, on_gpu))))
+    (row,) = (line for line in text.splitlines() if line.startswith("| C4 |") and "as fast or faster" in line)
+    assert "**holds** (on Another, 16 cores" in row
+    alone = runs(tmp_path / "alone", ("2025-01-01", HERE, both))
+    assert "**not tested here**" in next(
+        line for line in "\n".join(ledger_section(place(tmp_path), alone)).splitlines() if line.startswith("| C4 |")
+    )
+    c4 = next(
+        one
+        for one in judged_here(runs(tmp_path / "again", ("2025-01-01", HERE, both), ("2025-01-02", with_gpu, on_gpu)))
+        if one.claim.id == "C4"
+    )
+    assert c4.verdict == "holds" and c4.main is not None and c4.main.finding.run == "20250102T000000Z-1"
 
 
 @pytest.mark.parametrize("blocks", [(9, 9, 6), (6, 6, 5)], ids=["fewer", "too few"])
