@@ -128,7 +128,7 @@ def _bars(axes: Axes, cell: Cell) -> None:
     words = []
     for row, arm in enumerate(cell.measured()):
         left = 0.0
-        for name, (_, colour) in _PHASES.items():
+        for name, (_, colour) in _phases([cell]).items():
             width = arm.phases[name].median if name in arm.phases else 0.0
             axes.barh(row, width, left=left, height=0.66, color=colour)
             left += width
