@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 _OPTIONS = pytest.StashKey[Options]()
 _RUN: pytest.StashKey[Run] = pytest.StashKey()
+_NOT_RECORDED = pytest.StashKey[str]()
+"""Why pytest-benchmark recorded nothing."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -158,6 +160,22 @@ def arm(request: pytest.FixtureRequest) -> Arm:
         pytest.exit(str(error), returncode=USAGE_EXIT)
 
 
+@pytest.fixture
+def benchmark(request: pytest.FixtureRequest) -> Any:
+    """pytest-benchmark's own fixture, or None where the installed release cannot work under the installed pytest.
+
+    Samples and report do not depend on it: the run goes on, and its end says why there is no `benchmark.json`.
+    """
+    try:
+        recorder = request.getfixturevalue("benchmark")
+    except Exception as error:  # releases before 5.2 raise an AttributeError under pytest 9
+        if not recorder_failed(error):
+            raise
+        request.config.stash[_NOT_RECORDED] = f"{type(error).__name__}: {error}"
+        recorder = None
+    return recorder
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
     run = session.config.stash.get(_RUN, None)
@@ -171,7 +189,7 @@ def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
     except Exception as error:  # the samples are on disk by now, and the report is not the recorder's
         if not (run and recorder_failed(error)):
             raise
-        session.config.get_terminal_writer().line(f"\n{BENCHMARK} was not written: pytest-benchmark raised {type(error).__name__}: {error}")
+        session.config.stash[_NOT_RECORDED] = f"{type(error).__name__}: {error}"
 
 
 def _recorder_target(path: Path) -> Path | BinaryIO:
@@ -214,6 +232,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(line)
     for line in meetings_lines(run.manifest, run.directory.meetings()):
         terminalreporter.write_line(line)
+    if failure := config.stash.get(_NOT_RECORDED, None):
+        release, words = version("pytest-benchmark"), f"it raised {failure} under pytest {pytest.__version__}"
+        terminalreporter.write_line(f"{BENCHMARK} is missing or incomplete: pytest-benchmark {release} failed ({words}); 5.3.1 works")
     terminalreporter.write_line(f"\nreport: {page}")
 
 

@@ -42,8 +42,11 @@ class ChildClock:
         return self.now
 
 
-def replay(arm: Arm, benchmark: BenchmarkFixture) -> None:
-    """Record `ready` of each valid sample of an arm; skip or fail, with the reason, where there are too few for a figure."""
+def replay(arm: Arm, benchmark: BenchmarkFixture | None) -> None:
+    """Record `ready` of each valid sample of an arm; skip or fail, with the reason, where there are too few for a figure.
+
+    Nothing is recorded where `benchmark` is None: then pytest-benchmark cannot be used here.
+    """
     valid = [sample for sample in arm.samples if sample.valid]
     if arm.loader in arm.weighed.left_out and not arm.samples:
         pytest.skip(f"{arm.loader}: {arm.weighed.left_out[arm.loader]}")
@@ -51,7 +54,7 @@ def replay(arm: Arm, benchmark: BenchmarkFixture) -> None:
         pytest.skip(arm.weighed.reason or f"{arm.loader} was no arm of this cell when it was taken, in the run that is completed here")
     if found := wrong(arm.samples):
         pytest.fail(f"{arm.loader} handed back wrong tensors: {found}", pytrace=False)
-    if valid:
+    if valid and benchmark is not None:
         _record(arm, valid, benchmark)
     if len(valid) >= MINIMUM_BLOCKS:
         return

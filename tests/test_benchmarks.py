@@ -18,6 +18,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from benchmarks import conftest
 from harness.loaders import all_formats
 from harness.records.privacy import private_in
 
@@ -333,3 +334,43 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.01)
+
+
+BREAKS_THE_RECORDER = """
+import pytest_benchmark.fixture
+
+
+def _raise(*_, **__):
+    raise AttributeError("'Function' object has no attribute '_nodeid'")
+
+
+pytest_benchmark.fixture.BenchmarkFixture.__init__ = _raise
+"""
+
+
+def test_a_broken_recorder_costs_no_sample_and_no_report(tmp_path: Path) -> None:
+    """pytest-benchmark 5.1 raises under pytest 9: what was measured is written all the same, and the end says what is missing."""
+    (tmp_path / "breaks_the_recorder.py").write_text(BREAKS_THE_RECORDER)
+    place = Place(tmp_path, tmp_path.parent / "recorder-store")
+    choice = ("--checkpoints", "lora-1000", "--loaders", "safetensors-load-file", "--cache-states", "warm", "--rounds", "6")
+    ended = subprocess.run(
+        place.command("-m", "cpu", "-k", "full_load", "-p", "breaks_the_recorder", "--no-ceilings", *choice),
+        cwd=ROOT,
+        env=place.environment | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "pytest-benchmark" in ended.stdout and "_nodeid" in ended.stdout and "report: " in ended.stdout
+    assert {line["loader"] for line in lines(place.only_run)} == {"safetensors-load-file"}, "ceilings are switched off"
+    assert (place.only_run / "report.md").is_file()
+
+
+@pytest.mark.parametrize(("release", "is_path"), [("5.1.0", False), ("5.2.3", False), ("5.3.0", True), ("6.0", True)])
+def test_the_recorder_is_given_what_its_release_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, release: str, is_path: bool) -> None:
+    monkeypatch.setattr(conftest, "version", lambda _: release)
+    target = conftest._recorder_target(tmp_path / "benchmark.json")
+    assert isinstance(target, Path) == is_path
+    if not isinstance(target, Path):
+        target.close()
