@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,8 @@ LOADERS = (
 
 
 def _preflight(folder: Path, toys: str | None = None) -> tuple[subprocess.CompletedProcess[str], float]:
-    environment = {**os.environ, "WEIGHBRIDGE_STORE": str(folder / "store")}
+    (folder / "tmp").mkdir()
+    environment = {**os.environ, "WEIGHBRIDGE_STORE": str(folder / "store"), "TMPDIR": str(folder / "tmp")}  # the lock lies there
     if toys is not None:
         site = folder / "site"
         info = site / "weighbridge_toy-1.0.dist-info"
@@ -100,6 +102,7 @@ def test_before_a_run_only_two_dead_formats_stop_it(
 
     trials = [Trial(name, "ok", "") for name in working] + [Trial("tensorizer", "failed", "raised: it is broken")]
     monkeypatch.setattr(preflight, "try_loaders", lambda *_: iter(trials))
+    monkeypatch.setattr(preflight, "only_run", lambda _: nullcontext())
     assert main(["preflight", "--device", "cpu", "--results", str(tmp_path), "--formats-only"]) == code
 
 
