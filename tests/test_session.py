@@ -10,15 +10,18 @@ import torch
 from harness import session, supply
 from harness.checkpoints import store
 from harness.errors import WeighbridgeError
+from harness.loaders import loaders
 from harness.machine import page_cache
 from harness.measure.cell import Cell
 from harness.measure.sample import Sample
 from harness.options import PROFILES, Options, model_name, parse
-from harness.plan import Plan
+from harness.plan import Plan, loader_of
+from harness.records.run_directory import TRACEBACKS
 from harness.session import Run
 
 COLD, WARM = (Cell("full-load", "lora-1000", state, "cpu") for state in ("cold", "warm"))
 ARMS = ("safetensors-load-file", "ceiling-read")
+BROKEN = "tests.misbehaving"
 
 
 @pytest.fixture(autouse=True)
@@ -172,3 +175,28 @@ def test_a_persons_checkpoint_is_called_what_they_call_it(tmp_path: Path, path: 
     (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / path).touch()
     assert model_name(tmp_path / path, ["gpt2"]) == name
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here a forked process can use the GPU")
+def test_a_gpu_that_no_fork_can_use_refuses_the_cell_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of as many samples as there are arms and blocks, each with the same error."""
+    monkeypatch.setattr(session, "gpus", lambda: ["A GPU that torch cannot use"])
+    on_gpu = Cell("full-load", "lora-1000", "warm", "cuda")
+    with run(tmp_path, {on_gpu: ARMS, WARM: ARMS}, rounds="1") as running:
+        refused, weighed = running.weigh(on_gpu), running.weigh(WARM)
+    assert refused.samples == () and "a forked process cannot use the GPU (raised: " in (refused.reason or "")
+    assert len(weighed.samples) == len(ARMS) and all(sample.valid for sample in weighed.samples)
+
+
+def test_a_loader_that_keeps_raising_is_left_out_with_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its traceback is kept beside the run, and the others go on."""
+    broken = (BROKEN, loaders(BROKEN)["raises"])
+    monkeypatch.setattr(supply, "loader_of", lambda cell, name: broken if name == "raises" else loader_of(cell, name))
+
+    with run(tmp_path, {WARM: (*ARMS, "raises")}, rounds="6") as running:
+        weighed = running.weigh(WARM)
+    assert [sample.loader for sample in weighed.samples].count("raises") == 2
+    assert weighed.left_out["raises"] == "failed 2 times in the same way: raised: RuntimeError: no such tensor in this file"
+    kept = (running.directory.path / TRACEBACKS).read_text()
+    assert kept.count("=== full-load/lora-1000/warm/cpu, raises") == 2 and 'raise RuntimeError("no such tensor in this file")' in kept
+    assert str(Path(__file__).parent) not in kept, "it keeps no absolute path"
