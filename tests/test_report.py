@@ -439,9 +439,9 @@ def test_gpu_rows_are_said_not_to_be_measured_until_one_is_and_then_are_shown(tm
     )
     page = every_page(write_reports([on_cpu, on_gpu], tmp_path / "reports").parent)
     assert page.count(said) == 1, "the run without a GPU still says so"
-    assert "| GPU | NVIDIA H200, 150 GB, PCI Express 5 x16, driver 570.1 |" in page
+    assert "| GPU | NVIDIA H200, 150 GB, PCI Express 5 x16 at most, driver 570.1 |" in page
     assert (
-        "The ceiling is ceiling-to-device (transfer, 48.6 GB/s), and what binds is **transfer** (torch-load); **the loader's own work**"
+        "The ceiling is ceiling-to-device (transfer, 48.6 GB/s), and what binds is **transfer** (torch-load); **the loader's own work, or its wait for the GPU**"
         in page
     )
     assert "returned-ready-gpt2-cuda.svg" in page

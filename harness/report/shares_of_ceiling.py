@@ -48,7 +48,7 @@ LOOKS = {
     AMPLIFICATION: Style(GREEN, "h"),
     WAITING: Style(GREY, "d"),
     OWN_WORK: Style(VERMILLION, "X"),
-    OWN_WORK_OR_GPU: Style(VERMILLION, "P"),
+    OWN_WORK_OR_GPU: Style(VERMILLION, "*"),
 }
 """How what binds is drawn, each with a shape of its own."""
 
