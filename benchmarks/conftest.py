@@ -181,6 +181,8 @@ def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
     run = session.config.stash.get(_RUN, None)
     if run:
         run.__exit__(None, None, None)
+        if run.measured_nothing and session.exitstatus == 0:
+            session.exitstatus = USAGE_EXIT
         recorder = getattr(session.config, "_benchmarksession", None)
         if recorder is not None and recorder.benchmarks and not recorder.json:
             recorder.json = _recorder_target(run.directory.path / BENCHMARK)
@@ -227,6 +229,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
     page = write_run_report(run.directory)
     terminalreporter.section("what was weighed")
+    if run.measured_nothing:
+        terminalreporter.write_line(f"Nothing could be measured: {run.measured_nothing}. Name other storage with --store.")
     terminalreporter.write_line(run_summary(run.manifest, run.directory.samples()))
     for line in promises_lines(run.directory.checks()):
         terminalreporter.write_line(line)

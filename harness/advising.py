@@ -8,6 +8,7 @@ import textwrap
 
 from harness.checkpoints.sources import weights_files
 from harness.console import say
+from harness.errors import WeighbridgeError
 from harness.loaders import CACHE_STATES
 from harness.machine.description import gpus
 from harness.measure.cell import Cell
@@ -60,6 +61,10 @@ def run(asked: argparse.Namespace) -> int:
         for cell in plan:
             measured.weigh(cell)
     _progress("")
+    if measured.measured_nothing:
+        raise WeighbridgeError(
+            f"{asked.path}: nothing could be measured: {measured.measured_nothing}; name other storage for the store with --store"
+        )
     tell(measured.directory, given)
     return 0
 

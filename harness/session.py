@@ -125,6 +125,15 @@ class Run:
                 self._tell(self._weighed[cell].samples)
         return self._weighed[cell]
 
+    @property
+    def measured_nothing(self) -> str | None:
+        """Why this machine or its storage let no cell of the plan be measured; None where one was, or where all that is missing is a GPU."""
+        reasons = {weighed.reason for weighed in self._weighed.values() if weighed.reason}
+        cold, warm = self._capability.cold, self._capability.warm
+        if not self._weighed or any(weighed.samples for weighed in self._weighed.values()) or reasons == {NO_GPU} or (cold and warm):
+            return None
+        return "; ".join(sorted(reasons))
+
     def check(self, promise: Promise) -> Check:
         """Return what came of a promise, put to the test once in a run, however often that is resumed.
 

@@ -11,6 +11,7 @@ import select
 import signal
 import socket
 import stat
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from harness.machine.heap import collapse_heap
 from harness.machine.lock import lock_path, only_run
 from harness.machine.page_cache import Capability, Residency
 from harness.machine.storage import _mount, storage
-from tests.helpers import hear, python
+from tests.helpers import ROOT, hear, python
 
 PAGE = mmap.PAGESIZE
 PAGES = 1024
@@ -305,6 +306,46 @@ def test_the_nearest_mount_above_a_folder_is_its_storage(monkeypatch: pytest.Mon
     )
     monkeypatch.setattr("harness.machine.storage._text", lambda path: mounts)
     assert _mount(Path("/data/models"), "8:1") == ("xfs", "/dev/near")
+
+
+def test_a_subvolume_s_own_number_still_finds_its_mount(monkeypatch: pytest.MonkeyPatch) -> None:
+    """btrfs gives a subvolume a device number that no mount has; the longest mount point above the folder is its storage then."""
+    mounts = "20 1 8:1 / / rw - ext4 /dev/root-disk rw\n21 20 0:40 / /data rw - btrfs /dev/vdb rw\n"
+    monkeypatch.setattr("harness.machine.storage._text", lambda path: mounts)
+    assert _mount(Path("/data/models"), "0:45") == ("btrfs", "/dev/vdb")
+
+
+OVERLAY = """
+mount -t overlay overlay -o lowerdir={0}/lower,upperdir={0}/upper,workdir={0}/work {0}/merged && exec {1} -c '
+from pathlib import Path
+from harness.machine import page_cache
+from harness.machine.storage import storage
+folder = Path("{0}/merged")
+print(page_cache.capability(folder).method, storage(folder).file_system)
+file = folder / "weights"
+print(page_cache.warm([file]).fraction, page_cache.evict([file]).fraction)
+'
+"""
+
+
+def test_in_a_container_cold_and_warm_are_proved_by_mincore(tmp_path: Path) -> None:
+    """On overlayfs `cachestat` asks an inode without pages and says 0 of a file that is wholly resident."""
+    for name in ("lower", "upper", "work", "merged"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "lower/weights").write_bytes(os.urandom(4 << 20))
+    ended = subprocess.run(
+        ["unshare", "-m", "sh", "-c", OVERLAY.format(tmp_path, sys.executable)], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    if "mount: " in ended.stderr or "unshare: " in ended.stderr:
+        pytest.skip(f"no overlay can be mounted here: {ended.stderr.strip()}")
+    assert ended.stdout.split() == ["mincore", "overlay", "1.0", "0.0"], ended.stderr
+
+
+def test_two_answers_that_differ_are_neither_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_cache, "_by_cachestat", lambda fd: page_cache.Residency(256, 0, 0, "cachestat"))
+    monkeypatch.setattr(page_cache, "warm", lambda paths: page_cache.Residency(256, 256, 0, "cachestat", (1.0,)))
+    found = page_cache.capability(tmp_path)
+    assert (found.cold, found.warm) == (False, False) and "mincore says" in (found.reason or "")
 
 
 def test_available_memory_is_some_and_no_more_than_there_is() -> None:

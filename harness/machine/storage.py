@@ -27,8 +27,8 @@ def storage(folder: Path) -> Storage:
     """Return what the kernel says of the storage under `folder` (`/proc/self/mountinfo` and sysfs, so Linux only beyond the sizes)."""
     device = device_of(folder)
     file_system, source = _mount(folder.resolve(), device)
-    disk = _disk_of(device)
-    file = read_ahead_of(device)
+    disk = _disk_of(_block_device(device, source))
+    file = read_ahead_of(device) or read_ahead_of(_block_device(device, source))
     read_ahead = _line(file) if file else None
     rotational = _line(disk / "queue/rotational")
     usage = shutil.disk_usage(folder)
@@ -41,6 +41,17 @@ def storage(folder: Path) -> Storage:
         usage.total,
         usage.free,
     )
+
+
+def _block_device(device: str, source: str | None) -> str:
+    """Return the block device below a file system whose own number is of none, as on btrfs, as `major:minor`; else the number itself."""
+    if not device.startswith("0:") or not source or not source.startswith("/dev/"):
+        return device
+    try:
+        number = Path(source).stat().st_rdev
+    except OSError:
+        return device
+    return f"{os.major(number)}:{os.minor(number)}"
 
 
 def device_of(folder: Path) -> str:
@@ -61,15 +72,18 @@ def _disk_of(device: str) -> Path:
 
 
 def _mount(folder: Path, major_minor: str) -> tuple[str | None, str | None]:
-    """Return (file system, source) of the mount that holds `folder`: the longest mount point above it on the same device."""
-    best: tuple[int, str | None, str | None] = (-1, None, None)
+    """Return (file system, source) of the mount that holds `folder`: the longest mount point above it, on the same device if there is one.
+
+    btrfs gives each subvolume a device number of its own, which no mount has.
+    """
+    best: tuple[bool, int, str | None, str | None] = (False, -1, None, None)
     for line in (_text(Path("/proc/self/mountinfo")) or "").splitlines():
         mount, _, kind = line.partition(" - ")
         fields, kinds = mount.split(), kind.split()
         point = fields[4].replace("\\040", " ")
-        if fields[2] == major_minor and folder.is_relative_to(point) and len(point) > best[0]:
-            best = (len(point), kinds[0], kinds[1])
-    return best[1], best[2]
+        if folder.is_relative_to(point) and (fields[2] == major_minor, len(point)) > best[:2]:
+            best = (fields[2] == major_minor, len(point), kinds[0], kinds[1])
+    return best[2:]
 
 
 def _text(path: Path) -> str | None:
