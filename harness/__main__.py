@@ -1,6 +1,6 @@
 """`python -m harness` is the `weighbridge` command."""
 
-from harness.cli import main
+from harness.cli import entry
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(entry())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import __version__, commands
+from harness.checkpoints.outliving import outlived
 from harness.errors import USAGE_EXIT, WeighbridgeError, unknown_name
 
 _REFERENCE = Path("results/reference")
@@ -23,10 +26,38 @@ class _Command:
     run: Callable[[argparse.Namespace], int]
 
 
+def entry() -> int:
+    """Run the command as a person does, and return its exit status; whatever goes wrong ends in one line.
+
+    0, 1 and 2 are `main`'s; 130 is Ctrl-C, 141 a pipe that nobody reads any more. `--traceback` shows where an error came from.
+    """
+    arguments = [argument for argument in sys.argv[1:] if argument != "--traceback"]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name may hold bytes that are no text
+    try:
+        if arguments[:1] in (["convert"], ["verify"]):
+            return outlived(lambda: main(arguments))  # a mapped file that shrinks kills whoever reads it
+        return main(arguments)
+    except KeyboardInterrupt:
+        print("weighbridge: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left in the buffer goes nowhere, without another error
+        return 141
+    except Exception as error:
+        if "--traceback" in sys.argv[1:]:
+            raise
+        words = " ".join(str(error).split()) or "no message"
+        print(f"weighbridge: {type(error).__name__}: {words} (--traceback shows where)", file=sys.stderr)
+        return USAGE_EXIT
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status: 0, 1 where what was looked at is not as it should be, or 2 for what cannot be done as asked."""
     parser = argparse.ArgumentParser(prog="weighbridge", description="How model checkpoints load, measured and proved.")
     parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--traceback", action="store_true", help="show where an unexpected error came from (with any command)")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     given = sys.argv[1:] if arguments is None else list(arguments)
     for name, command in _COMMANDS.items():

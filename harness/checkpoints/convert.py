@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
-import os
 import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
@@ -60,18 +59,10 @@ def convert_file(source: Path, destination: Path, discard: Callable[[], Collecti
         kept, key=lambda name: (-kept[name].itemsize, kept[name].data_ptr())
     )  # as the library does: what is large is aligned by coming first
     header = safetensors_start(source, kept, order, shared.same | shared.parts)
-
-    def place(temporary: Path) -> None:
-        # A second name for the file rather than a rename: it fails where `destination` has come to exist meanwhile.
-        try:
-            os.link(temporary, destination)
-        except FileExistsError:
-            refuse_existing(destination)
-            raise
-        except OSError:  # a file system without second names
-            refuse_existing(destination)
-
-    write_atomically(destination, lambda temporary: stream(temporary, header, [kept[name] for name in order]), place)
+    try:
+        write_atomically(destination, lambda temporary: stream(temporary, header, [kept[name] for name in order]), replace=False)
+    except FileExistsError:
+        raise _made_meanwhile(destination) from None
     sizes = [tensor.nbytes for tensor in kept.values()]
     return Converted(destination, tuple(order), sum(sizes), max(sizes, default=0), shared.same, shared.parts, opened.dropped)
 
@@ -124,6 +115,12 @@ def refuse_existing(path: Path) -> None:
         raise WeighbridgeError(f"{path}: exists already and is left as it is; name another destination or remove it")
 
 
+def _made_meanwhile(path: Path) -> WeighbridgeError:
+    return WeighbridgeError(
+        f"{path}: exists already: another process has made it meanwhile; it is left as it is, and what was made here is removed"
+    )
+
+
 def _convert_one(source: Path, destination: Path | None, say: Callable[[str], None]) -> Path:
     target = destination or default_destination(source)
     if target.suffix != ".safetensors":
@@ -141,7 +138,7 @@ def _convert_one(source: Path, destination: Path | None, say: Callable[[str], No
 def _convert_folder(source: Path, destination: Path | None, say: Callable[[str], None]) -> Path:
     target = destination or default_destination(source)
     refuse_existing(target)
-    if target.absolute().is_relative_to(source.absolute()):
+    if _resolved(target).is_relative_to(source.resolve()):
         raise WeighbridgeError(f"{target}: lies in the folder that is converted; name a destination outside of it")
     if not target.absolute().parent.is_dir():
         raise WeighbridgeError(f"{target}: its folder does not exist; make it or name another destination")
@@ -150,8 +147,16 @@ def _convert_folder(source: Path, destination: Path | None, say: Callable[[str],
         convert_weights(source, temporary, say)
         _copy_rest(source, temporary, say)
 
-    write_folder_atomically(target, fill, lambda _: refuse_existing(target))
+    try:
+        write_folder_atomically(target, fill, lambda _: None, replace=False)
+    except FileExistsError:
+        raise _made_meanwhile(target) from None
     return target
+
+
+def _resolved(path: Path) -> Path:
+    """Return where a path that is not there yet would be, through `..` and links."""
+    return path.absolute().parent.resolve() / path.name
 
 
 def _copy_rest(source: Path, into: Path, say: Callable[[str], None]) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import errno
+import hashlib
+import itertools
 import os
 import queue
 import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -18,6 +21,9 @@ _WRITE_BYTES = 8 << 20
 _WRITEBACK_EVERY_S = 0.005
 _SYNC_FILE_RANGE_WRITE = 2
 _libc = ctypes.CDLL(None, use_errno=True)
+_AT_FDCWD, _RENAME_NOREPLACE = -100, 1  # <fcntl.h>, <linux/fs.h>
+_HAS_RENAMEAT2 = hasattr(_libc, "renameat2")  # glibc 2.28
+_numbers = itertools.count()
 
 
 class ThreadedFile:
@@ -77,28 +83,30 @@ class ThreadedFile:
                 self._failure = error
 
 
-def write_atomically(path: Path, write: Callable[[Path], object], verify: Callable[[Path], object] | None = None) -> None:
+def write_atomically(
+    path: Path, write: Callable[[Path], object], verify: Callable[[Path], object] | None = None, *, replace: bool = True
+) -> None:
     """Have `write` make the file at a temporary path beside `path`, sync it, have `verify` read it and rename it.
 
-    A failure, an exception from `verify` or a kill leaves no `path`.
+    The temporary name is this process's own, so that two writers never touch each other's work. A failure, an exception from `verify` or
+    a kill leaves no `path`. Without `replace`, `FileExistsError` is raised where `path` has come to exist meanwhile, and stays as it is.
     """
-    temporary = path.with_name(f".{path.stem}.part{path.suffix}")
+    temporary = _own_name(path)
     try:
         with _early_writeback(temporary):
             write(temporary)
         _sync(temporary)
         if verify:
             verify(temporary)
-        temporary.replace(path)
+        _publish(temporary, path, replace=replace)
         _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_folder_atomically(path: Path, write: Callable[[Path], object], verify: Callable[[Path], object]) -> None:
+def write_folder_atomically(path: Path, write: Callable[[Path], object], verify: Callable[[Path], object], *, replace: bool = True) -> None:
     """Have `write` fill a folder at a temporary path beside `path`, sync all of it, have `verify` read it and rename it, as above."""
-    temporary = path.with_name(f".{path.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = _own_name(path)
     try:
         temporary.mkdir()
         write(temporary)
@@ -106,11 +114,63 @@ def write_folder_atomically(path: Path, write: Callable[[Path], object], verify:
             _sync(file)
         _sync(temporary)
         verify(temporary)
-        shutil.rmtree(path, ignore_errors=True)
-        temporary.replace(path)
+        if replace:
+            shutil.rmtree(path, ignore_errors=True)
+        _publish(temporary, path, replace=False)
         _sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+on_temporary: Callable[[Path], object] = lambda path: None  # noqa: E731  # a hook: whoever watches over this process sets it
+"""Told each temporary path before it is made, so that somebody else can remove what is left if this process is killed."""
+
+
+def _own_name(path: Path) -> Path:
+    """Return a temporary path beside `path` that no other process uses, and remove those that dead processes of this machine left."""
+    place = _place()
+    for left in path.parent.glob(f".{_escaped(path.stem)}.*.part{_escaped(path.suffix)}"):
+        where, _, number = left.name.removeprefix(f".{path.stem}.").partition(".")[0].partition("-")
+        if (
+            where == place
+            and (pid := number.partition("-")[0]).isdigit()
+            and not Path("/proc", pid).exists()
+            and Path("/proc/self").exists()
+        ):
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+    temporary = path.with_name(f".{path.stem}.{place}-{os.getpid()}-{next(_numbers)}.part{path.suffix}")
+    on_temporary(temporary)
+    return temporary
+
+
+def _place() -> str:
+    """Return a word for this boot of this machine and its process numbers: a number tells a process only there."""
+    words = ""
+    with suppress(OSError):
+        words = Path("/proc/sys/kernel/random/boot_id").read_text() + str(Path("/proc/self/ns/pid").readlink())
+    return hashlib.sha256(words.encode()).hexdigest()[:8]
+
+
+def _escaped(text: str) -> str:
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in text)
+
+
+def _publish(temporary: Path, path: Path, *, replace: bool) -> None:
+    """Give what is whole its name, in one step; without `replace`, `FileExistsError` where the name is taken."""
+    if replace:
+        temporary.replace(path)
+        return
+    done = _libc.renameat2(_AT_FDCWD, os.fsencode(temporary), _AT_FDCWD, os.fsencode(path), _RENAME_NOREPLACE) if _HAS_RENAMEAT2 else -1
+    if done == 0:
+        return
+    failure = ctypes.get_errno() if _HAS_RENAMEAT2 else errno.ENOSYS
+    if failure in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):  # a file system or a kernel that cannot look and rename in one step
+        if os.path.lexists(path):
+            failure = errno.EEXIST
+        else:
+            temporary.rename(path)
+            return
+    raise OSError(failure, os.strerror(failure), str(path))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -150,5 +210,8 @@ def _sync(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF) or not path.is_dir():
+            raise  # some network file systems sync no folder; a file's failure is never passed over
     finally:
         os.close(fd)

@@ -7,11 +7,12 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from harness.checkpoints.durable import write_folder_atomically
+from harness.checkpoints.durable import write_atomically, write_folder_atomically
 from harness.errors import WeighbridgeError
 
 _NAME = r"[A-Za-z0-9][\w.-]*"
@@ -142,9 +143,7 @@ def _blob(home: Path, base: Path, file: Path) -> str:
         if base.parent == home and base.name.startswith(".convert-"):
             file.replace(blobs / name)
         else:
-            partial = blobs / f".{name}.part"
-            shutil.copyfile(file, partial)
-            partial.replace(blobs / name)
+            write_atomically(blobs / name, lambda partial: shutil.copyfile(file, partial))
     return name
 
 
@@ -161,7 +160,8 @@ def _put_snapshot(home: Path, listing: dict[str, str]) -> str:
             link.symlink_to(up / "blobs" / blob)
 
     if not place.exists():
-        write_folder_atomically(place, fill, lambda _: None)
+        with suppress(FileExistsError):  # another has put the same snapshot there meanwhile
+            write_folder_atomically(place, fill, lambda _: None, replace=False)
     return commit
 
 

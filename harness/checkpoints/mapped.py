@@ -8,11 +8,12 @@ from __future__ import annotations
 import ctypes
 import json
 import mmap
+import os
 import re
 import struct
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +73,11 @@ def open_mapped(path: Path) -> Mapped:
         raise WeighbridgeError(f"{path}: there is no such file")
     header = safetensors_header(path)
     if header is not None:
-        return _safetensors(path, *header)
+        return _safetensors(path, *header) if _is_text(path) else _by_descriptor(path)
     if path.suffix == ".safetensors":
         raise WeighbridgeError(f"{path}: not a whole safetensors file; `weighbridge scan` says what it is")
+    if not _is_text(path):
+        return _by_descriptor(path)
     try:
         with path.open("rb") as file:
             loaded = _zip(path) if file.read(4) == ZIP_MAGIC else _Legacy(path).load()
@@ -84,6 +87,27 @@ def open_mapped(path: Path) -> Mapped:
         raise WeighbridgeError(f"{path}: torch.load with weights_only=True refuses it: {_refusal(error)}; nothing of it was run") from None
     tensors, dropped = _unwrapped(path, loaded)
     return Mapped(path, {name: _plain(path, name, tensor) for name, tensor in tensors.items()}, dropped=dropped)
+
+
+def _is_text(path: Path) -> bool:
+    """Return whether a path can be written as UTF-8, which is all that torch takes; a file's name may be any bytes."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _by_descriptor(path: Path) -> Mapped:
+    """Open a file that torch cannot name by the name of a descriptor of it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    alias = Path(f"/proc/self/fd/{descriptor}")
+    try:
+        return replace(open_mapped(alias), path=path)
+    except WeighbridgeError as error:
+        raise WeighbridgeError(str(error).replace(str(alias), str(path))) from None
+    finally:
+        os.close(descriptor)
 
 
 def safetensors_header(path: Path) -> tuple[dict[str, Any], int] | None:
@@ -130,9 +154,18 @@ def extent(tensor: torch.Tensor) -> int:
     return (last + 1) * tensor.itemsize if tensor.numel() else 0
 
 
+def _mapping(path: Path) -> torch.UntypedStorage:
+    """Return the whole file as mapped memory; raises `WeighbridgeError` where its file system maps no file."""
+    try:
+        return torch.UntypedStorage.from_file(str(path), False, path.stat().st_size)
+    except RuntimeError as error:
+        words = (str(error).splitlines() or [""])[0]
+        raise WeighbridgeError(f"{path}: cannot be mapped into memory ({words}); copy it to a local disk") from None
+
+
 def _safetensors(path: Path, header: dict[str, Any], start: int) -> Mapped:
     metadata: dict[str, str] = header.pop("__metadata__", None) or {}
-    storage = torch.UntypedStorage.from_file(str(path), False, path.stat().st_size)
+    storage = _mapping(path)
     tensors: Tensors = {}
     for name, entry in header.items():
         dtype = getattr(torch, SAFETENSORS_DTYPES.get(entry["dtype"], ""), None)
@@ -213,7 +246,7 @@ class _Legacy:
             unpickler.persistent_load = self._stand_in
             loaded = unpickler.load()
             places = self._places(file, safe.load(file, encoding="utf-8"))
-        whole = torch.UntypedStorage.from_file(str(self._path), False, self._path.stat().st_size)
+        whole = _mapping(self._path)
         for key, (start, size) in places.items():
             self._made[self._stand_ins[key]._untyped_storage._cdata] = whole[start : start + size]
         return self._over_mapping(loaded)

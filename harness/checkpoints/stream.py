@@ -5,7 +5,6 @@ Needs the standard library and torch alone, since `convert_file` also runs insid
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import struct
@@ -52,16 +51,11 @@ def safetensors_start(source: Path, tensors: Tensors, order: list[str], recorded
 def stream(path: Path, start: bytes, tensors: list[torch.Tensor]) -> None:
     """Write a file of `start` and the bytes of `tensors`, giving back the pages of each as soon as it is written.
 
-    They have to lie in mapped files. One that is not contiguous is copied while it is written. Raises `WeighbridgeError` where another
-    process is writing the file.
+    They have to lie in mapped files. One that is not contiguous is copied while it is written. Raises `FileExistsError` where the file is
+    there already.
     """
-    fd = os.open(path, os.O_CREAT | os.O_WRONLY, 0o644)
+    fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise WeighbridgeError(f"{path}: another convert is writing it; wait for that one, or name another destination") from None
-        os.ftruncate(fd, 0)
         _put(fd, memoryview(start))
         for tensor in tensors:
             _put_tensor(fd, tensor)

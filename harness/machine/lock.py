@@ -27,7 +27,7 @@ def only_run(directory: Path) -> Iterator[None]:
     path = lock_path()
     with _open_shared(path) as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file)
         except BlockingIOError:
             pid, _, where = file.read().strip().partition(" ")
             raise WeighbridgeError(
@@ -40,6 +40,23 @@ def only_run(directory: Path) -> Iterator[None]:
             yield
         finally:
             file.truncate(0)
+
+
+def _lock(file: IO[str]) -> None:
+    """Lock a file without waiting; raises `BlockingIOError` where it is locked, and `WeighbridgeError` where no lock can be had there."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:  # NFS and Lustre may have no flock, and locks of this other kind
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise BlockingIOError from None
+        except OSError as error:
+            raise WeighbridgeError(
+                f"{Path(file.name).parent}: no file can be locked there ({error.strerror}), so nothing keeps two runs apart; set TMPDIR to a folder on a local disk"
+            ) from None
 
 
 def _open_shared(path: Path) -> IO[str]:
