@@ -132,7 +132,7 @@ def test_a_name_that_is_no_text_is_converted_and_verified(tmp_path: Path) -> Non
     source = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + "模型".encode("gbk") + b".ckpt"))
     torch.save({"a": torch.ones(3)}, tmp_path / "plain.ckpt")
     (tmp_path / "plain.ckpt").rename(source)
-    for command in ([*CONVERT, source], [*VERIFY, source, source.with_suffix(".safetensors")]):
+    for command in ([*CONVERT, str(source)], [*VERIFY, str(source), str(source.with_suffix(".safetensors"))]):
         ended = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60)
         assert ended.returncode == 0, ended
 
