@@ -60,18 +60,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--traceback", action="store_true", help="show where an unexpected error came from (with any command)")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     given = sys.argv[1:] if arguments is None else list(arguments)
-    for name, command in _COMMANDS.items():
-        added = commands.add_parser(name, help=command.help, description=command.help)
-        if name in given[:1]:  # what a command may be asked can take long to import
-            command.add_arguments(added)
-    asked = parser.parse_args(given)
     try:
+        for name, command in _COMMANDS.items():
+            added = commands.add_parser(name, help=command.help, description=command.help)
+            if name in given[:1]:  # what a command may be asked can take long to import
+                command.add_arguments(added)
+        asked = parser.parse_args(given)
         return _COMMANDS[asked.command].run(asked)
     except WeighbridgeError as error:
         print(f"weighbridge: {error}", file=sys.stderr)
         return USAGE_EXIT
     except ModuleNotFoundError as error:
-        print(f"weighbridge: {error.name} is not installed here; requirements.txt holds what {asked.command} needs", file=sys.stderr)
+        print(f"weighbridge: {error.name} is not installed here; requirements.txt holds what {given[0]} needs", file=sys.stderr)
         return USAGE_EXIT
 
 

@@ -15,6 +15,7 @@ from harness.measure.sample import Sample
 from harness.records.checks import Check
 from harness.records.meetings import Meeting
 from harness.report import ledger
+from harness.verdicts import ledger as entries
 from harness.verdicts.ledger import (
     DOES_NOT,
     NOT_TESTED,
@@ -387,3 +388,35 @@ def test_what_is_missing_is_measured_and_then_judged(
     assert [command[2:5] for command in asked] == [["pytest", "benchmarks", "-m"]] * 2
     assert [command[command.index("-k") + 1] for command in asked] == ["promises", "pipeline_load"]
     assert "gpu: not measured, there is no GPU" in said
+
+
+@pytest.mark.parametrize(
+    ("right", "spoilt", "words"),
+    [
+        ("at_least = 0.95 },", "at_leest = 0.95 },", ("claim C4, test 1", "'at_leest'")),
+        (", at_least = 0.95 },", " },", ("claim C4, test 1", "no limit")),
+        ("at_least = 0.95 },", 'at_least = "0.95" },', ("claim C4, test 1", "no number")),
+        ('rule = "ratio", measure = "gpu"', 'rule = "ration", measure = "gpu"', ("claim C4, test 1", "unknown rule 'ration'")),
+        ('rule = "ratio", measure = "gpu"', 'rule = "ratio", measure = "gp"', ("claim C4, test 1", "unknown measure 'gp'")),
+        ('figure_text = "as fast or faster"', 'figure_txt = "as fast or faster"', ("claim C4", "'figure_txt'")),
+        ('needs = "cuda"', 'need = "cuda"', ("measure gpu", "'need'")),
+    ],
+)
+def test_a_misspelt_entry_ends_every_reader_with_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], right: str, spoilt: str, words: tuple[str, ...]
+) -> None:
+    """A limit that nobody reads would be no limit, and the claim would hold whatever was measured."""
+    text = entries._FILE.read_text(encoding="utf-8")
+    assert right in text
+    (tmp_path / "claims.toml").write_text(text.replace(right, spoilt, 1))
+    monkeypatch.setattr(entries, "_FILE", tmp_path / "claims.toml")
+    cached = (entries._content, entries.claims, entries.measures)
+    for one in cached:
+        one.cache_clear()
+    try:
+        assert main(["claims"]) == 2
+        error = capsys.readouterr().err
+        assert all(word in error for word in words) and error.count("\n") == 1
+    finally:
+        for one in cached:
+            one.cache_clear()

@@ -9,11 +9,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from harness.verdicts.rules import FAILS, HOLDS, NOT_MEASURED, NOT_TOLD, RULES, Finding, Recorded, criterion
+from harness.errors import WeighbridgeError
+from harness.verdicts.rules import FAILS, HOLDS, KEYS, NOT_MEASURED, NOT_TOLD, RULES, Finding, Recorded, criterion
 
 VERDICTS = VERDICT_HOLDS, ONLY_IF, DOES_NOT, NOT_TESTED = "holds", "holds only if", "does not hold", "not tested here"
 ENOUGH = 16
 """With as many pairs a test that could not be told is not measured again."""
+_OWN = ("says", "rule", "measure", "condition", "aside")
+"""The keys of a test that no rule reads."""
 _FILE = Path(__file__).with_name("claims.toml")
 
 
@@ -89,6 +92,8 @@ def claims() -> tuple[Claim, ...]:
 @cache
 def measures() -> dict[str, Measure]:
     """Return what can be measured for the ledger, by name."""
+    for one in _content()["measure"]:
+        _known(f"measure {one.get('name')}", one, ("name", "arguments", "minutes"), ("needs",))
     found = [Measure(one["name"], tuple(one["arguments"]), one["minutes"], one.get("needs")) for one in _content()["measure"]]
     return {measure.name: measure for measure in found}
 
@@ -170,14 +175,43 @@ def _tested(test: ClaimTest, claim: Claim, runs: Sequence[Recorded]) -> Tested:
 
 @cache
 def _content() -> dict[str, Any]:
-    return tomllib.loads(_FILE.read_text(encoding="utf-8"))
+    try:
+        content = tomllib.loads(_FILE.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise WeighbridgeError(f"{_FILE.name}: not TOML ({error})") from None
+    _known("its head", content, ("claim", "measure"), ())
+    return content
+
+
+def _known(entry: str, found: Mapping[str, Any], required: Sequence[str], optional: Sequence[str]) -> None:
+    """Raise `WeighbridgeError`, naming the entry and the key, where an entry lacks a key or has one that nobody reads."""
+    if unknown := [name for name in found if name not in (*required, *optional)]:
+        raise WeighbridgeError(f"{_FILE.name}: {entry}: unknown key {unknown[0]!r}; there are: {', '.join((*required, *optional))}")
+    if lacking := [name for name in required if name not in found]:
+        raise WeighbridgeError(f"{_FILE.name}: {entry}: no {lacking[0]!r}")
+
+
+def _checked_test(claim: str, number: int, test: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a test as it is; raises `WeighbridgeError` where its rule, its measure or one of its keys is none."""
+    entry = f"claim {claim}, test {number} ({test.get('says', 'which says nothing')})"
+    if lacking := [name for name in ("says", "rule", "measure") if name not in test]:
+        raise WeighbridgeError(f"{_FILE.name}: {entry}: no {lacking[0]!r}")
+    for name, known in (("rule", KEYS), ("measure", measures())):
+        if test[name] not in known:
+            raise WeighbridgeError(f"{_FILE.name}: {entry}: unknown {name} {test[name]!r}; there are: {', '.join(known)}")
+    if problem := KEYS[test["rule"]].problem({name: value for name, value in test.items() if name not in _OWN}):
+        raise WeighbridgeError(f"{_FILE.name}: {entry}: {problem}")
+    return test
 
 
 def _claim(entry: Mapping[str, Any]) -> Claim:
-    own = ("says", "rule", "measure", "condition", "aside")
+    _known(f"claim {entry.get('id')}", entry, ("id", "says", "where", "tests"), ("figure", "figure_text", "under", "left"))
     tests = tuple(
-        ClaimTest(**{name: one[name] for name in own if name in one}, asked={name: value for name, value in one.items() if name not in own})
-        for one in entry["tests"]
+        ClaimTest(
+            **{name: one[name] for name in _OWN if name in one}, asked={name: value for name, value in one.items() if name not in _OWN}
+        )
+        for number, one in enumerate(entry["tests"], 1)
+        if _checked_test(entry["id"], number, one)
     )
     return Claim(
         entry["id"],

@@ -267,3 +267,40 @@ RULES: dict[str, Rule] = {
     "payback": _payback,
 }
 """Every rule by the name that `claims.toml` gives it."""
+
+LIMITS = ("at_least", "at_most", "gain")
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys of a test by one rule: those it must have, those it may have, and whether it must have a limit (one of `LIMITS`)."""
+
+    required: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+    limited: bool = False
+
+    def problem(self, asked: Mapping[str, Any]) -> str | None:
+        """Return what is wrong with the keys of a test, or None."""
+        known = (*self.required, *self.optional, *(LIMITS if self.limited else ()))
+        if unknown := [name for name in asked if name not in known]:
+            return f"unknown key {unknown[0]!r}; there are: {', '.join(known)}"
+        if lacking := [name for name in self.required if name not in asked]:
+            return f"no {lacking[0]!r}, which its rule needs"
+        limits = [name for name in LIMITS if name in asked]
+        if self.limited and not limits:
+            return f"no limit, so that any figure would hold; it needs one of {', '.join(LIMITS)}"
+        if wrong_kind := [name for name in ("at_least", "at_most") if not isinstance(asked.get(name, 0.0), int | float)]:
+            return f"{wrong_kind[0]!r} is {asked[wrong_kind[0]]!r} and no number"
+        return None
+
+
+KEYS = {
+    "ratio": Keys(("cell", "over", "under", "field"), ("under_field",), limited=True),
+    "field": Keys(("cell", "loader", "field"), ("per",), limited=True),
+    "checks": Keys(("claim", "like"), ("unlike",)),
+    "meetings": Keys(("loaders", "wanted"), ("outcome", "harm", "family", "files", "within_s", "within_bytes")),
+    "scanner": Keys(("loader",)),
+    "content": Keys(("cell", "loader")),
+    "payback": Keys(("cell", "loader", "load_cell", "over", "under", "field"), limited=True),
+}
+"""What a test by each rule is told: a misspelt limit would otherwise be no limit, and the claim would hold."""
