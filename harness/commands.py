@@ -80,7 +80,7 @@ def scan(asked: argparse.Namespace) -> int:
     from harness.checkpoints.scan import scan as look
 
     findings = look([resolve(path) for path in asked.paths])
-    say(table(findings) if findings else "no file that could hold a pickle")
+    say(table(findings))
     return exit_status(findings)
 
 
