@@ -106,9 +106,14 @@ def test_what_lies_deeper_or_is_larger_than_is_looked_into_could_not_be_told(tmp
 
 
 def test_an_encrypted_member_could_not_be_told(tmp_path: Path) -> None:
-    content = bytearray(_zipped(weights__dat=b"secret"))
+    """One that is only marked as encrypted is looked into: a reader that passes over the mark would unpickle it."""
+    content = bytearray(_zipped(weights__dat=NEW))
     for at in (content.index(b"PK\x03\x04") + 6, content.index(b"PK\x01\x02") + 8):
         content[at] |= 1
+    (tmp_path / "marked.zip").write_bytes(content)
+    assert scan([tmp_path / "marked.zip"])[0].verdict == FOUND
+    at = content.index(NEW)
+    content[at : at + len(NEW)] = bytes(byte ^ 0x5A for byte in NEW)
     (tmp_path / "locked.zip").write_bytes(content)
     (finding,) = scan([tmp_path / "locked.zip"])
     assert (finding.verdict, finding.found) == (UNKNOWN, "weights.dat is encrypted")

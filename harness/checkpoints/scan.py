@@ -365,7 +365,7 @@ class _Look:
             for entry in entries:
                 if entry.is_dir():
                     continue
-                if entry.flag_bits & 1:
+                if entry.flag_bits & 1 and not self._readable(archive, entry):
                     self.found.failures.append(f"{entry.filename} is encrypted")
                     continue
                 if of_torch and _STORAGE.fullmatch(entry.filename):
@@ -376,6 +376,17 @@ class _Look:
                 with archive.open(entry) as opened, self._unpacked(opened, entry.filename) as member:
                     if member is not None:
                         self.into(member, entry.filename, depth + 1)
+
+    def _readable(self, archive: Any, entry: zipfile.ZipInfo) -> bool:
+        """Return whether a member that is marked as encrypted is none: some readers look past the mark, and a payload may hide behind it."""
+        checksum = 0
+        try:
+            with archive.open(entry) as opened:
+                while piece := opened.read(1 << 20):
+                    checksum = zlib.crc32(piece, checksum)
+        except Exception:  # it asks for a password, or the content is no deflated stream
+            return False
+        return checksum == entry.CRC
 
     def _tar(self, file: IO[bytes], depth: int) -> None:
         self.found.seen = True
