@@ -10,12 +10,21 @@ import importlib.util
 import json
 import time
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from harness.checkpoints.durable import write_atomically, write_folder_atomically, write_text
-from harness.checkpoints.folders import WeightSet, is_weights, safetensors_name, weight_sets
+from harness.checkpoints.folders import (
+    SAFETENSORS_SUFFIXES,
+    WeightSet,
+    is_index,
+    is_weights,
+    safetensors_index_name,
+    safetensors_name,
+    walk,
+    weight_sets,
+)
 from harness.checkpoints.mapped import open_mapped, safetensors_header
 from harness.checkpoints.sharing import sharing
 from harness.checkpoints.stream import copy, safetensors_start, stream
@@ -41,11 +50,17 @@ class Converted:
     """What the source held beside its `state_dict`, by name."""
 
 
-def convert_file(source: Path, destination: Path, discard: Callable[[], Collection[str]] = tuple) -> Converted:
+def convert_file(
+    source: Path,
+    destination: Path,
+    discard: Callable[[], Collection[str]] = tuple,
+    keep: Callable[[str], bool] = lambda name: True,
+) -> Converted:
     """Make `destination` a safetensors file of the tensors of the torch file `source`, and return what was made.
 
     Of names that are the same tensor one is kept, as the hub's converter chooses it, and the metadata maps each other to it; `discard`
-    returns names that are kept only if there is no other (it is asked only where memory is shared). Takes anonymous memory for one tensor
+    returns names that are kept only if there is no other (it is asked only where memory is shared). Of names that `keep` refuses nothing is
+    made: an index says that they lie in another file. Takes anonymous memory for one tensor
     at most, and for none that is contiguous. The source is read with `weights_only=True` and not scanned.
     Raises `WeighbridgeError` where it cannot be read or `destination` exists, which stays as it is.
     """
@@ -53,6 +68,7 @@ def convert_file(source: Path, destination: Path, discard: Callable[[], Collecti
     opened = open_mapped(source)
     if opened.path.suffix != ".safetensors" and safetensors_header(source) is not None:
         raise WeighbridgeError(f"{source}: is safetensors already, whatever its name says; give it one that ends in .safetensors")
+    opened = replace(opened, tensors={name: tensor for name, tensor in opened.tensors.items() if keep(name)})
     shared = sharing(opened.tensors, discard)
     kept = {name: tensor for name, tensor in opened.tensors.items() if name not in shared.same}
     order = sorted(
@@ -76,6 +92,8 @@ def convert(source: Path, destination: Path | None, say: Callable[[str], None]) 
     """
     if not source.exists():
         raise WeighbridgeError(f"{source}: there is no such file or folder, so there is nothing to convert")
+    if is_index(source):
+        source = source.parent
     try:
         return _convert_folder(source, destination, say) if source.is_dir() else _convert_one(source, destination, say)
     except OSError as error:
@@ -88,7 +106,7 @@ def convert_weights(source: Path, into: Path, say: Callable[[str], None]) -> lis
     They are named by their hub names at the same places. What is there as safetensors already is not made again.
     Raises `WeighbridgeError` where there are no torch weights or the scan is not clean.
     """
-    sets = [found for found in weight_sets(source) if found.torch]
+    sets = [found for found in weight_sets(source, say) if found.torch]
     if not sets:
         raise WeighbridgeError(f"{source}: holds no torch weights that are not there as safetensors already; there is nothing to convert")
     _scan([file for found in sets for file in found.files])
@@ -96,7 +114,10 @@ def convert_weights(source: Path, into: Path, say: Callable[[str], None]) -> lis
     for found in sets:
         folder = into / found.folder.relative_to(source)
         folder.mkdir(parents=True, exist_ok=True)
-        files = [_convert_told(file, folder / safetensors_name(file.name), say) for file in found.files]
+        files = [
+            _convert_told(file, folder / safetensors_name(file.name), say, lambda name, file=file, found=found: found.counts(name, file))  # type: ignore[misc]
+            for file in found.files
+        ]
         made += [converted.path for converted in files]
         if found.index:
             made.append(_write_index(found, folder, files))
@@ -127,7 +148,7 @@ def _convert_one(source: Path, destination: Path | None, say: Callable[[str], No
         raise WeighbridgeError(f"{target}: a safetensors file ends in .safetensors; name the destination so")
     if not target.parent.is_dir():
         raise WeighbridgeError(f"{target}: its folder does not exist; make it or name another destination")
-    if source.suffix == ".safetensors":
+    if source.suffix.lower() in SAFETENSORS_SUFFIXES:
         raise WeighbridgeError(f"{source}: is safetensors by its name; there is nothing to convert")
     refuse_existing(target)
     _scan([source])
@@ -162,9 +183,9 @@ def _resolved(path: Path) -> Path:
 def _copy_rest(source: Path, into: Path, say: Callable[[str], None]) -> None:
     """Copy what a loader needs beside the converted weights, and say of every other weights file that it was left out."""
     converted = {file for found in weight_sets(source) if found.torch for file in (*found.files, *([found.index] if found.index else []))}
-    for file in sorted(source.rglob("*")):
+    for file in walk(source):
         relative = file.relative_to(source)
-        if file.is_dir() or file in converted or any(part.startswith(".") for part in relative.parts):
+        if file in converted:
             continue
         if is_weights(file):
             say(f"{relative}: left out, it is no part of the safetensors form")
@@ -173,9 +194,11 @@ def _copy_rest(source: Path, into: Path, say: Callable[[str], None]) -> None:
         write_atomically(into / relative, partial(copy, file))
 
 
-def _convert_told(source: Path, destination: Path, say: Callable[[str], None]) -> Converted:
+def _convert_told(
+    source: Path, destination: Path, say: Callable[[str], None], keep: Callable[[str], bool] = lambda name: True
+) -> Converted:
     began = time.perf_counter()
-    made = convert_file(source, destination, lambda: _tied_names(source.parent))
+    made = convert_file(source, destination, lambda: _tied_names(source.parent), keep)
     took = time.perf_counter() - began
     say(f"{made.path.name}: {len(made.names)} tensors, {made.bytes / 1e6:,.1f} MB in {took:.1f} s, of {source.name}")
     for name, kept in made.ties.items():
@@ -200,8 +223,7 @@ def _scan(files: Iterable[Path]) -> None:
 
 def _write_index(found: WeightSet, folder: Path, files: list[Converted]) -> Path:
     assert found.index
-    path = folder / safetensors_name(found.index.name.removesuffix(".index.json"))
-    path = path.with_name(f"{path.name}.index.json")
+    path = folder / safetensors_index_name(found.index.name)
     index = {
         "metadata": {"total_size": sum(file.bytes for file in files)},
         "weight_map": {name: file.path.name for file in files for name in sorted(file.names)},

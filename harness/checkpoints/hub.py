@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from harness.checkpoints.durable import write_atomically, write_folder_atomically
+from harness.checkpoints.folders import walk
 from harness.errors import WeighbridgeError
 
 _NAME = r"[A-Za-z0-9][\w.-]*"
@@ -103,7 +104,7 @@ def open_pull_request(source: str, repo: str | None, say: Callable[[str], None])
         (home / name).mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=home, prefix=".convert-") as workplace:
         made = _make(weights, Path(workplace), say)
-        kept = [file for file in sorted(base.rglob("*")) if file.is_file() and ".cache" not in file.relative_to(base).parts]
+        kept = walk(base, hidden=True)
         listing = {str(file.relative_to(base)): _blob(home, base, file) for file in kept}
         present = [name for name in made if name in listing]
         if present:

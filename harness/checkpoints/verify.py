@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
-from harness.checkpoints.folders import WeightSet, weight_sets
+from harness.checkpoints.folders import SAFETENSORS_SUFFIXES, WeightSet, indexed, is_index, weight_sets
 from harness.checkpoints.mapped import Tensors, open_mapped, release
 from harness.checkpoints.sharing import sharing
 from harness.errors import WeighbridgeError
@@ -30,9 +30,10 @@ class _Side:
     parts: dict[str, str] = field(default_factory=dict)
     """Names that overlap another: the other by each."""
 
-    def add(self, file: Path, where: str) -> None:
-        """Take in one file; a name that another one holds as well is an error."""
+    def add(self, file: Path, where: str, weights: WeightSet) -> None:
+        """Take in one file; of a name that another one holds as well the index decides, and without one it is an error."""
         opened = open_mapped(file)
+        opened = replace(opened, tensors={name: tensor for name, tensor in opened.tensors.items() if weights.counts(name, file)})
         for name in opened.tensors:
             if name in self.tensors:
                 raise WeighbridgeError(
@@ -89,8 +90,10 @@ def differences(a: Path, b: Path) -> list[str]:
 
 def _components(path: Path) -> dict[str, WeightSet]:
     """Return the sets of weights by their place under `path` and their safetensors name."""
+    if path.is_file() and is_index(path):
+        return {"": indexed(path)}
     if path.is_file():
-        return {"": WeightSet(path.parent, path.name, (path,), None, torch=path.suffix != ".safetensors")}
+        return {"": WeightSet(path.parent, path.name, (path,), None, torch=path.suffix.lower() not in SAFETENSORS_SUFFIXES)}
     if not path.is_dir():
         raise WeighbridgeError(f"{path}: there is no such file or folder")
     sets = {str((found.folder / found.name).relative_to(path)): found for found in weight_sets(path)}
@@ -102,7 +105,15 @@ def _components(path: Path) -> dict[str, WeightSet]:
 def _side(called: Path, weights: WeightSet) -> _Side:
     side = _Side(str(called))
     for file in weights.files:
-        side.add(file, str(called))
+        side.add(file, str(called), weights)
+    if weights.index:
+        names = side.names()
+        if lacking := sorted(name for name in weights.places if name not in names):
+            raise WeighbridgeError(
+                f"{weights.index}: it says that {lacking[0]} lies in {weights.places[lacking[0]]}, which does not hold it; fetch the shards that belong to it"
+            )
+        if extra := sorted(name for name in side.tensors if name not in weights.places):
+            raise WeighbridgeError(f"{weights.index}: it does not name {extra[0]}, which its shards hold; they do not belong together")
     return side
 
 
