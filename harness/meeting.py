@@ -140,6 +140,13 @@ class Meetings:
         self._say("making the corpus of hostile files")
         written, digest = write_corpus(self._specimens, place / "corpus", self._manifest["seed"])
         self._describe(written, digest)
+        limits = confinement.Limits()
+        self._manifest["hostile_limits"] = {
+            "timeout_s": TIMEOUT_S,
+            "memory_bytes": limits.memory,
+            "files": limits.files,
+            "processes": limits.processes,
+        }
         self._pool = self._stack.enter_context(ThreadPoolExecutor(_side_by_side()))  # a warden ends with the thread that started it
         self._place, self._written = place, written
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +15,11 @@ from harness.checkpoints.parts import PARTS
 from harness.errors import WeighbridgeError, unknown_name
 from harness.hostile import family_names
 from harness.loaders import CACHE_STATES, DEVICES, KINDS, Loader, all_loaders
+from harness.machine.busy import AT_MOST
 
 _PLAIN_NAMES = {"model", "weights", "checkpoint", "pytorch_model", "diffusion_pytorch_model", "adapter_model", "consolidated"}
 _Number = TypeVar("_Number", int, float)
+BUSY_VARIABLE = "WEIGHBRIDGE_BUSY_AT_MOST"
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class Options:
     ceilings: bool
     sample_timeout_s: float | None
     warm_up_timeout_s: float
+    busy_at_most: float
+    """Largest share of the cores' time that other processes may use during a sample, 0 to 1."""
     store: Path | None
     results: Path
     seed: int
@@ -81,6 +86,7 @@ class Options:
             "no_ceilings": None if self.ceilings else True,
             "sample_timeout": self.sample_timeout_s,
             "warm_up_timeout": self.warm_up_timeout_s,
+            "busy_at_most": self.busy_at_most,
             "seed": self.seed,
         }
 
@@ -133,6 +139,10 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--families": {"metavar": "A,B", "help": f"of hostile files only these families: {', '.join(family_names())}"},
     "--sample-timeout": {"metavar": "SECONDS", "help": "a sample that takes longer counts as hung (default: by its bytes, 60 s or more)"},
     "--warm-up-timeout": {"metavar": "SECONDS", "help": "a loader whose warm-up load takes longer is left out (default: 300)"},
+    "--busy-at-most": {
+        "metavar": "SHARE",
+        "help": f"a sample during which others had more of the cores' time is taken again (default: {BUSY_VARIABLE}, or {AT_MOST:g})",
+    },
     "--budget": {"metavar": "SECONDS", "help": "time for each cell, instead of its share of the profile's"},
     "--store": {"metavar": "DIR", "help": "where checkpoints are kept (default: WEIGHBRIDGE_STORE, or the user's cache folder)"},
     "--results": {"metavar": "DIR", "help": "where runs are written (default: results)"},
@@ -142,7 +152,7 @@ FLAGS: dict[str, dict[str, Any]] = {
 """Every option with its `argparse` keywords; all are text or lists of text here, and `parse` gives them meaning."""
 
 _SHAPING: tuple[str, ...] = ("profile", "checkpoints", "loaders", "cache_states", "rounds", "budget", "parts", "ranks", "read_ahead_kb")
-_SHAPING += ("families", "no_ceilings", "sample_timeout", "warm_up_timeout", "seed")
+_SHAPING += ("families", "no_ceilings", "sample_timeout", "warm_up_timeout", "busy_at_most", "seed")
 
 
 def parse(given: dict[str, Any], recorded: dict[str, Any] | None = None) -> Options:
@@ -176,6 +186,7 @@ def parse(given: dict[str, Any], recorded: dict[str, Any] | None = None) -> Opti
         ceilings=not given.get("no_ceilings"),
         sample_timeout_s=_number("--sample-timeout", given.get("sample_timeout"), float, 0.1) or PROFILES[profile].sample_timeout_s,
         warm_up_timeout_s=_number("--warm-up-timeout", given.get("warm_up_timeout"), float, 0.1) or PROFILES[profile].warm_up_timeout_s,
+        busy_at_most=_share("--busy-at-most", given.get("busy_at_most")),
         store=Path(given["store"]) if given.get("store") else None,
         results=Path(given.get("results") or "results"),
         seed=_number("--seed", given.get("seed"), int, 0) or 0,
@@ -230,6 +241,15 @@ def _number(flag: str, text: str | None, kind: type[_Number], least: _Number) ->
     if not least <= value < float("inf"):
         raise WeighbridgeError(f"{flag} {text}: must be {least} or more")
     return value
+
+
+def _share(flag: str, text: str | None) -> float:
+    """Return the largest share of the cores' time that others may have: as asked for, as the environment says, or the usual one."""
+    flag, text = (flag, text) if text is not None else (BUSY_VARIABLE, os.environ.get(BUSY_VARIABLE) or str(AT_MOST))
+    share = _number(flag, text, float, 0.0)
+    if share is None or share > 1.0:
+        raise WeighbridgeError(f"{flag} {text}: a share of the cores' time lies between 0 and 1, such as 0.1")
+    return share
 
 
 def _numbers(flag: str, text: str | None, least: int) -> tuple[int, ...] | None:

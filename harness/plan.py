@@ -15,7 +15,10 @@ Plan = Mapping[Cell, tuple[str, ...]]
 """The cells of a run, in the order they are to be taken, each with the loaders that are its arms."""
 
 
-_SCENARIOS_BY_VALUE = ("full-load", "partial-load", PROCESS_START, "pipeline-load")
+_SCENARIOS_BY_VALUE = ("full-load", "pipeline-load", "partial-load", PROCESS_START, "conversion", "scan", "sharded-load")
+_ON_GPU_BY_VALUE = ("full-load", "partial-load", PROCESS_START, "pipeline-load")
+_LARGE_BYTES = 750_000_000
+"""Full loads of built-in checkpoints beyond the size of the page's claim tell least for their time."""
 _VALUED = ("gpt2", "llama-3.2-1b")
 """The checkpoints that the claim about GPUs is judged by: the size that the page names, and one five times as large."""
 _START_S, _MODEL_S = 2.5, 0.7
@@ -36,26 +39,30 @@ def loader_of(cell: Cell, name: str) -> tuple[str, Loader]:
     return all_loaders(kind_of(cell, name))[name]
 
 
-def cheapest_first(plan: Plan, options: Options) -> dict[Cell, tuple[str, ...]]:
-    """Return the plan with its cells in the order of what a block of theirs is likely to cost, both cache states of one together.
-
-    So the first tables come soon, and what a run has no time for is as few cells as can be.
-    """
-    cost = {cell: block_cost(cell, arms, size_of(cell.checkpoint, options)) for cell, arms in plan.items()}
-    together: dict[tuple[object, ...], float] = {}
-    for cell, seconds in cost.items():
-        together[_group(cell)] = max(seconds, together.get(_group(cell), 0.0))
-    return {cell: plan[cell] for cell in sorted(plan, key=lambda cell: together[_group(cell)])}
-
-
 def in_order(plan: Plan, options: Options) -> dict[Cell, tuple[str, ...]]:
-    """Return the plan in the order its cells are taken: on a GPU alone the most valuable first, otherwise the cheapest first."""
-    on_gpu = bool(plan) and all(cell.device != "cpu" for cell in plan)
-    return most_valuable_first(plan) if on_gpu else cheapest_first(plan, options)
+    """Return the plan with its cells in the order of what they answer, both cache states of one together: a run cut off keeps the first.
+
+    Full loads come first, and of what answers as much the cheapest, so that the first tables come soon. Large built-in checkpoints come last
+    but for sharded loads. On a GPU alone it is `most_valuable_first`.
+    """
+    if plan and all(cell.device != "cpu" for cell in plan):
+        return most_valuable_first(plan)
+    sizes = {cell: size_of(cell.checkpoint, options) for cell in plan}
+    together: dict[tuple[object, ...], float] = {}
+    for cell, arms in plan.items():
+        together[_group(cell)] = max(block_cost(cell, arms, sizes[cell]), together.get(_group(cell), 0.0))
+    return {cell: plan[cell] for cell in sorted(plan, key=lambda cell: (_rank(cell, sizes[cell]), together[_group(cell)]))}
+
+
+def _rank(cell: Cell, size: int) -> float:
+    """Return where a cell's scenario stands by what it answers; a large full load of a built-in checkpoint stands behind all but one."""
+    if cell.scenario == _SCENARIOS_BY_VALUE[0] and cell.checkpoint in LAYOUTS and size > _LARGE_BYTES:
+        return len(_SCENARIOS_BY_VALUE) - 1.5
+    return _SCENARIOS_BY_VALUE.index(cell.scenario) if cell.scenario in _SCENARIOS_BY_VALUE else len(_SCENARIOS_BY_VALUE)
 
 
 def most_valuable_first(plan: Plan) -> dict[Cell, tuple[str, ...]]:
-    """Return the plan with its cells in the order of what they answer: a GPU may be lent for minutes, and a run cut off keeps the first.
+    """Return the plan of a GPU with its cells in the order of what they answer: it may be lent for minutes.
 
     Full loads come first, of the checkpoints in `_VALUED` and then of the others, warm before cold; then parts, process start, pipelines.
     """
@@ -64,7 +71,7 @@ def most_valuable_first(plan: Plan) -> dict[Cell, tuple[str, ...]]:
 
 
 def _value(cell: Cell) -> tuple[int, int, bool]:
-    scenario = _SCENARIOS_BY_VALUE.index(cell.scenario) if cell.scenario in _SCENARIOS_BY_VALUE else len(_SCENARIOS_BY_VALUE)
+    scenario = _ON_GPU_BY_VALUE.index(cell.scenario) if cell.scenario in _ON_GPU_BY_VALUE else len(_ON_GPU_BY_VALUE)
     checkpoint = _VALUED.index(cell.checkpoint) if cell.checkpoint in _VALUED else len(_VALUED)
     return scenario, checkpoint, cell.cache_state == "cold"
 

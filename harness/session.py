@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import Any, TypeVar
 
 from harness.checking import Checking
@@ -19,9 +20,9 @@ from harness.machine.lock import only_run
 from harness.machine.page_cache import capability
 from harness.machine.read_ahead import read_ahead, restore_left_over, setting_refused
 from harness.measure.cell import Cell
-from harness.measure.experiment import Limits, keeps_failing, order_of_block, run_blocks, spent
+from harness.measure.experiment import MINIMUM_BLOCKS, Limits, keeps_failing, order_of_block, run_blocks, spent
 from harness.measure.sample import Sample
-from harness.measure.taking import Place, take_sample
+from harness.measure.taking import METER, Place, take_sample
 from harness.meeting import Meetings
 from harness.options import PROFILES, Options
 from harness.plan import Plan, block_cost, size_of
@@ -38,6 +39,7 @@ from harness.verdicts.promises import Promise
 _Done = TypeVar("_Done")
 _NOBODY = {"status": "refused", "reason": "every loader is left out"}
 _CUT = {"status": "cut", "reason": "the time of the run was spent before it began"}
+_TOO_LONG = "its {blocks} blocks would take about {needed:.0f} s, and {left:.0f} s were left"
 
 
 @dataclass(frozen=True)
@@ -171,15 +173,15 @@ class Run:
         self.manifest["cells"] = [old for old in self.manifest["cells"] if old is not earlier] + [entry]
         if refusal := self._refusal(cell):
             entry |= {"status": "refused", "reason": refusal}
-        elif self._out_of_time():
-            entry |= _CUT
+        elif too_long := self._too_long(cell):
+            entry |= {"status": "cut", "reason": too_long}
         else:
             try:
                 taken = self._take(cell, self._supply.checkpoint_of(cell), taken, entry)
             except CannotBeWeighedError as error:
                 entry |= {"status": "refused", "reason": str(error)}
         self._save()
-        return Weighed(cell, tuple(taken), entry["reason"], entry["left_out"])
+        return Weighed(cell, () if entry["status"] == "cut" else tuple(taken), entry["reason"], entry["left_out"])
 
     def _refusal(self, cell: Cell) -> str | None:
         """Return why a cell cannot be measured on this machine at all, or None."""
@@ -217,24 +219,36 @@ class Run:
                 selected,
                 self._options.sample_timeout_s,
                 lambda text: self.directory.keep_traceback(where, text),
+                self._options.busy_at_most,
             )
 
         def order(block: int) -> list[str]:
             return order_of_block(self._options.seed, cell.name, block, arms)
 
+        quiet = True
+
+        def again(samples: Sequence[Sample]) -> bool:
+            nonlocal quiet  # a machine that stays busy is not waited for again in this cell
+            quiet = quiet and spent(samples) < limits.budget_s and METER.wait_for_quiet(self._options.busy_at_most)
+            return quiet
+
         with ExitStack() as stack:
             stack.callback(self._supply.let_go)
             if cell.read_ahead_kb is not None:
                 stack.enter_context(read_ahead(self._folder, cell.read_ahead_kb))
-            for item in run_blocks(arms, taken, limits, order, take, precise) if arms else ["nothing to measure"]:
+            for item in run_blocks(arms, taken, limits, order, take, precise, again) if arms else ["nothing to measure"]:
                 if isinstance(item, Sample):
                     self.directory.append(item)
                     samples.append(item)
                 else:
                     entry["stopped"] = item
         entry |= {"status": "done"} if samples else _CUT if arms else _NOBODY
+        blocks = len({sample.block for sample in samples})
+        if samples and entry["stopped"] == "budget" and blocks < MINIMUM_BLOCKS:
+            needed = MINIMUM_BLOCKS * spent(samples) / blocks
+            entry |= {"status": "cut", "reason": _TOO_LONG.format(blocks=MINIMUM_BLOCKS, needed=needed, left=limits.hard_s)}
         entry["left_out"] = left_out | keeps_failing(samples)
-        entry["blocks"] = len({sample.block for sample in samples})
+        entry["blocks"] = blocks
         entry["spent_s"] = round(spent(samples), 3)
         return samples
 
@@ -263,16 +277,33 @@ class Run:
         if self._options.budget is not None:
             return Limits(self._profile.blocks, self._options.budget, self._options.budget)
         left = self._left()
-        costs = {
-            other: block_cost(other, arms, size_of(other.checkpoint, self._options))
-            for other, arms in self._plan.items()
-            if other not in self._weighed and self._refusal(other) is None
-        }
+        costs = {other: self._likely_cost(other) for other in self._plan if other not in self._weighed and self._refusal(other) is None}
         return Limits(self._profile.blocks, left * costs[cell] / sum(costs.values()), left)
 
-    def _out_of_time(self) -> bool:
-        """Return whether a run whose cells share one time has spent it: then not even a checkpoint is made."""
-        return self._options.rounds is None and self._options.budget is None and self._left() == 0
+    def _too_long(self, cell: Cell) -> str | None:
+        """Return why the time that is left to a run whose cells share it does not suffice for a cell, by what earlier ones took, or None.
+
+        Then not even its checkpoint is made.
+        """
+        if self._options.rounds is not None or self._options.budget is not None:
+            return None
+        left, needed = self._left(), MINIMUM_BLOCKS * self._likely_cost(cell) * (self._pace() or 0.0)
+        if left == 0:
+            return _CUT["reason"]
+        return _TOO_LONG.format(blocks=MINIMUM_BLOCKS, needed=needed, left=left) if needed > left else None
+
+    def _pace(self) -> float | None:
+        """Return how many s this machine takes for what is likely to cost one, by the cells that are done; None before the first."""
+        likely = {cell.name: self._likely_cost(cell) for cell in self._plan}
+        paces = [
+            entry["spent_s"] / entry["blocks"] / likely[entry["name"]]
+            for entry in self.manifest["cells"]
+            if entry["blocks"] and entry["spent_s"] and entry["name"] in likely
+        ]
+        return median(paces) if paces else None
+
+    def _likely_cost(self, cell: Cell) -> float:
+        return block_cost(cell, self._plan[cell], size_of(cell.checkpoint, self._options))
 
     def _left(self) -> float:
         return max(self._profile.total_s - (time.monotonic() - self._start), 0.0)

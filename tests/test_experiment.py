@@ -8,7 +8,7 @@ from math import inf
 import pytest
 
 from harness.measure.experiment import MINIMUM_BLOCKS, Limits, keeps_failing, order_of_block, run_blocks, spent, stop_reason
-from harness.measure.sample import Sample
+from harness.measure.sample import BUSY, Sample
 from tests.helpers import make_sample
 
 ARMS = ("a", "b", "c")
@@ -98,7 +98,11 @@ def test_no_arm_has_a_place_of_its_own() -> None:
         (5, 100.0, _limits(budget_s=1.0), False, None),
         (6, 100.0, _limits(budget_s=1.0), True, "precision"),
         (2, 10.0, _limits(hard_s=15.0), False, None),
-        (2, 10.1, _limits(hard_s=15.0), False, "budget"),
+        (2, 11.5, _limits(hard_s=15.0), False, None),
+        (2, 11.6, _limits(hard_s=15.0), False, "budget"),
+        (1, 2.5, _limits(hard_s=15.0), False, None),
+        (1, 2.6, _limits(hard_s=15.0), False, "budget"),
+        (1, 7.5, _limits(blocks=2, hard_s=15.0), False, None),
         (0, 0.0, _limits(hard_s=0.0), False, "budget"),
         (0, 0.0, _limits(hard_s=0.1), False, None),
     ],
@@ -186,8 +190,9 @@ def test_a_cell_stops_before_the_block_that_would_overrun_its_budget(budget_s: f
     assert (len(samples), reason) == (blocks * len(ARMS), "budget")
 
 
-@pytest.mark.parametrize(("hard_s", "blocks"), [(12.0, 2), (11.9, 1)])
-def test_no_block_is_begun_that_would_overrun_the_whole_run(hard_s: float, blocks: int) -> None:
+@pytest.mark.parametrize(("hard_s", "blocks"), [(36.0, 6), (35.9, 1)])
+def test_a_cell_goes_on_only_if_enough_blocks_for_an_interval_fit_by_what_its_first_cost(hard_s: float, blocks: int) -> None:
+    """A block takes 6 s."""
     samples, reason = _run(_limits(budget_s=1.0, hard_s=hard_s))
     assert (len(samples), reason) == (blocks * len(ARMS), "budget")
 
@@ -195,6 +200,24 @@ def test_no_block_is_begun_that_would_overrun_the_whole_run(hard_s: float, block
 def test_time_spent_before_a_kill_counts_after_it() -> None:
     whole, _ = _run(_limits(blocks=7))
     assert _run(_limits(budget_s=47.9), taken=whole) == ([], "budget")
+
+
+@pytest.mark.parametrize(("busy", "quiet", "tries"), [(1, True, 2), (2, True, 3), (9, True, 3), (9, False, 1)])
+def test_a_busy_sample_is_taken_again_in_its_place_while_that_is_of_use(busy: int, quiet: bool, tries: int) -> None:
+    """Of block 0 the arm "b" is invalid as busy `busy` times; everything else is valid at once."""
+    left = [busy]
+
+    def take(arm: str, block: int, position: int) -> Sample:
+        if (arm, block) == ("b", 0) and left[0]:
+            left[0] -= 1
+            return make_sample(loader=arm, block=block, position=position, valid=False, reason=BUSY)
+        return _take(arm, block, position)
+
+    *samples, _ = run_blocks(ARMS, [], _limits(blocks=2), _order, take, _never, lambda _: quiet)
+    of_b = [sample for sample in samples if isinstance(sample, Sample) and (sample.loader, sample.block) == ("b", 0)]
+    assert len(of_b) == tries
+    assert {sample.position for sample in of_b} == {_order(0).index("b")}
+    assert len(samples) == 2 * len(ARMS) + tries - 1
 
 
 def test_an_invalid_sample_is_counted_and_not_taken_again() -> None:

@@ -18,7 +18,7 @@ from harness.machine import page_cache
 from harness.measure.cell import Cell
 from harness.measure.experiment import whole_blocks
 from harness.options import Options, parse
-from harness.plan import block_cost, cheapest_first
+from harness.plan import block_cost, in_order
 from tests.helpers import make_sample
 from tests.test_benchmarks import Place, lines
 
@@ -159,17 +159,19 @@ def test_each_profile_has_every_scenario() -> None:
             assert all(cells.values())
 
 
-def test_the_cheapest_cells_come_first_and_both_states_of_one_together() -> None:
+def test_cells_that_answer_most_come_first_and_both_states_of_one_together() -> None:
     given = options(profile="default")
     plan: Mapping[Cell, tuple[str, ...]] = full.plan(given) | partial.plan(given) | sharded.plan(given)
-    order = [cell for cell in cheapest_first(plan, given) if cell.device == "cpu"]
+    order = [cell for cell in in_order(plan, given) if cell.device == "cpu"]
     assert set(order) == {cell for cell in plan if cell.device == "cpu"}
     pairs = [(first, second) for first, second in zip(order[::2], order[1::2], strict=True)]
     assert all((first.cache_state, second.cache_state) == ("cold", "warm") for first, second in pairs)
     assert all(first.what.replace("cold", "warm") == second.what for first, second in pairs)
     assert next(cell for cell in order if cell.scenario == "full-load").checkpoint == "lora-1000"
-    costs = [block_cost(cell, plan[cell], 1) for cell in order]
-    assert min(costs) > 0
+    scenarios = [cell.scenario for cell in order if cell.checkpoint != "bloom-560m"]
+    assert scenarios == sorted(scenarios, key=("full-load", "partial-load").index)
+    assert [cell.scenario for cell in order[-4:]] == ["full-load", "full-load", "sharded-load", "sharded-load"]
+    assert min(block_cost(cell, plan[cell], 1) for cell in order) > 0
 
 
 def test_more_ranks_and_more_bytes_cost_more() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from harness.measure.sample import Sample
 from harness.options import PROFILES, Options, model_name, parse
 from harness.plan import Plan, loader_of
 from harness.records.run_directory import TRACEBACKS
+from harness.report.cells import cells_of
+from harness.report.page import write_run_report
 from harness.session import Run
 
 COLD, WARM = (Cell("full-load", "lora-1000", state, "cpu") for state in ("cold", "warm"))
@@ -95,6 +98,29 @@ def test_a_cell_that_the_time_does_not_reach_is_cut_by_name_and_nothing_is_made_
     assert (cut.samples, cut.reason) == ((), "the time of the run was spent before it began")
     assert running.manifest["cells"][-1]["status"] == "cut"
     assert [path.name for path in (tmp_path / "store").glob("gpt2*")] == []
+
+
+def test_a_cell_whose_blocks_do_not_fit_by_the_pace_so_far_is_cut_before_it_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    big = Cell("full-load", "gpt2", "warm", "cpu")
+    with run(tmp_path, {WARM: ARMS, big: ARMS}) as running:
+        running.weigh(WARM)
+        monkeypatch.setattr(Run, "_left", lambda _: 1.0)
+        cut = running.weigh(big)
+    assert cut.reason is not None and re.fullmatch(r"its 6 blocks would take about \d+ s, and 1 s were left", cut.reason)
+    assert [path.name for path in (tmp_path / "store").glob("gpt2*")] == []
+
+
+def test_a_cell_that_turns_out_too_slow_is_cut_after_its_first_block_and_has_no_figure(tmp_path: Path) -> None:
+    with run(tmp_path, {WARM: ARMS}, budget="0.2") as running:
+        weighed = running.weigh(WARM)
+    (cell,) = running.manifest["cells"]
+    assert (weighed.samples, cell["status"], cell["blocks"]) == ((), "cut", 1)
+    assert cell["reason"].startswith("its 6 blocks would take about")
+    samples = running.directory.samples()
+    assert len(samples) == 2, "they are kept"
+    (shown,) = cells_of(running.manifest, samples)
+    assert (shown.arms, shown.reason) == ((), f"cut: {cell['reason']}")
+    assert "**Not measured for want of time:** full-load/lora-1000/warm/cpu." in write_run_report(running.directory).read_text()
 
 
 def test_a_budget_is_for_each_cell_and_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,6 +88,7 @@ def test_every_reason_is_one_that_something_gives_and_is_explained() -> None:
         {"libraries_read_bytes": 1 << 20},
     )
     judged |= {judge("warm", 1.0, SIZE, _answer(content_ok=True, storage_read_bytes=0) | one).reason for one in more}
+    judged.add(judge("warm", 1.0, SIZE, _answer(storage_read_bytes=0), busy=0.5, busy_at_most=0.1).reason)
     assert judged - {None} == set(REASONS) - set(SERVER)
     assert all(REASONS.values())
 

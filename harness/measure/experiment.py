@@ -7,11 +7,16 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from harness.measure.sample import FAILURES, Sample
+from harness.measure.sample import BUSY, FAILURES, Sample
 
 MINIMUM_BLOCKS = 6
 """Fewer pairs than this give no 95 % interval of a median, whatever their values (2 x 0.5^5 > 0.05)."""
+_OVERRUN = 1.15
+"""By how much a cell that was begun may overrun its time to come to `MINIMUM_BLOCKS`: blocks are not all alike."""
+TRIES = 3
+"""How often a sample is taken at most for its place in a block, where the machine was busy with something else."""
 FAILED_ENOUGH = 2
 """After as many failures in the same way, and no success, an arm is left out of what follows."""
 
@@ -40,7 +45,8 @@ def order_of_block(seed: int, cell: str, block: int, arms: Sequence[str]) -> lis
 def stop_reason(blocks: int, whole: int, spent_s: float, limits: Limits, precise: bool) -> str | None:
     """Return why a cell with this many finished blocks is over ("precision", "rounds", "budget"), or None while it is not.
 
-    `whole` of the blocks have a valid sample of every arm: those that have not are made up for, up to as many as an interval takes.
+    `whole` of the blocks have a valid sample of every arm: those that have not are made up for, up to as many as an interval takes. By what
+    the first block took, a cell whose blocks will not suffice for an interval is over at once: its time is better given to others.
     """
     if blocks >= limits.blocks:
         return "rounds"
@@ -48,9 +54,13 @@ def stop_reason(blocks: int, whole: int, spent_s: float, limits: Limits, precise
         return "precision"
     next_block_s = spent_s / blocks if blocks else 0.0
     enough = whole >= MINIMUM_BLOCKS or blocks >= 2 * MINIMUM_BLOCKS
-    if limits.hard_s <= 0 or spent_s + next_block_s > (min(limits.hard_s, limits.budget_s) if enough else limits.hard_s):
-        return "budget"
-    return None
+    if enough:
+        over = spent_s + next_block_s > min(limits.hard_s, limits.budget_s)
+    elif blocks == 1:
+        over = spent_s * min(MINIMUM_BLOCKS, limits.blocks) > limits.hard_s
+    else:
+        over = spent_s + next_block_s > limits.hard_s * (_OVERRUN if blocks < MINIMUM_BLOCKS else 1.0)
+    return "budget" if limits.hard_s <= 0 or over else None
 
 
 def spent(samples: Sequence[Sample]) -> float:
@@ -86,12 +96,13 @@ def run_blocks(
     order: Callable[[int], list[str]],
     take: Callable[[str, int, int], Sample],
     precise: Callable[[Sequence[Sample]], bool],
+    again: Callable[[Sequence[Sample]], bool] = lambda _: False,
 ) -> Iterator[Sample | str]:
     """Yield each new sample as it is taken and, last, why the cell stopped.
 
     `taken` are the samples of an earlier part of the same run: they are counted, timed and not taken again. `take(arm, block, position)`
     takes one; `precise(samples)` says whether the cell's figure is known well enough. An arm that keeps failing in the same way takes
-    part in no further block.
+    part in no further block. One that is invalid as busy is taken again, up to `TRIES` times in all, as long as `again(samples)` says so.
     """
     samples = list(taken)
     done = {(sample.block, sample.loader) for sample in samples}
@@ -105,8 +116,18 @@ def run_blocks(
             yield reason  # only between blocks: one that has been begun is finished
             return
         for position, arm in missing:
-            samples.append(take(arm, block, position))
-            yield samples[-1]
+            for sample in until_quiet(partial(take, arm, block, position), lambda: again(samples)):
+                samples.append(sample)
+                yield sample
+
+
+def until_quiet(take: Callable[[], Sample], again: Callable[[], bool]) -> Iterator[Sample]:
+    """Yield a sample, and another one in its place as long as the last was invalid as busy and `again()` says so, `TRIES` at most."""
+    for attempt in range(TRIES):
+        sample = take()
+        yield sample
+        if sample.reason != BUSY or attempt == TRIES - 1 or not again():
+            return
 
 
 def _over(block: int, samples: Sequence[Sample], limits: Limits, precise: Callable[[Sequence[Sample]], bool]) -> str | None:

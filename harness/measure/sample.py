@@ -103,6 +103,14 @@ class Sample:
     phases: dict[str, float] | None = None
     """What a whole process spent until its weights were ready, in s: start, import_torch, import_library, context (on a GPU), first_call, load. They add up to
     `ready_s`; what else the harness did in between is in neither, and every counter is of the load alone."""
+    others_cpu_share: float | None = None
+    """Share of the usable cores' time that other processes used while the sample was taken, 0 to 1."""
+    steal_share: float | None = None
+    """Share of it that the host gave to other machines."""
+    cpu_pressure_share: float | None = None
+    """Share of the time during which something waited for a processor, the load's own threads among it (`/proc/pressure/cpu`)."""
+    io_pressure_share: float | None = None
+    memory_pressure_share: float | None = None
     per_rank: list[dict[str, Any]] | None = None
     """Each rank's own figures, by rank."""
 
@@ -132,6 +140,9 @@ _Open: Any = make_dataclass("_Open", [(field.name, Any) for field in fields(Samp
 """A sample not closed yet: one that is frozen takes five times as long to fill, which counts a million times. It becomes a `Sample` at once."""
 
 
+BUSY = "busy"
+"""The reason that is the machine's and passes: a sample that has it is taken again."""
+
 REASONS = {
     "raised": "the loader raised an error",
     "exited": "the process exited before it gave a result",
@@ -149,6 +160,7 @@ REASONS = {
     "storage-short": "storage gave less than was loaded, so something else served the rest",
     "libraries-read": "a library was read from storage while the process started",
     "storage-read": "storage was read although everything was in the page cache",
+    BUSY: "other processes used the processors meanwhile",
 }
 """Every reason a sample can be invalid for."""
 
@@ -176,12 +188,15 @@ def judge(
     reads: bool = True,
     writes: bool = False,
     always_throttled: Collection[str] = (),
+    busy: float | None = None,
+    busy_at_most: float = 1.0,
 ) -> Judgement:
     """Return whether a sample counts, from the cache state asked for, the residency proved before, the bytes asked for and the child's answer.
 
     What `reads` no file while the clock runs, a ceiling of memory or of the way to a device, owes storage nothing. What `writes` one may be
     given as much by storage, warm, as a cold load may do without: the file system reads its maps of what is free. `always_throttled` are the
-    throttle reasons that the GPU gives at rest too: they tell nothing of a load, and invalidate none.
+    throttle reasons that the GPU gives at rest too: they tell nothing of a load, and invalidate none. `busy` is the share of the usable
+    cores' time that others had; more than `busy_at_most` makes a sample invalid that nothing else does.
     """
     if "failure" in answer:
         return Judgement(False, answer["failure"], answer["detail"])
@@ -202,6 +217,8 @@ def judge(
         state = Judgement(False, "storage-read", f"{read} bytes read from storage") if (read or 0) > allowed else Judgement(True)
     if state.valid and (answer.get("libraries_read_bytes") or 0) > LIBRARIES_READ_AT_MOST:
         state = Judgement(False, "libraries-read", f"{answer['libraries_read_bytes']} bytes read from storage before the load")
+    if state.valid and busy is not None and busy > busy_at_most:
+        state = Judgement(False, BUSY, f"others had {busy:.0%} of the cores' time, more than {busy_at_most:.0%}")
     return _fault_of_the_load(answer, always_throttled) or state
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from harness.checkpoints.store import Checkpoint, Selection
 from harness.loaders import Loader
+from harness.machine.busy import Meter
 from harness.machine.description import available_memory
 from harness.measure.cell import Cell
 from harness.measure.client import Load, Server
@@ -22,6 +23,8 @@ _SLOWEST_BYTES_PER_S = 20e6
 _TIMEOUT_AT_LEAST_S = 60.0
 _MEMORY_RESERVE = 1 << 30
 _MEASURED = {field.name for field in fields(Sample)} - {"detail"}
+METER = Meter()
+"""Tells of every sample how busy the machine was with something else than this process and what it starts."""
 
 
 @dataclass(frozen=True)
@@ -55,16 +58,19 @@ def take_sample(
     selected: Sequence[Selection] = (),
     timeout_s: float | None = None,
     keep_traceback: Callable[[str], None] = lambda _: None,
+    busy_at_most: float = 1.0,
 ) -> Sample:
     """Return one sample of one arm, valid or not; raises only where the harness itself is at fault.
 
     `selected` is what is asked for of the checkpoint, by each rank where there are several; nothing stands for everything.
-    `keep_traceback` is given the traceback of an error that the loader raised.
+    `keep_traceback` is given the traceback of an error that the loader raised. Where others had more than `busy_at_most` of the cores' time
+    the sample is invalid; by default nothing is too much.
     """
     artifact = checkpoint.artifacts[arm.loader.container]
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
     ranks = cell.ranks or 1
     touch_bytes = _memory_to_touch(checkpoint, arm.loader, selected, ranks) if cell.cache_state == "warm" else 0
+    METER.begin()
     start = time.perf_counter()
     before, problem = arm.server.set_cache_state(cell.cache_state, artifact.files)
     prepared = time.perf_counter()
@@ -74,11 +80,20 @@ def take_sample(
         load = Load(arm.key, artifact.files, arm.rehearsal, expected, cell.device, touch_bytes)
         answer = arm.server.sample(load, timeout_s or sample_timeout(checkpoint.bytes * ranks))
     done = time.perf_counter()
+    busyness = METER.end()
     if answer.get("traceback"):
         keep_traceback(answer["traceback"])
     least, loader = _least_read(checkpoint, selected), arm.loader
     judgement = judge(
-        cell.cache_state, before if before is not None else -1.0, least, answer, loader.reads, loader.writes, place.always_throttled
+        cell.cache_state,
+        before if before is not None else -1.0,
+        least,
+        answer,
+        loader.reads,
+        loader.writes,
+        place.always_throttled,
+        busyness.share,
+        busy_at_most,
     )
     return Sample(
         schema=SCHEMA,
@@ -101,6 +116,7 @@ def take_sample(
         reason=judgement.reason,
         detail=judgement.detail,
         requested_bytes=sum(selection.bytes for selection in selected) if selected else None,
+        **asdict(busyness),
         **{name: value for name, value in answer.items() if name in _MEASURED},
     )
 

@@ -44,12 +44,21 @@ class Court:
         """The file that is loaded."""
         return self.checkpoint.artifacts["safetensors"].files[0]
 
-    def sample(self, cache_state: str, liar: str = "honest", server: Any = None, block: int = 0, environment: str = "trial") -> Sample:
-        """Return a sample by a liar, through what every sample goes through."""
+    def sample(
+        self,
+        cache_state: str,
+        liar: str = "honest",
+        server: Any = None,
+        block: int = 0,
+        environment: str = "trial",
+        busy_at_most: float = 1.0,
+    ) -> Sample:
+        """Return a sample by a liar, through what every sample goes through; the machine may be busy unless the lie is about that."""
         key = f"{LIARS}:{liar}"
         rehearsal = self.store.rehearsal(["safetensors"])["safetensors"]
         arm = Arm(key, by_key(key)[1], environment, server or self.server, rehearsal)
-        return take_sample(Cell("full-load", self.checkpoint.name, cache_state, "cpu"), self.checkpoint, arm, Place("trial", block, 0))
+        cell = Cell("full-load", self.checkpoint.name, cache_state, "cpu")
+        return take_sample(cell, self.checkpoint, arm, Place("trial", block, 0), busy_at_most=busy_at_most)
 
 
 class LyingServer:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +17,19 @@ from unittest.mock import patch
 
 from harness.loaders import by_key
 from harness.machine import page_cache
+from harness.machine.busy import AT_MOST
+from harness.machine.description import usable_cores
 from harness.machine.storage import storage
 from harness.measure import child
 from harness.measure.client import Server
 from harness.measure.device import Cpu
+from harness.measure.sample import BUSY
 from harness.nightly.court import LIARS, Court, Lie, LyingServer, NotCaughtError, invalid
 from harness.nightly.liars import STASH_VARIABLE
 
 _UNWAITED_S = 0.05
+_BURN_S = 60.0
+"""Longest time that a burning process lives, should nobody end it."""
 
 
 def eviction_skipped(court: Court) -> str:
@@ -125,6 +132,35 @@ def previous_tensors(court: Court) -> str:
         return invalid(court.sample("cold", "from-a-stash", server=server), "storage-short")
 
 
+def busy_neighbour(court: Court) -> str:
+    """Another process burns a core while a sample is taken."""
+    with burning():
+        return invalid(court.sample("warm", busy_at_most=AT_MOST), BUSY)
+
+
+@contextmanager
+def burning() -> Iterator[int]:
+    """Have processes that nobody here started burn half of the cores, and yield the process id of one; they are gone afterwards.
+
+    Each is orphaned at once, or it would count as the harness's own work.
+    """
+    script = (
+        "import os,time\nif os.fork(): os._exit(0)\nos.setsid()\n"
+        f"print(os.getpid(), flush=True)\nend = time.monotonic() + {_BURN_S}\nwhile time.monotonic() < end: pass"
+    )
+    burners = []
+    try:
+        for _ in range(-(-usable_cores() // 2)):
+            with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as started:
+                assert started.stdout is not None
+                burners.append(int(started.stdout.readline()))
+        yield burners[0]
+    finally:
+        for pid in burners:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
 LIES: tuple[Lie, ...] = (
     eviction_skipped,
     no_fsync,
@@ -136,6 +172,7 @@ LIES: tuple[Lie, ...] = (
     wrong_content,
     unwaited_device,
     previous_tensors,
+    busy_neighbour,
 )
 
 

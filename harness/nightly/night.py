@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from harness.checkpoints.place import default_store
@@ -15,10 +16,10 @@ from harness.machine.description import NO_GPU, gpus
 from harness.machine.lock import only_run
 from harness.machine.page_cache import capability
 from harness.measure.cell import Cell
-from harness.measure.experiment import order_of_block, spent
+from harness.measure.experiment import order_of_block, spent, until_quiet
 from harness.measure.sample import Sample
 from harness.measure.slowed import slowed_key
-from harness.measure.taking import Arm, Place, take_sample
+from harness.measure.taking import METER, Arm, Place, take_sample
 from harness.nightly.environments import Environment, refuse_other_versions
 from harness.options import Options
 from harness.plan import Plan, block_cost, size_of
@@ -30,6 +31,7 @@ PASSES = 3
 """How often a night goes through all cells, each time with fresh servers: what a server was dealt of memory stays with all its forks."""
 FRESH_BLOCKS, FEWEST_IN_A_PASS = 24, 4
 """How many fresh pairs a suspect gets, and how many blocks every cell has in a pass whatever the time."""
+_IN_VAIN = 2
 _DISCOUNT = 0.7
 """The power by which a block's cost counts in a cell's share of time: what is short is noisier, and more of it is cheap."""
 _KEPT_FOR_FRESH = 0.2
@@ -66,6 +68,7 @@ class Night:
         self._supplies: dict[str, Supply] = {}
         self._blocks = dict.fromkeys(plan, 0)
         self._spent = dict.fromkeys(plan, 0.0)
+        self._in_vain = 0
         self.samples: list[Sample] = []
 
     def __enter__(self) -> Night:
@@ -135,6 +138,7 @@ class Night:
 
     def _pass(self, cell: Cell, entry: dict[str, Any], share_s: float, blocks: int) -> None:
         loaders = [name for name in self._plan[cell] if any(f"{name}@{side.name}" not in entry["left_out"] for side in self._sides)]
+        self._in_vain = 0
         start, taken, enough = time.monotonic(), 0, FEWEST_IN_A_PASS if self._options.rounds is None else blocks
         while loaders and taken < blocks:
             gone = time.monotonic() - start
@@ -160,12 +164,22 @@ class Night:
             for name in order[::-1] if block % 2 else order:
                 if f"{loader}@{name}" not in left_out:
                     place = Place(self.directory.name, block, position)
-                    sample = take_sample(cell, checkpoint, self._arm(cell, loader, names[name]), place)
-                    self.directory.append(sample)
-                    self.samples.append(sample)
-                    yield sample
+                    arm = self._arm(cell, loader, names[name])
+                    for sample in until_quiet(partial(self._take, cell, checkpoint, arm, place), self._again):
+                        self.directory.append(sample)
+                        self.samples.append(sample)
+                        yield sample
                     position += 1
         self._blocks[cell] += 1
+
+    def _take(self, cell: Cell, checkpoint: Checkpoint, arm: Arm, place: Place) -> Sample:
+        return take_sample(cell, checkpoint, arm, place, busy_at_most=self._options.busy_at_most)
+
+    def _again(self) -> bool:
+        """Return whether the machine came to be quiet; the second time in a row that it did not, it is not waited for again."""
+        if self._in_vain < _IN_VAIN:
+            self._in_vain = 0 if METER.wait_for_quiet(self._options.busy_at_most) else self._in_vain + 1
+        return self._in_vain == 0
 
     def _arm(self, cell: Cell, loader: str, side: Side) -> Arm:
         arm = replace(self._supply(side.environment).arm(cell, loader), environment=side.name)

@@ -112,7 +112,7 @@ def cells_of(manifest: Mapping[str, Any], samples: Sequence[Sample]) -> list[Cel
     taken = by_cell(samples)
     cells = []
     for key in {**taken, **recorded}:
-        of_cell = taken.get(key, [])
+        of_cell = [] if recorded.get(key, {}).get("status") == "cut" else taken.get(key, [])  # too few for an interval
         known = (manifest.get("checkpoints") or {}).get(key.checkpoint) or {}
         size = of_cell[0].bytes if of_cell else known.get("bytes")
         cells.append(Cell(key, tuple(of_cell), tuple(summarise(of_cell)), recorded.get(key, {}), size))

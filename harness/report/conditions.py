@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from harness.report.words import size_text
+from harness.measure.sample import Sample
+from harness.report.words import busy_line, size_text
 
 UNKNOWN = "unknown"
 
 
-def conditions_table(manifest: Mapping[str, Any]) -> pd.DataFrame:
+def conditions_table(manifest: Mapping[str, Any], samples: Sequence[Sample] = ()) -> pd.DataFrame:
     """Return the conditions a run's figures hold under, a row each: what, and what was found."""
     machine, storage = _part(manifest, "machine"), _part(manifest, "storage")
     rows = [
@@ -25,6 +26,7 @@ def conditions_table(manifest: Mapping[str, Any]) -> pd.DataFrame:
         ("cold", _provable(manifest, "cold")),
         ("warm", _provable(manifest, "warm")),
         ("host cache", _host_cache(manifest)),
+        *([("other work", busy)] if (busy := busy_line(manifest, samples)) else []),
         *_environments(manifest),
         ("run", _run(manifest)),
     ]

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 
 from harness.hostile import BROKEN, CODE, LIE, MEMORY, NONE, TIME
 from harness.measure.outcome import CRASHED, HUNG, LOADED, OUTCOMES, RAN, REFUSED, STARVED
-from harness.measure.warden_client import TIMEOUT_S
 from harness.records.meetings import HOSTILE_FILES, Meeting
 from harness.report.drawing import BLACK, ORANGE, PURPLE, SKY, VERMILLION, Drawn, heading, rows
 from harness.report.place import Place
@@ -48,8 +47,15 @@ _HARM = {
     NONE: "that are harmless",
 }
 _EDGE = ("cap-padded.safetensors", "cap-text.safetensors", "cap-text-over.safetensors")
-_READING = f"""
-Every file of a corpus is given to every loader, each time in a process of its own that is held to 512 MiB of memory beyond its own, {TIMEOUT_S:g} s
+_BEFORE_RECORDED: Mapping[str, Any] = {"timeout_s": 2.0, "memory_bytes": 1 << 29}
+"""The limits of the runs that did not record theirs."""
+
+
+def _reading(manifest: Mapping[str, Any]) -> str:
+    """Return how the tables are to be read, under the limits that the run recorded."""
+    limits = manifest.get("hostile_limits") or _BEFORE_RECORDED
+    return f"""
+Every file of a corpus is given to every loader, each time in a process of its own that is held to {limits["memory_bytes"] >> 20} MiB of memory beyond its own, {limits["timeout_s"]:g} s
 (the largest headers have longer), few files and processes, and that can write nowhere but in its own folder. Nothing in the corpus does harm: a payload leaves a file there, the
 canary, and *ran code* means that the canary was found. *loaded* means that the call came back and that every page of every tensor could be
 read. A surprise is anything but the refusal of a bad file within {QUICK_S:g} s and {SMALL_BYTES >> 20} MiB by an error that says what is wrong with the file, not
@@ -67,7 +73,7 @@ def hostile_files(place: Place, manifest: Mapping[str, Any], meetings: Sequence[
     return [
         place.heading("Hostile files"),
         f"{len(meetings):,} meetings with {len(files)} files: {told}. {hostile_answer(manifest, meetings)}",
-        _READING,
+        _reading(manifest),
         *place.figure(lambda: _draw(meetings, guests)),
         markdown(outcomes_table(meetings, guests)),
         f"In plain figures: {place.table('hostile-files', meetings_frame(meetings, files, guests))}",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.measure.process_start import SCENARIO as PROCESS_START
-from harness.measure.sample import Sample
+from harness.measure.sample import BUSY, Sample
 from harness.records.checks import CHECKS
 from harness.records.run_directory import BENCHMARK, MANIFEST, SAMPLES, RunDirectory
 from harness.report.answer import plain_answer
@@ -45,7 +45,7 @@ from harness.report.tables import (
     markdown,
     shortfall_frame,
 )
-from harness.report.words import binding_text, invalid_line, size_text
+from harness.report.words import binding_text, busy_line, invalid_line, size_text
 from harness.verdicts.binding import MEANING, OWN_WORK_OR_GPU
 from harness.verdicts.cells import REFERENCE
 from harness.verdicts.fit import Fit
@@ -118,8 +118,19 @@ def write_reports(runs: Sequence[RunDirectory], folder: Path) -> Path:
 def run_blocks(place: Place, evidence: Evidence, link: Path | None) -> list[str]:
     """Return the page of one run as blocks of Markdown; `link` leads to its directory, if there is a way."""
     machine, answer, *rest = _sections(place, evidence)
-    sections = [[f"# Run {evidence.name}"], answer, machine, *rest, _files(place, evidence.run, link)]
+    sections = [[f"# Run {evidence.name}", *_first_to_know(evidence)], answer, machine, *rest, _files(place, evidence.run, link)]
     return [block for section in sections for block in section]
+
+
+def _first_to_know(evidence: Evidence) -> list[str]:
+    """Return, as blocks of Markdown, what limits everything below: a busy machine, and cells that the run had no time for."""
+    lines = []
+    if any(sample.reason == BUSY for sample in evidence.samples):
+        line = busy_line(evidence.manifest, evidence.samples) or ""
+        lines.append(f"**{line[:1].upper()}{line[1:]}.**")
+    if cut := [cell.name for cell in evidence.cells if cell.record.get("status") == "cut"]:
+        lines.append(f"**Not measured for want of time:** {', '.join(cut)}.")
+    return lines
 
 
 def _sections(place: Place, evidence: Evidence) -> list[list[str]]:
@@ -128,13 +139,13 @@ def _sections(place: Place, evidence: Evidence) -> list[list[str]]:
     if evidence.night:
         night = night_sections(place, manifest, samples)
         return [
-            [place.heading("The machine"), markdown(conditions_table(manifest))],
+            [place.heading("The machine"), markdown(conditions_table(manifest, samples))],
             *night,
             [place.heading("How it was measured"), NIGHT_METHOD],
         ]
     fits, not_fitted = fits_of(cells, samples)
     return [
-        [place.heading("The machine"), markdown(conditions_table(manifest))],
+        [place.heading("The machine"), markdown(conditions_table(manifest, samples))],
         [place.heading("The answer"), (not _loads(cells) and hostile_answer(manifest, meetings)) or plain_answer(cells)],
         _full_load(place, [cell for cell in cells if cell.scenario == FULL_LOAD], fits),
         partial_load(place, cells, (manifest.get("storage") or {}).get("read_ahead_kb")),

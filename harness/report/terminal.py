@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.measure.sample import Sample
 from harness.report.cells import FULL_LOAD, Cell, cells_of, shortfalls
-from harness.report.words import binding_text, invalid_line, ratio_text, share_text, significant, size_text, time_text, time_unit
+from harness.report.words import binding_text, busy_line, invalid_line, ratio_text, share_text, significant, size_text, time_text, time_unit
 from harness.verdicts.cells import ArmSummary, compared_of, reference_of
 from harness.verdicts.statistics import Estimate
 
@@ -56,6 +56,7 @@ def run_summary(manifest: Mapping[str, Any], samples: Sequence[Sample]) -> str:
             heads = ["cell", "fastest to ready", *(["ratio returned"] if both else []), "ratio ready", "blocks", "stopped"]
             lines += _columns([heads, *(_outcome(cell, both) for cell in of_pair)])
     lines += [] if cells else ["no cell was begun"]
+    lines += _wrapped(busy_line(manifest, samples) or "")
     lines += _wrapped(invalid_line(samples))
     for kind, what, reason in shortfalls(manifest, cells):
         lines += _wrapped(f"{kind}: {what}: {reason}")

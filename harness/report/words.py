@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
+from typing import Any
 
-from harness.measure.sample import Sample
+from harness.measure.sample import BUSY, Sample
 from harness.report.cells import Cell, invalid_counts
 from harness.verdicts.binding import binds
 from harness.verdicts.ceilings import resource_of
@@ -115,6 +117,20 @@ def binding_text(cell: Cell, fits: Iterable[Fit] = (), mark: str = "") -> str | 
     said = "; ".join(f"{mark}{what}{mark} ({', '.join(arms)})" for what, arms in bound.items() if what)
     ends = f", and what binds is {said}" if said else ""
     return f"The ceiling is {ceiling.loader} ({resource}, {significant(ceiling.rate / 1e9)} GB/s){ends}."
+
+
+def busy_line(manifest: Mapping[str, Any], samples: Sequence[Sample]) -> str | None:
+    """Return how busy the machine was with something else and what to do about it, in one line; None where no sample tells."""
+    shares = [sample.others_cpu_share + (sample.steal_share or 0.0) for sample in samples if sample.others_cpu_share is not None]
+    if not shares:
+        return None
+    busy = sum(sample.reason == BUSY for sample in samples)
+    most = f"{median(shares):.0%} of the cores' time in the median sample, {max(shares):.0%} at most"
+    if not busy:
+        return f"the machine was quiet: other processes used {most}"
+    allowed = (manifest.get("options") or {}).get("busy_at_most")
+    limit = f" (more than {allowed:.0%})" if allowed is not None else ""
+    return f"the machine was busy: other processes used {most}; {busy} of {len(samples)} samples are invalid for it{limit}. Stop what else runs, or wait, and measure again"
 
 
 def invalid_line(samples: Sequence[Sample]) -> str:

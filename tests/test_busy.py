@@ -1,0 +1,104 @@
+"""A machine that is busy with something else: noticed, told apart from the harness's own work, and said."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.errors import WeighbridgeError
+from harness.machine import busy
+from harness.machine.busy import AT_MOST, Meter
+from harness.measure.cell import Cell
+from harness.measure.sample import BUSY, judge
+from harness.nightly.lies_of_samples import burning
+from harness.options import BUSY_VARIABLE, parse
+from harness.report.page import write_run_report
+from harness.report.terminal import run_summary
+from harness.report.words import busy_line
+from harness.session import Run
+from tests.helpers import make_sample
+
+COLD, WARM = (Cell("full-load", "lora-1000", state, "cpu") for state in ("cold", "warm"))
+ARMS = ("safetensors-load-file", "torch-load")
+BURN = "import time\nend = time.monotonic() + 0.7\nwhile time.monotonic() < end: pass"
+HALF = 0.3
+"""What a process that burns half of the cores takes at least, scheduling and all."""
+
+
+@pytest.fixture(autouse=True)
+def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.machine.lock.lock_path", lambda: tmp_path / "lock")
+    monkeypatch.delenv(BUSY_VARIABLE, raising=False)
+
+
+def test_what_others_burn_is_seen_and_what_the_harness_burns_is_its_own() -> None:
+    """The difference is what counts: the machine that tests run on may be busy already."""
+    meter = Meter()
+    meter.begin()
+    subprocess.run([sys.executable, "-c", BURN], check=True)
+    own = meter.end().others_cpu_share
+    with burning():
+        meter = Meter()
+        meter.begin()
+        subprocess.run([sys.executable, "-c", BURN], check=True)
+        others = meter.end().others_cpu_share
+    assert own is not None and others is not None
+    assert others >= HALF
+    assert others - own >= HALF / 2
+
+
+def test_quiet_is_waited_for_and_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    with burning():
+        assert not Meter().wait_for_quiet(AT_MOST, patience_s=0.3)
+    assert Meter().wait_for_quiet(at_most=1.0)
+    monkeypatch.setattr(busy, "_read", lambda: None)
+    assert Meter().wait_for_quiet(at_most=0.0), "what cannot be told is not waited for"
+
+
+def test_a_system_that_does_not_tell_leaves_everything_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(busy, "_read", lambda: None)
+    meter = Meter()
+    meter.begin()
+    assert meter.end() == busy.Busyness(None, None, None, None, None)
+    assert meter.end().share is None
+
+
+def test_a_busy_sample_is_invalid_unless_something_else_is_wrong_with_it() -> None:
+    answer = {"content_ok": True, "storage_read_bytes": 0}
+    assert judge("warm", 1.0, 100, answer, busy=0.1, busy_at_most=0.1).valid
+    judged = judge("warm", 1.0, 100, answer, busy=0.48, busy_at_most=0.1)
+    assert (judged.valid, judged.reason, judged.detail) == (False, BUSY, "others had 48% of the cores' time, more than 10%")
+    assert judge("warm", 1.0, 100, answer, busy=None, busy_at_most=0.0).valid
+    assert judge("warm", 0.0, 100, answer, busy=0.5, busy_at_most=0.1).reason == "not-warm"
+    assert judge("warm", 1.0, 100, answer | {"content_ok": False}, busy=0.5, busy_at_most=0.1).reason == "wrong-content"
+
+
+def test_a_run_beside_a_burning_process_says_so_and_gives_no_figure(tmp_path: Path) -> None:
+    options = parse({"store": str(tmp_path / "store"), "results": str(tmp_path / "results"), "rounds": "1"})
+    with Run(options, {COLD: ARMS, WARM: ARMS}, ["pytest"], lambda _: None, lambda _: None) as running, burning():
+        samples = [*running.weigh(COLD).samples, *running.weigh(WARM).samples]
+    assert [sample.reason for sample in samples] == [BUSY] * 4
+    assert max(sample.others_cpu_share or 0.0 for sample in samples) >= HALF
+    summary = " ".join(run_summary(running.manifest, samples).split())
+    assert "the machine was busy: other processes used" in summary
+    assert "4 of 4 samples are invalid for it (more than 10%). Stop what else runs, or wait, and measure again" in summary
+    page = write_run_report(running.directory).read_text(encoding="utf-8")
+    assert page.index("**The machine was busy:") < page.index("## "), "before everything else"
+
+
+def test_how_busy_the_machine_was_is_said_of_a_quiet_run_too_and_of_an_old_one_nothing() -> None:
+    quiet = [make_sample(others_cpu_share=0.01, steal_share=0.0), make_sample(others_cpu_share=0.03, steal_share=0.01)]
+    assert busy_line({}, quiet) == "the machine was quiet: other processes used 2% of the cores' time in the median sample, 4% at most"
+    assert busy_line({}, [make_sample()]) is None
+
+
+def test_how_busy_it_may_be_is_the_persons_to_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parse({}).busy_at_most == AT_MOST
+    assert parse({"busy_at_most": "0.5"}).recorded()["busy_at_most"] == 0.5
+    monkeypatch.setenv(BUSY_VARIABLE, "0.25")
+    assert parse({}).busy_at_most == 0.25
+    with pytest.raises(WeighbridgeError, match="--busy-at-most 2: a share"):
+        parse({"busy_at_most": "2"})
