@@ -175,7 +175,7 @@ def _publish(temporary: Path, path: Path, *, replace: bool) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Put `text` at `path`, all of it or nothing."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline="\n"))
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
+from harness.checkpoints.durable import write_text
 from harness.errors import WeighbridgeError
 from harness.measure.sample import SCHEMA, Sample
 from harness.records.checks import CHECKS, Check
@@ -80,9 +81,7 @@ class RunDirectory:
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Replace the manifest, all of it or nothing."""
-        temporary = self.path / f".{MANIFEST}.part"
-        temporary.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(self.path / MANIFEST)
+        write_text(self.path / MANIFEST, json.dumps(manifest, indent=2) + "\n")
 
     def manifest(self) -> Manifest:
         """Return the manifest; raises `WeighbridgeError` where it cannot be read or is of another schema."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.checkpoints.durable import write_text
 from harness.errors import WeighbridgeError
 
 FILE = "thresholds.json"
@@ -26,9 +27,7 @@ class ThresholdsFile:
         """Write it, all of it or nothing."""
         content = {"schema": SCHEMA, "machine": dict(self.machine), "run": self.run, "cells": self.cells}
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.part")
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        write_text(path, json.dumps(content, indent=1) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> ThresholdsFile:

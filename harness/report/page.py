@@ -9,6 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from harness.checkpoints.durable import write_text
 from harness.measure.process_start import SCENARIO as PROCESS_START
 from harness.measure.sample import BUSY, Sample
 from harness.records.checks import CHECKS
@@ -265,6 +266,5 @@ def _written(path: Path, blocks: Sequence[str]) -> Path:
 
 def _text(path: Path, content: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(content, encoding="utf-8", newline="\n")
-    return temporary.replace(path)
+    write_text(path, content)
+    return path
