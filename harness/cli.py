@@ -49,7 +49,10 @@ def entry() -> int:
         if "--traceback" in sys.argv[1:]:
             raise
         words = " ".join(str(error).split()) or "no message"
-        print(f"weighbridge: {type(error).__name__}: {words} (--traceback shows where)", file=sys.stderr)
+        told = f"{type(error).__name__}: {words}"
+        if isinstance(error, OSError) and error.filename and error.strerror:
+            told = f"{os.fsdecode(error.filename)}: {error.strerror}" if isinstance(error.filename, str | bytes) else told
+        print(f"weighbridge: {told} (--traceback shows where)", file=sys.stderr)
         return USAGE_EXIT
 
 

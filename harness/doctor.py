@@ -19,9 +19,9 @@ def examine(store: Path | None) -> str:
     folder = store or default_store()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        able = capability(folder)
     except OSError as error:
         raise WeighbridgeError(f"--store {folder}: cannot be written to ({error.strerror}); name a folder you may write to") from None
+    able = capability(folder)
     return "\n".join(
         f"{name:<12}{text}" for name, text in (*_cache_states(able), *_machine(), *_storage(folder), *_packages(), *_loaders())
     )

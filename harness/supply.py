@@ -76,6 +76,8 @@ class Supply:
                 self._made[name] = self._store.checkpoint(self._source(name), containers, digest)
             except DoesNotFitError as error:
                 self._made[name] = str(error)
+            except OSError as error:
+                self._made[name] = self._unwritable(name, error)
         made = self._made[name]
         if isinstance(made, str):
             raise CannotBeWeighedError(made)
@@ -84,7 +86,12 @@ class Supply:
     def checkpoint_of(self, cell: Cell) -> Checkpoint:
         """Return the checkpoint of a cell, as `checkpoint` does; what writes beside its files is given a person's own by links in the store."""
         made = self.checkpoint(cell.checkpoint)
-        return self._store.linked(made) if any(loader_of(cell, name)[1].writes for name in self._plan[cell]) else made
+        if not any(loader_of(cell, name)[1].writes for name in self._plan[cell]):
+            return made
+        try:
+            return self._store.linked(made)
+        except OSError as error:
+            raise CannotBeWeighedError(self._unwritable(cell.checkpoint, error)) from None
 
     def selected(self, cell: Cell) -> tuple[Selection, ...]:
         """Return what a cell asks for of its checkpoint, for each rank; nothing stands for everything.
@@ -97,7 +104,10 @@ class Supply:
             raise CannotBeWeighedError(str(error)) from None
         known = self._selections.setdefault(cell.checkpoint, {})
         if not wanted.keys() <= known.keys():
-            known |= self._store.selections(self._source(cell.checkpoint), self._all_wanted(cell.checkpoint))
+            try:
+                known |= self._store.selections(self._source(cell.checkpoint), self._all_wanted(cell.checkpoint))
+            except OSError as error:
+                raise CannotBeWeighedError(self._unwritable(cell.checkpoint, error)) from None
         return tuple(known[name] for name in wanted)
 
     def environments(self, cell: Cell) -> dict[str, Any]:
@@ -186,7 +196,13 @@ class Supply:
         return {key: [str(file) for file in files[loader.container]] for key, loader in used.items() if loader.container in files}
 
     def _rehearsal(self, containers: set[str]) -> dict[str, Any]:
-        return self._store.rehearsal(containers)
+        try:
+            return self._store.rehearsal(containers)
+        except OSError as error:
+            raise CannotBeWeighedError(self._unwritable("the checkpoint of warm-up loads", error)) from None
+
+    def _unwritable(self, name: str, error: OSError) -> str:
+        return f"{name}: the store lacks a part of it and cannot be written to ({error.strerror})"
 
     def _key(self, cell: Cell, name: str) -> str:
         return key_of(loader_of(cell, name)[0], name, kind_of(cell, name))

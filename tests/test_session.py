@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
@@ -121,6 +124,27 @@ def test_a_cell_that_turns_out_too_slow_is_cut_after_its_first_block_and_has_no_
     (shown,) = cells_of(running.manifest, samples)
     assert (shown.arms, shown.reason) == ((), f"cut: {cell['reason']}")
     assert "**Not measured for want of time:** full-load/lora-1000/warm/cpu." in write_run_report(running.directory).read_text()
+
+
+def test_a_store_that_cannot_be_written_to_serves_what_is_whole_in_it_and_the_rest_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with run(tmp_path, {WARM: ARMS}, rounds="1") as running:
+        assert all(sample.valid for sample in running.weigh(WARM).samples)
+
+    def read_only(*_: object, **__: object) -> NoReturn:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(tmp_path / "store"))
+
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", read_only)
+    monkeypatch.setattr(store, "write_atomically", read_only)
+    monkeypatch.setattr(store, "write_text", read_only)
+    missing = Cell("full-load", "all-minilm-l6-v2", "warm", "cpu")
+    with run(tmp_path, {WARM: ARMS, missing: ARMS}, rounds="1") as running:
+        assert all(sample.valid for sample in running.weigh(WARM).samples)
+        refused = running.weigh(missing)
+    assert refused.reason == "all-minilm-l6-v2: the store lacks a part of it and cannot be written to (Read-only file system)"
+    with pytest.raises(WeighbridgeError, match="cannot be written to \\(Read-only file system\\); name a folder you may write to"):
+        page_cache.capability(tmp_path / "results")
 
 
 def test_a_budget_is_for_each_cell_and_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

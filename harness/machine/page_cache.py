@@ -18,12 +18,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.errors import WeighbridgeError
+
 COLD_AT_MOST = 0.001
 """Largest resident fraction that still counts as cold."""
 WARM_AT_LEAST = 0.999
 """Smallest resident fraction that counts as warm."""
 
 _READ_BLOCK = 1 << 20
+_TRIED_BYTES = 1 << 20
+"""Size of the file that the page cache is tried on."""
 _SYS_CACHESTAT = 451  # the same number on every architecture but alpha (include/uapi/asm-generic/unistd.h)
 _OVERLAYFS = 0x794C7630  # OVERLAYFS_SUPER_MAGIC (include/uapi/linux/magic.h)
 _STATFS_BYTES = 256  # more than struct statfs takes on any architecture; its first member is the file system's magic number
@@ -178,25 +182,42 @@ class Lock:
 
 
 def capability(folder: Path) -> Capability:
-    """Return what can be set and proved in `folder`, found by trying it on a small file there."""
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".page-cache-", delete=True) as file:
-        file.write(os.urandom(1 << 20))
-        file.flush()
-        path = Path(file.name)
-        try:
+    """Return what can be set and proved in `folder`, found by trying it on a small file there.
+
+    In a folder that cannot be written to, a file that lies in it is tried. Raises `WeighbridgeError` where there is none.
+    """
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".page-cache-", delete=True) as file:
+            file.write(os.urandom(_TRIED_BYTES))
+            file.flush()
             os.fsync(file.fileno())
-            full = warm([path])
-            if differ := _disagreement(path):
-                return Capability(False, False, None, differ)
-            if full.fraction < WARM_AT_LEAST:
-                return Capability(False, False, full.method, f"a file just read is reported {full.fraction:.3f} resident")
-            if not hasattr(os, "posix_fadvise"):
-                return Capability(False, True, full.method, f"{sys.platform} has no posix_fadvise, so no file can be evicted")
-            left = evict([path])
-            if differ := _disagreement(path):
-                return Capability(False, False, None, differ)
-        except ResidencyHiddenError as error:
-            return Capability(False, False, None, str(error))
+            return _tried_on(Path(file.name))
+    except OSError as error:
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) and (present := _any_file(folder)):
+            return _tried_on(present)
+        raise WeighbridgeError(f"--store {folder}: cannot be written to ({error.strerror}); name a folder you may write to") from None
+
+
+def _any_file(folder: Path) -> Path | None:
+    """Return a file under a folder that is large enough to tell anything, or None."""
+    return next((path for path in sorted(folder.rglob("*")) if path.is_file() and path.stat().st_size >= _TRIED_BYTES), None)
+
+
+def _tried_on(path: Path) -> Capability:
+    """Return what can be set and proved for a file."""
+    try:
+        full = warm([path])
+        if differ := _disagreement(path):
+            return Capability(False, False, None, differ)
+        if full.fraction < WARM_AT_LEAST:
+            return Capability(False, False, full.method, f"a file just read is reported {full.fraction:.3f} resident")
+        if not hasattr(os, "posix_fadvise"):
+            return Capability(False, True, full.method, f"{sys.platform} has no posix_fadvise, so no file can be evicted")
+        left = evict([path])
+        if differ := _disagreement(path):
+            return Capability(False, False, None, differ)
+    except ResidencyHiddenError as error:
+        return Capability(False, False, None, str(error))
     if left.fraction > COLD_AT_MOST:
         return Capability(
             False,
