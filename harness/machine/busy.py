@@ -16,10 +16,8 @@ AT_MOST = 0.10
 """Largest share of the usable cores' time that others may use while a sample is taken. With one of two cores taken, ratios of loaders come
 out wrong by a factor of two; below a tenth no shift was found."""
 WINDOW_S = 0.5
-"""Shortest time that a share is taken over, if samples follow each other: the kernel counts in hundredths of a second. A shorter sample is
-judged by the half second that it ends."""
-_TICKS_OFF = 2
-"""By how many ticks of the kernel's clock the totals of a shorter time may be off; so much is not held against it."""
+"""Shortest time that a share is taken over: the kernel counts in hundredths of a second. A shorter sample is judged by the half second that
+it ends, or begins where nothing was counted before it."""
 PATIENCE_S = 2.0
 """How long to wait for quiet before a busy sample is taken again."""
 _POLL_S = 0.25
@@ -68,14 +66,21 @@ class Meter:
         if (reading := _read()) is not None:
             self._readings.append(reading)
 
-    def end(self) -> Busyness:
-        """Return how busy the machine was since the last `begin`, or over the half second before that as well where it is shorter."""
+    def end(self, *, wait: bool = True) -> Busyness:
+        """Return how busy the machine was since the last `begin`, or over half a second about it where it is shorter.
+
+        With `wait`, that half second is waited for where nothing was counted before; otherwise it is as long as it is.
+        """
         now = _read()
         if now is None or not self._readings:
             return Busyness(None, None, None, None, None)
-        begun = self._readings[-1]
+        then = self._readings[-1]
         recent = [reading for reading in self._readings if WINDOW_S <= now.at - reading.at <= 2 * WINDOW_S]
-        then = min(recent[-1], begun, key=lambda reading: reading.at) if recent else begun
+        if recent:
+            then = min(recent[-1], then, key=lambda reading: reading.at)
+        elif wait and now.at - then.at < WINDOW_S:
+            time.sleep(WINDOW_S - (now.at - then.at))
+            now = _read() or now
         self._readings.append(now)
         return _between(then, now)
 
@@ -88,8 +93,9 @@ class Meter:
             after = _read()
             if before is None or after is None:
                 return True
+            self._readings += (before, after)
             if (_between(before, after).share or 0.0) <= at_most:
-                self._readings = deque([after], maxlen=self._readings.maxlen)
+                self._readings = deque([before, after], maxlen=self._readings.maxlen)
                 return True
             if time.monotonic() > end:
                 return False
@@ -98,8 +104,6 @@ class Meter:
 def _between(then: _Reading, now: _Reading) -> Busyness:
     cores = (now.at - then.at) * len(_usable())
     others = (now.used - then.used) - (now.own - then.own)
-    if now.at - then.at < WINDOW_S:
-        others -= _TICKS_OFF / os.sysconf("SC_CLK_TCK")
     waited = [
         None if before is None or after is None else round((after - before) / (now.at - then.at), 4)
         for before, after in zip(then.waited, now.waited, strict=True)

@@ -80,7 +80,7 @@ def take_sample(
         load = Load(arm.key, artifact.files, arm.rehearsal, expected, cell.device, touch_bytes)
         answer = arm.server.sample(load, timeout_s or sample_timeout(checkpoint.bytes * ranks))
     done = time.perf_counter()
-    busyness = METER.end()
+    busyness = METER.end(wait=busy_at_most < 1.0)
     if answer.get("traceback"):
         keep_traceback(answer["traceback"])
     least, loader = _least_read(checkpoint, selected), arm.loader
