@@ -18,7 +18,8 @@ import torch
 from harness.checkpoints import stream
 from harness.checkpoints.convert import convert, convert_file
 from harness.checkpoints.folders import safetensors_name
-from harness.checkpoints.mapped import SAFETENSORS_DTYPES, open_mapped
+from harness.checkpoints.header import BY_TORCH
+from harness.checkpoints.mapped import open_mapped
 from harness.checkpoints.scan import CLEAN, FOUND, UNKNOWN, exit_status, scan
 from harness.checkpoints.verify import differences
 from harness.cli import main
@@ -32,8 +33,12 @@ ZIP_AND_LEGACY = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "l
 
 
 def _tensors() -> Tensors:
-    every = {code: torch.arange(1, 7).to(getattr(torch, name)).reshape(2, 3) for code, name in SAFETENSORS_DTYPES.items()}
+    every = {dtype.code: _filled(getattr(torch, name)).reshape(2, 3) for name, dtype in BY_TORCH.items()}
     return every | {"scalar": torch.tensor(3.5), "none": torch.empty(0, 3), "nan": torch.tensor([float("nan"), 1.0])}
+
+
+def _filled(dtype: torch.dtype) -> torch.Tensor:
+    return torch.arange(1, 7, dtype=torch.uint8).view(dtype) if dtype == torch.float4_e2m1fn_x2 else torch.arange(1, 7).to(dtype)
 
 
 def _tied() -> Tensors:

@@ -14,8 +14,9 @@ import safetensors
 import torch
 
 import harness.loaders
+from harness.checkpoints.content import _MASKS
 from harness.checkpoints.digest import tensor_digests
-from harness.checkpoints.layout import ITEM_BYTES, Layout, TensorSpec
+from harness.checkpoints.layout import Layout, TensorSpec
 from harness.checkpoints.sources import layout_source
 from harness.checkpoints.store import Checkpoint, Store
 from harness.loaders import Loader, all_formats, all_loaders, merged
@@ -45,7 +46,7 @@ DOCUMENTED = (
 )
 
 SPECS = (
-    *(TensorSpec(f"layer.{dtype}", dtype, (3, 5)) for dtype in ITEM_BYTES),
+    *(TensorSpec(f"layer.{dtype}", dtype, (3, 5)) for dtype in _MASKS),
     TensorSpec("large", "bfloat16", (1 << 20, 3)),  # blocks enough for every thread of the ceiling
     TensorSpec("scalar", "float32", ()),
     TensorSpec("empty", "int64", (0, 3)),

@@ -16,7 +16,6 @@ from pathlib import Path
 
 from harness.checkpoints.durable import write_atomically, write_folder_atomically, write_text
 from harness.checkpoints.folders import (
-    SAFETENSORS_SUFFIXES,
     WeightSet,
     is_index,
     is_weights,
@@ -25,7 +24,8 @@ from harness.checkpoints.folders import (
     walk,
     weight_sets,
 )
-from harness.checkpoints.mapped import open_mapped, safetensors_header
+from harness.checkpoints.header import SAFETENSORS_SUFFIXES
+from harness.checkpoints.mapped import is_safetensors, open_mapped
 from harness.checkpoints.sharing import sharing
 from harness.checkpoints.stream import copy, safetensors_start, stream
 from harness.errors import WeighbridgeError
@@ -66,7 +66,7 @@ def convert_file(
     """
     refuse_existing(destination)
     opened = open_mapped(source)
-    if opened.path.suffix != ".safetensors" and safetensors_header(source) is not None:
+    if opened.path.suffix.lower() not in SAFETENSORS_SUFFIXES and is_safetensors(source):
         raise WeighbridgeError(f"{source}: is safetensors already, whatever its name says; give it one that ends in .safetensors")
     opened = replace(opened, tensors={name: tensor for name, tensor in opened.tensors.items() if keep(name)})
     shared = sharing(opened.tensors, discard)

@@ -39,4 +39,4 @@ def tensor_digests(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
 
 def checkpoint_digest(digests: Mapping[str, str]) -> str:
     """Return one digest for a whole checkpoint from its tensors' digests, whatever their order."""
-    return hashlib.sha256("".join(f"{name}\0{digests[name]}\n" for name in sorted(digests)).encode()).hexdigest()
+    return hashlib.sha256("".join(f"{name}\0{digests[name]}\n" for name in sorted(digests)).encode(errors="surrogatepass")).hexdigest()

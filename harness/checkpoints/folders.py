@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.checkpoints.header import SAFETENSORS_SUFFIXES
 from harness.errors import WeighbridgeError
 
 TORCH_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
-SAFETENSORS_SUFFIXES = (".safetensors", ".sft")
 _OTHER_SUFFIXES = (".h5", ".msgpack", ".onnx", ".onnx_data", ".pb", ".tflite", ".ot", ".gguf", ".pkl", ".pickle", ".joblib", ".npz")
 _TRAINING = re.compile(
     r"(training_args|optimizer.*|scheduler.*|scaler.*|sampler.*|dl_state_dict.*|rng_state.*|.*_optim_states|random_states.*)"

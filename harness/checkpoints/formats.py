@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.checkpoints.durable import ThreadedFile
+from harness.checkpoints.header import BY_TORCH, METADATA
+from harness.errors import WeighbridgeError
 
 if TYPE_CHECKING:
     import torch
@@ -98,6 +100,9 @@ def _write_pickle(tensors: Tensors, path: Path) -> None:
 def _write_safetensors(tensors: Tensors, path: Path) -> None:
     from safetensors.torch import save_file
 
+    if METADATA in tensors:
+        raise WeighbridgeError(f"it keeps the name {METADATA} for itself")
+
     save_file(tensors, path, metadata={"format": "pt"})
 
 
@@ -122,13 +127,26 @@ def _read_pickle(path: Path) -> Tensors:
         return tensors
 
 
+_OF_TYPED_STORAGES = frozenset(
+    ["bool", "uint8", "int8", "int16", "float16", "bfloat16", "int32", "float32", "complex64", "int64", "float64", "complex128"],
+)
+"""The dtypes that torch has a storage class for: it pickles no others, but in its newer zip files."""
+
 FORMATS = {
     form.name: form
     for form in (
         Format("torch-zip", "pytorch_model", ".bin", _write_zip, _read_torch, "pytorch_model.bin.index.json"),
-        Format("torch-legacy", "pytorch_model.legacy", ".bin", _write_legacy, _read_torch),
-        Format("pickle", "model", ".pickle", _write_pickle, _read_pickle),
-        Format("safetensors", "model", ".safetensors", _write_safetensors, _read_safetensors, "model.safetensors.index.json"),
+        Format("torch-legacy", "pytorch_model.legacy", ".bin", _write_legacy, _read_torch, dtypes=_OF_TYPED_STORAGES),
+        Format("pickle", "model", ".pickle", _write_pickle, _read_pickle, dtypes=_OF_TYPED_STORAGES),
+        Format(
+            "safetensors",
+            "model",
+            ".safetensors",
+            _write_safetensors,
+            _read_safetensors,
+            "model.safetensors.index.json",
+            dtypes=frozenset(BY_TORCH),
+        ),
     )
 }
 """The containers that everyone uses, by name; a loader's module may bring its own."""

@@ -6,8 +6,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-ITEM_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool": 1}
-"""Size in bytes of one element of each dtype a layout can name."""
+from harness.checkpoints.header import BY_TORCH
+
+ITEM_BYTES = {name: dtype.bits * dtype.packed // 8 for name, dtype in BY_TORCH.items()} | {"complex128": 16, "complex32": 4}
+"""Size in bytes of one element, as torch counts them, of each dtype that a checkpoint can hold."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ Needs the standard library and torch alone, since `convert_file` also runs insid
 from __future__ import annotations
 
 import ctypes
-import json
 import mmap
 import os
 import re
@@ -19,35 +18,12 @@ from typing import Any
 
 import torch
 
+from harness.checkpoints.header import BY_TORCH, SAFETENSORS_SUFFIXES, Header, NoSafetensorsError, read_header
 from harness.errors import WeighbridgeError
 
 Tensors = dict[str, torch.Tensor]
 
-SAFETENSORS_DTYPES = {
-    "F64": "float64",
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "I64": "int64",
-    "I32": "int32",
-    "I16": "int16",
-    "I8": "int8",
-    "U64": "uint64",
-    "U32": "uint32",
-    "U16": "uint16",
-    "U8": "uint8",
-    "BOOL": "bool",
-    "C64": "complex64",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E4M3FNUZ": "float8_e4m3fnuz",
-    "F8_E5M2": "float8_e5m2",
-    "F8_E5M2FNUZ": "float8_e5m2fnuz",
-    "F8_E8M0": "float8_e8m0fnu",
-}
-"""The names safetensors gives to torch's dtypes."""
-
 ZIP_MAGIC = b"PK\x03\x04"
-_MOST_HEADER_BYTES = 100_000_000  # safetensors itself takes no longer header
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -71,13 +47,16 @@ def open_mapped(path: Path) -> Mapped:
     """
     if not path.is_file():
         raise WeighbridgeError(f"{path}: there is no such file")
-    header = safetensors_header(path)
-    if header is not None:
-        return _safetensors(path, *header) if _is_text(path) else _by_descriptor(path)
-    if path.suffix == ".safetensors":
-        raise WeighbridgeError(f"{path}: not a whole safetensors file; `weighbridge scan` says what it is")
+    try:
+        header = read_header(path)
+    except NoSafetensorsError as error:
+        if path.suffix.lower() in SAFETENSORS_SUFFIXES:
+            raise WeighbridgeError(f"{path}: not a whole safetensors file: {error}") from None
+        header = None
     if not _is_text(path):
         return _by_descriptor(path)
+    if header:
+        return _safetensors(path, header)
     try:
         with path.open("rb") as file:
             loaded = _zip(path) if file.read(4) == ZIP_MAGIC else _Legacy(path).load()
@@ -110,26 +89,13 @@ def _by_descriptor(path: Path) -> Mapped:
         os.close(descriptor)
 
 
-def safetensors_header(path: Path) -> tuple[dict[str, Any], int] | None:
-    """Return (header, where the tensors' bytes begin) of a whole safetensors file; None for anything else, also one cut short."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(8)
-        length = int.from_bytes(start, "little")
-        if len(start) < 8 or length < 2 or length > min(size - 8, _MOST_HEADER_BYTES):
-            return None
-        try:
-            header: dict[str, Any] = json.loads(file.read(length))
-            ends = sorted(tuple(entry["data_offsets"]) for name, entry in header.items() if name != "__metadata__")
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return None
-    # Tensors lie end to end and fill the file: what is hidden between or behind them would be no safetensors.
-    reached = 0
-    for pair in ends:
-        if len(pair) != 2 or pair[0] != reached or not isinstance(pair[1], int) or pair[1] < reached:
-            return None
-        reached = pair[1]
-    return (header, 8 + length) if 8 + length + reached == size else None
+def is_safetensors(path: Path) -> bool:
+    """Return whether a file is a whole safetensors file, by its content."""
+    try:
+        read_header(path)
+    except NoSafetensorsError:
+        return False
+    return True
 
 
 def bytes_of(tensor: torch.Tensor) -> memoryview:
@@ -163,21 +129,18 @@ def _mapping(path: Path) -> torch.UntypedStorage:
         raise WeighbridgeError(f"{path}: cannot be mapped into memory ({words}); copy it to a local disk") from None
 
 
-def _safetensors(path: Path, header: dict[str, Any], start: int) -> Mapped:
-    metadata: dict[str, str] = header.pop("__metadata__", None) or {}
+def _safetensors(path: Path, header: Header) -> Mapped:
     storage = _mapping(path)
     tensors: Tensors = {}
-    for name, entry in header.items():
-        dtype = getattr(torch, SAFETENSORS_DTYPES.get(entry["dtype"], ""), None)
-        if dtype is None:
-            raise WeighbridgeError(f"{path}: {name} is of dtype {entry['dtype']}, which is not known here")
-        begin, end = entry["data_offsets"]
-        shape = tuple(entry["shape"])
+    for name, entry in header.tensors.items():
+        dtype = getattr(torch, entry.dtype.torch or "", None)
+        if refusal := entry.refusal or (None if dtype else f"is of dtype {entry.dtype.code}, which this torch does not have"):
+            raise WeighbridgeError(f"{path}: {name} {refusal}")
         tensor = torch.empty(0, dtype=dtype)
-        if torch.Size(shape).numel() * dtype.itemsize != end - begin:
-            raise WeighbridgeError(f"{path}: {name} is of {end - begin} bytes, which do not make {entry['dtype']} {list(shape)}")
-        tensors[name] = tensor.set_(storage[start + begin : start + end]).reshape(shape) if end > begin else tensor.reshape(shape)
-    recorded = {name: kept for name, kept in metadata.items() if name != "format" and kept in tensors}
+        if entry.end > entry.start:
+            tensor = tensor.set_(storage[header.data + entry.start : header.data + entry.end])
+        tensors[name] = tensor.reshape(entry.torch_shape)
+    recorded = {name: kept for name, kept in header.metadata.items() if name != "format" and kept in tensors}
     return Mapped(path, tensors, recorded)
 
 
@@ -303,7 +266,7 @@ def _plain(path: Path, name: str, tensor: torch.Tensor) -> torch.Tensor:
     """Return a tensor without its gradient's machinery; raise where it is more than dtype, shape and bytes in memory."""
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_conj() or tensor.is_neg():
         raise WeighbridgeError(f"{path}: {name} is no dense tensor of the CPU ({tensor.layout}); make it one and save it again")
-    if str(tensor.dtype).removeprefix("torch.") not in SAFETENSORS_DTYPES.values():
+    if str(tensor.dtype).removeprefix("torch.") not in BY_TORCH:
         raise WeighbridgeError(f"{path}: {name} is of {tensor.dtype}, which safetensors cannot hold")
     if tensor.numel() and extent(tensor) > tensor.untyped_storage().nbytes():
         raise WeighbridgeError(f"{path}: cut short; {name} ends behind its storage")

@@ -28,7 +28,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from harness.checkpoints.folders import TORCH_SUFFIXES
-from harness.checkpoints.mapped import ZIP_MAGIC, safetensors_header
+from harness.checkpoints.header import SAFETENSORS_SUFFIXES, NoSafetensorsError, read_header
+from harness.checkpoints.mapped import ZIP_MAGIC, is_safetensors
 
 CLEAN = "clean"
 FOUND = "found"
@@ -39,8 +40,7 @@ DEPTH, MOST_UNPACKED = 4, 4 << 30
 
 _PICKLE_SUFFIXES = (".pkl", ".pickle", ".joblib", ".dill", ".p", ".pk")
 _ARCHIVE_SUFFIXES = (".npy", ".npz", ".zip", ".7z", ".tar", ".gz", ".bz2", ".xz", ".pt2", ".mar", ".nemo", ".distcp")
-_SAFETENSORS_SUFFIXES = (".safetensors", ".sft")
-_SUFFIXES = (*TORCH_SUFFIXES, *_PICKLE_SUFFIXES, *_ARCHIVE_SUFFIXES, *_SAFETENSORS_SUFFIXES)
+_SUFFIXES = (*TORCH_SUFFIXES, *_PICKLE_SUFFIXES, *_ARCHIVE_SUFFIXES, *SAFETENSORS_SUFFIXES)
 _NUMPY_MAGIC = b"\x93NUMPY"
 _OTHER_MAGICS = {
     b"7z\xbc\xaf\x27\x1c": "7z archive",
@@ -183,8 +183,11 @@ def _scan(path: Path) -> Finding:
 
 
 def _unknown(path: Path, kind: str) -> str:
-    if path.name.lower().endswith(_SAFETENSORS_SUFFIXES):
-        return f"named {path.suffix}, but its header is not one of a whole safetensors file"
+    if path.name.lower().endswith(SAFETENSORS_SUFFIXES):
+        try:
+            read_header(path)
+        except NoSafetensorsError as error:
+            return f"named {path.suffix}, but not a whole safetensors file: {error}"
     return f"a scan does not look into a {kind}" if kind != "other" else "neither a pickle, an archive nor safetensors, or cut short"
 
 
@@ -201,7 +204,7 @@ def _kind(path: Path) -> str:
                 return kind
         if head[257:262] == b"ustar":
             return "tar archive"
-        if safetensors_header(path) is not None:
+        if is_safetensors(path):
             return "safetensors"
         if compressed := _compression(head):
             return compressed
@@ -230,7 +233,7 @@ def _is_old_pickle(file: IO[bytes], name: str) -> bool:
     It is where it is whole and imports or calls something, or is whole and named like one; or where it imports before it breaks off.
     """
     whole, codes = _opcodes(io.BytesIO(file.read(_MOST_PICKLE_BYTES)))
-    named = name.lower().endswith((*TORCH_SUFFIXES, *_PICKLE_SUFFIXES, *_SAFETENSORS_SUFFIXES))
+    named = name.lower().endswith((*TORCH_SUFFIXES, *_PICKLE_SUFFIXES, *SAFETENSORS_SUFFIXES))
     return bool(codes & _RUNS) or (whole and named)
 
 

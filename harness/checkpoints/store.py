@@ -108,7 +108,9 @@ class Store:
         missing = [form for form in wanted if not (given and given.container == form.name) and _receipt(folder, form, sharded) is None]
         digests_file, checksums_file = folder / "digests.json", folder / "checksums.json"
         if missing or not (digests_file.exists() and checksums_file.exists()):
-            self._make(source, folder, missing, sharded)
+            failed = self._make(source, folder, missing, sharded)
+            refused |= failed
+            wanted = [form for form in wanted if form.name not in failed]
         digests: dict[str, str] = json.loads(digests_file.read_text())
         digest = checkpoint_digest(digests)
         if known_digest and digest != known_digest:
@@ -155,12 +157,14 @@ class Store:
         made = [self.checkpoint(layout_source(REHEARSALS[name](), 0), wanted) for name, wanted in by_layout.items()]
         return {container: artifact.files for checkpoint in made for container, artifact in checkpoint.artifacts.items()}
 
-    def _make(self, source: Source, folder: Path, missing: list[Format], sharded: bool) -> None:
+    def _make(self, source: Source, folder: Path, missing: list[Format], sharded: bool) -> dict[str, str]:
+        """Make a checkpoint in the formats that are missing; return why each that cannot hold it was left out, by its name."""
         self._check_room(source, len(missing))
         shards = len(source.shard_bytes)
         digests: dict[str, str] = {}
         sums: dict[str, Checksum] = {}
         where: dict[str, dict[str, str]] = {form.name: {} for form in missing}
+        failed: dict[str, str] = {}
         for number, size in enumerate(source.shard_bytes):
             self._say(f"making {source.name}{f', shard {number + 1} of {shards}' if sharded else ''} ({size / 1e6:,.0f} MB a format)")
             tensors = source.make(number)
@@ -168,14 +172,19 @@ class Store:
             digests |= expected
             sums |= checksums(tensors)
             for form in missing:
+                if form.name in failed:
+                    continue
                 path = folder / form.file_names(shards)[number]
                 self._say(f"making {source.name}: {path.name}")
-                _write(form, path, source.name, tensors, expected)
+                if reason := _failure(form, path, source.name, tensors, expected):
+                    failed[form.name] = reason
                 where[form.name] |= dict.fromkeys(tensors, path.name)
             del tensors  # before the next shard is made
         write_text(folder / "digests.json", json.dumps(digests, indent=0))
         write_text(folder / "checksums.json", json.dumps(sums))
         for form in missing:
+            if form.name in failed:
+                continue
             if sharded and form.index:
                 index = {"metadata": {"total_size": source.bytes}, "weight_map": where[form.name]}
                 write_text(folder / form.index, json.dumps(index, indent=2))
@@ -184,6 +193,7 @@ class Store:
                 files = sorted(file for one in files for file in one.rglob("*") if file.is_file())
             receipt = {"files": {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}}
             write_text(_receipt_path(folder, form, sharded), json.dumps(receipt))
+        return failed
 
     def _check_room(self, source: Source, formats: int) -> None:
         needed, free = source.bytes * formats, shutil.disk_usage(self.folder).free - _DISK_RESERVE
@@ -232,6 +242,21 @@ def _write(form: Format, path: Path, name: str, tensors: dict[str, torch.Tensor]
             raise WeighbridgeError(f"{path}: does not read back as the same tensors; the disk or the writer of {form.name} is at fault")
 
     (write_folder_atomically if form.folder else write_atomically)(path, write, verify)
+
+
+def _failure(form: Format, path: Path, name: str, tensors: dict[str, torch.Tensor], expected: dict[str, str]) -> str | None:
+    """Write one file or folder of a format; return why it cannot hold these tensors, or None.
+
+    A disk that is full or broken, or memory that is short, is no fault of the format and is raised.
+    """
+    try:
+        _write(form, path, name, tensors, expected)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # another library's writer raises what it likes
+        words = str(error) if isinstance(error, WeighbridgeError) else f"{type(error).__name__}: {error}"
+        return f"{form.name} cannot hold it: {' '.join(words.split())}"
+    return None
 
 
 def _link(file: Path, folder: Path) -> Path:

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import torch
 
-from harness.checkpoints.mapped import SAFETENSORS_DTYPES, Tensors, bytes_of, release
+from harness.checkpoints.header import BY_TORCH, METADATA
+from harness.checkpoints.mapped import Tensors, bytes_of, release
 from harness.errors import WeighbridgeError
 
 _PIECE_BYTES = 16 << 20
 _HEADER_ALIGNMENT = 8
-_CODES = {name: code for code, name in SAFETENSORS_DTYPES.items()}
 
 
 def copy(source: Path, destination: Path) -> None:
@@ -32,16 +32,20 @@ def safetensors_start(source: Path, tensors: Tensors, order: list[str], recorded
 
     `recorded` goes to the metadata. Raises `WeighbridgeError`, naming `source`, for a name that safetensors keeps for itself.
     """
-    entries: dict[str, object] = {"__metadata__": recorded | {"format": "pt"}}
-    if "__metadata__" in tensors or "format" in recorded:
+    entries: dict[str, object] = {METADATA: recorded | {"format": "pt"}}
+    if METADATA in tensors or "format" in recorded:
         raise WeighbridgeError(
             f"{source}: names a tensor '__metadata__', or a tied one 'format', which safetensors keeps for itself; rename it"
         )
     at = 0
     for name in order:
         tensor = tensors[name]
-        code = _CODES[str(tensor.dtype).removeprefix("torch.")]
-        entries[name] = {"dtype": code, "shape": list(tensor.shape), "data_offsets": [at, at + tensor.nbytes]}
+        dtype, shape = BY_TORCH[str(tensor.dtype).removeprefix("torch.")], list(tensor.shape)
+        if dtype.packed > 1:
+            if not shape:
+                raise WeighbridgeError(f"{source}: {name} is of {tensor.dtype} without dimensions, which safetensors cannot hold")
+            shape[-1] *= dtype.packed
+        entries[name] = {"dtype": dtype.code, "shape": shape, "data_offsets": [at, at + tensor.nbytes]}
         at += tensor.nbytes
     text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % _HEADER_ALIGNMENT)

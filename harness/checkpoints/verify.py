@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from harness.checkpoints.folders import SAFETENSORS_SUFFIXES, WeightSet, indexed, is_index, weight_sets
+from harness.checkpoints.folders import WeightSet, indexed, is_index, weight_sets
+from harness.checkpoints.header import SAFETENSORS_SUFFIXES
 from harness.checkpoints.mapped import Tensors, open_mapped, release
 from harness.checkpoints.sharing import sharing
 from harness.errors import WeighbridgeError
@@ -27,6 +28,8 @@ class _Side:
     tensors: Tensors = field(default_factory=dict)
     same: dict[str, str] = field(default_factory=dict)
     """Names that are the same tensor as another: the other by each."""
+    noted: set[str] = field(default_factory=set)
+    """Those of them that only metadata tells of, where anything may be noted: a name whose value is a tensor's name may be a tie or none."""
     parts: dict[str, str] = field(default_factory=dict)
     """Names that overlap another: the other by each."""
 
@@ -41,12 +44,19 @@ class _Side:
                 )
         shared = sharing(opened.tensors)
         self.tensors |= opened.tensors
-        self.same |= shared.same | {name: kept for name, kept in opened.recorded.items() if name not in opened.tensors}
+        noted = {name: kept for name, kept in opened.recorded.items() if name not in opened.tensors}
+        self.noted |= noted.keys()
+        self.same |= shared.same | noted
         self.parts |= shared.parts | {name: kept for name, kept in opened.recorded.items() if name in opened.tensors}
 
     def names(self) -> set[str]:
         """Return every name, those that only the metadata knows included."""
         return {*self.tensors, *self.same}
+
+    def forget_notes(self, other: _Side) -> None:
+        """Take what only the metadata tells of for no tensor where the other side knows no tensor of that name."""
+        known = {*other.tensors, *other.same}
+        self.same = {name: kept for name, kept in self.same.items() if name not in self.noted or name in known}
 
     def one(self, name: str) -> str:
         """Return the name that stands for the tensor of this name."""
@@ -118,6 +128,8 @@ def _side(called: Path, weights: WeightSet) -> _Side:
 
 
 def _compare(a: _Side, b: _Side, prefix: str) -> list[str]:
+    a.forget_notes(b)
+    b.forget_notes(a)
     found = [f"{name}: only in {a.called}" for name in sorted(a.names() - b.names())]
     found += [f"{name}: only in {b.called}" for name in sorted(b.names() - a.names())]
     seen: dict[tuple[str, str], str | None] = {}

@@ -7,15 +7,16 @@ cold and warm. Other storage may want larger pieces, so cold reads are measured 
 
 from __future__ import annotations
 
-import json
+import io
 import mmap
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from harness.checkpoints.header import Entry, parse
 from harness.loaders import Loader
 from harness.machine.description import usable_cores
 
@@ -25,22 +26,6 @@ if TYPE_CHECKING:
     from harness.loaders import Tensors
 
 _BLOCK, _LARGE_BLOCK = 1 << 20, 4 << 20
-DTYPES = {
-    "F64": "float64",
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
-    "I64": "int64",
-    "I32": "int32",
-    "I16": "int16",
-    "I8": "int8",
-    "U8": "uint8",
-    "BOOL": "bool",
-}
-"""torch's name of each dtype a safetensors header can name."""
-
 _PAGE = mmap.PAGESIZE
 _MOST_THREADS = 32  # past that, requests only wait for each other
 _LEAST_HELD = 1 << 20  # room for a rehearsal
@@ -167,27 +152,30 @@ def read_into(fd: int, block: memoryview, start: int, end: int | None = None) ->
 
 
 def name_tensors(buffers: Tensors, files: Sequence[str]) -> Tensors:
-    """Return the safetensors file's tensors as views of the bytes that were read (format: eight bytes of header size, header, data)."""
+    """Return the safetensors file's tensors as views of the bytes that were read."""
     tensors = {}
     for file in files:
         buffer = buffers[file]
-        size = int.from_bytes(bytes(buffer[:8].tolist()), "little")
-        header: dict[str, Any] = json.loads(bytes(buffer[8 : 8 + size].tolist()))
-        for name, entry in header.items():
-            if name != "__metadata__":
-                start, end = (8 + size + offset for offset in entry["data_offsets"])
-                tensors[name] = as_described(buffer[start:end], entry)
+        start = view(buffer[:8])
+        header = parse(io.BytesIO(view(buffer[: 8 + int.from_bytes(start, "little")])), Path(file).stat().st_size)
+        for name, entry in header.tensors.items():
+            tensors[name] = as_described(buffer[header.data + entry.start : header.data + entry.end], entry)
     return tensors
 
 
-def as_described(content: torch.Tensor, entry: dict[str, Any]) -> torch.Tensor:
-    """Return a tensor's bytes, cut from memory that starts aligned, as the tensor that an entry of a safetensors header describes."""
+def as_described(content: torch.Tensor, entry: Entry, shape: Sequence[int] | None = None) -> torch.Tensor:
+    """Return a tensor's bytes, cut from memory that starts aligned, as the tensor that an entry of a safetensors header describes.
+
+    `shape` is torch's, of a piece of it. Raises `TypeError` where torch has no such tensor.
+    """
     import torch
 
-    dtype = getattr(torch, DTYPES[entry["dtype"]])
+    dtype = getattr(torch, entry.dtype.torch or "", None)
+    if dtype is None or entry.refusal:
+        raise TypeError(f"a tensor {entry.refusal or f'is of dtype {entry.dtype.code}, which this torch does not have'}")
     if content.storage_offset() % dtype.itemsize:
         content = content.clone()  # a view as another dtype wants aligned bytes
-    return content.view(dtype).reshape(entry["shape"])
+    return content.view(dtype).reshape(entry.torch_shape if shape is None else tuple(shape))
 
 
 _READ = Loader("ceiling-read", "safetensors", _read, reserve=reserve, prepare=prepare, reveal=name_tensors, ceiling=True)

@@ -7,7 +7,6 @@ scattered pages of a strided slice took several times as long. Contiguous runs a
 
 from __future__ import annotations
 
-import json
 import mmap
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,11 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from math import prod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.checkpoints.header import Entry, read_header
 from harness.checkpoints.parts import Piece
 from harness.loaders import Loader, Wanted
-from harness.loaders.ceiling import DTYPES, held, hold, read_into, started_threads, threads, view
+from harness.loaders.ceiling import as_described, held, hold, read_into, started_threads, threads, view
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +36,7 @@ _ALIGNED = 64
 class _Found:
     """A piece in its file: `runs` runs of `length` bytes, from byte `first`, each `distance` after the one before, and its place in memory."""
 
-    dtype: str
+    entry: Entry
     shape: tuple[int, ...]
     first: int
     runs: int
@@ -128,10 +129,8 @@ def _copy(fd: int, memory: torch.Tensor, strided: Sequence[_Found], pool: Thread
 
 
 def _name_tensors(buffers: Tensors, wanted: Sequence[Wanted]) -> Tensors:
-    import torch
-
     return {
-        name: buffers[file][found.place : found.place + found.bytes].view(getattr(torch, DTYPES[found.dtype])).reshape(found.shape)
+        name: as_described(buffers[file][found.place : found.place + found.bytes], found.entry, found.shape)
         for file, pieces in wanted
         for name, found in _plan(file, tuple(pieces)).pieces.items()
     }
@@ -139,30 +138,28 @@ def _name_tensors(buffers: Tensors, wanted: Sequence[Wanted]) -> Tensors:
 
 @cache
 def _plan(file: str, pieces: tuple[Piece, ...]) -> _Plan:
-    """Return where the pieces lie in a safetensors file (format: eight bytes of header size, header, data)."""
-    with open(file, "rb") as stream:
-        size = int.from_bytes(stream.read(8), "little")
-        header: dict[str, Any] = json.loads(stream.read(size))
+    """Return where the pieces lie in a safetensors file."""
+    header = read_header(Path(file))
     found: dict[str, _Found] = {}
     place = 0
     for piece in pieces:
-        found[piece.tensor] = _find(header[piece.tensor], piece, 8 + size, place)
+        found[piece.tensor] = _find(header.tensors[piece.tensor], piece, header.data, place)
         place += -(-found[piece.tensor].bytes // _ALIGNED) * _ALIGNED
     contiguous = [one for one in found.values() if one.runs == 1]
     blocks = ((one.first + at, min(_BLOCK, one.length - at), one.place + at) for one in contiguous for at in range(0, one.length, _BLOCK))
     return _Plan(found, tuple(_pages(found.values())), tuple(blocks), tuple(one for one in found.values() if one.runs > 1), place)
 
 
-def _find(entry: dict[str, Any], piece: Piece, data: int, place: int) -> _Found:
-    shape = list(entry["shape"])
-    start, stop = (data + offset for offset in entry["data_offsets"])
+def _find(entry: Entry, piece: Piece, data: int, place: int) -> _Found:
+    shape = list(entry.torch_shape)
+    start, stop = data + entry.start, data + entry.end
     if piece.axis is None:
-        return _Found(entry["dtype"], tuple(shape), start, 1, stop - start, stop - start, place)
+        return _Found(entry, tuple(shape), start, 1, stop - start, stop - start, place)
     runs = prod(shape[: piece.axis])
     distance = (stop - start) // max(runs, 1)
     step = distance // shape[piece.axis]
     shape[piece.axis] = piece.stop - piece.start
-    return _Found(entry["dtype"], tuple(shape), start + piece.start * step, runs, distance, shape[piece.axis] * step, place)
+    return _Found(entry, tuple(shape), start + piece.start * step, runs, distance, shape[piece.axis] * step, place)
 
 
 def _pages(pieces: Iterable[_Found]) -> Iterator[tuple[int, int]]:

@@ -1,6 +1,6 @@
 """NumPy's own formats: all arrays in one zip file (`.npz`), or a file per array (`.npy`) that is mapped.
 
-NumPy has no bfloat16: its bits are kept as unsigned integers, and an index beside the arrays says of each what it is.
+NumPy has no bfloat16, no float8 and their like: their bits are kept as unsigned integers, and an index beside the arrays says of each what it is.
 """
 
 from __future__ import annotations
@@ -21,6 +21,25 @@ if TYPE_CHECKING:
 
 _REQUIRES = ("torch", "numpy")
 _INDEX = "index.json"
+_NATIVE = frozenset(
+    [
+        "bool",
+        "uint8",
+        "int8",
+        "uint16",
+        "int16",
+        "float16",
+        "uint32",
+        "int32",
+        "float32",
+        "uint64",
+        "int64",
+        "float64",
+        "complex64",
+        "complex128",
+    ],
+)
+_BITS = {1: "uint8", 2: "uint16", 4: "uint32", 8: "uint64"}
 
 
 def _write_npz(tensors: Tensors, path: Path) -> None:
@@ -80,8 +99,8 @@ def _dtype(tensor: torch.Tensor) -> str:
 def _array(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
     import torch
 
-    bits = tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor
-    array: np.ndarray[Any, Any] = bits.numpy()
+    held = tensor if _dtype(tensor) in _NATIVE else tensor.view(getattr(torch, _BITS[tensor.itemsize]))
+    array: np.ndarray[Any, Any] = held.numpy()
     return array
 
 
@@ -89,7 +108,7 @@ def _tensor(array: np.ndarray[Any, Any], dtype: str) -> torch.Tensor:
     import torch
 
     tensor = torch.from_numpy(array)
-    return tensor.view(torch.bfloat16) if dtype == "bfloat16" else tensor
+    return tensor if dtype in _NATIVE else tensor.view(getattr(torch, dtype))
 
 
 FORMATS = (

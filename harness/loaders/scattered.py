@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from harness.checkpoints.header import DTYPES
 from harness.checkpoints.parts import Piece
 from harness.loaders import Loader, Shares, own
 
@@ -53,9 +54,7 @@ def _share(source: torch.Tensor | None, cuts: list[Piece], target: torch.Tensor)
 def _dtype(name: str) -> torch.dtype:
     import torch
 
-    from harness.loaders.ceiling import DTYPES
-
-    found: torch.dtype = getattr(torch, DTYPES[name])
+    found: torch.dtype = getattr(torch, DTYPES[name].torch or "")
     return found
 
 

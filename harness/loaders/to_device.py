@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.checkpoints.header import parse
 from harness.loaders import Loader, safetensors_torch, torch_pickle
 from harness.loaders.ceiling import as_described, read_into, view
 
@@ -80,9 +80,9 @@ def _staged_file(file: str, device: str) -> Tensors:
     import torch
 
     with open(file, "rb", buffering=0) as stream:
-        header_bytes = int.from_bytes(stream.read(8), "little")
-        header: dict[str, Any] = json.loads(stream.read(header_bytes))
-        first, size = 8 + header_bytes, os.fstat(stream.fileno()).st_size
+        size = os.fstat(stream.fileno()).st_size
+        header = parse(stream, size)
+        first = header.data
         target = torch.empty(size - first, dtype=torch.uint8, device=device)
         gpu = target.is_cuda
         piece = max(min(_PIECE, size - first), 1)
@@ -98,7 +98,7 @@ def _staged_file(file: str, device: str) -> Tensors:
                 copied[number % 2].record()
         if gpu:
             torch.cuda.current_stream().synchronize()  # the buffers go now
-    return {name: as_described(target[slice(*entry["data_offsets"])], entry) for name, entry in header.items() if name != "__metadata__"}
+    return {name: as_described(target[entry.start : entry.end], entry) for name, entry in header.tensors.items()}
 
 
 LOADERS = (
