@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 import textwrap
+from pathlib import Path
 
-from harness.checkpoints.sources import weights_files
+from harness.checkpoints.folders import container_of, weights_at
 from harness.console import say
 from harness.errors import WeighbridgeError
 from harness.loaders import CACHE_STATES
@@ -37,6 +38,7 @@ _CONVERTERS = {"torch-zip": "convert", "torch-legacy": "convert-legacy"}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `advise` may be asked."""
     parser.add_argument("path", metavar="PATH", help="a weights file, a folder, or a hub id (ORG/NAME@REVISION); it is only read")
+    parser.add_argument("--key", metavar="NAME", help="where in a training checkpoint the tensors lie, such as params_ema or model.ema")
     parser.add_argument(
         "--rounds", metavar="N", help=f"blocks of every cell (default: {BLOCKS[0]}, of a small checkpoint up to {BLOCKS[1]})"
     )
@@ -47,9 +49,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(asked: argparse.Namespace) -> int:
     """Probe a checkpoint, print the advice and where its evidence lies, and return 0; raises `WeighbridgeError`."""
     loaders = ",".join((*LOADERS, *_CONVERTERS.values()))
-    wanted = {"model": [asked.path], "loaders": loaders, "profile": "smoke", "store": asked.store, "results": asked.results}
+    wanted = {
+        "model": [asked.path],
+        "key": asked.key,
+        "loaders": loaders,
+        "profile": "smoke",
+        "store": asked.store,
+        "results": asked.results,
+    }
     options = parse({**wanted, "rounds": asked.rounds})
-    given = weights_files(options.models[0])[0]
+    given = _container(options.models[0])
     plan = plan_of(options, given)
     block_s = sum(block_cost(cell, arms, size_of(cell.checkpoint, options)) for cell, arms in plan.items())
     rounds = options.rounds or blocks_for(block_s)
@@ -67,6 +76,13 @@ def run(asked: argparse.Namespace) -> int:
         )
     tell(measured.directory, given)
     return 0
+
+
+def _container(path: Path) -> str:
+    try:
+        return container_of(weights_at(path))
+    except WeighbridgeError as error:
+        raise WeighbridgeError(f"--model {error}") from None
 
 
 def tell(run: RunDirectory, given: str) -> None:

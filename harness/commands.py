@@ -25,6 +25,7 @@ def convert_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="put it into the hub's cache on this machine instead, as the next refs/pr/N of its repository; nothing is sent",
     )
+    parser.add_argument("--key", metavar="NAME", help="where in a training checkpoint the tensors lie, such as params_ema or model.ema")
     parser.add_argument("--repo", metavar="ORG/NAME", help="with --pull-request and a local SOURCE: whose pull request it is")
 
 
@@ -47,7 +48,7 @@ def convert(asked: argparse.Namespace) -> int:
         source = resolve(asked.source)
         if not asked.destination and str(source) != str(Path(asked.source)):
             raise WeighbridgeError(f"{asked.source}: of a hub id say where the result goes: name a DESTINATION, or --pull-request")
-        say(str(conversion.convert(source, asked.destination, say)))
+        say(str(conversion.convert(source, asked.destination, say, asked.key)))
     return 0
 
 
@@ -55,6 +56,7 @@ def verify_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `verify` may be asked."""
     parser.add_argument("a", metavar="A", help=_CHECKPOINT)
     parser.add_argument("b", metavar="B", help="the same, in any format")
+    parser.add_argument("--key", metavar="NAME", help="where in a training checkpoint the tensors lie, such as params_ema or model.ema")
 
 
 def verify(asked: argparse.Namespace) -> int:
@@ -62,7 +64,7 @@ def verify(asked: argparse.Namespace) -> int:
     from harness.checkpoints.verify import differences
 
     with _disk(f"{asked.a} and {asked.b}"):
-        found = differences(resolve(asked.a), resolve(asked.b))
+        found = differences(resolve(asked.a), resolve(asked.b), asked.key)
     for line in found:
         say(line)
     say(f"{len(found)} differences" if found else "the same: names, dtypes, shapes, bytes and ties")

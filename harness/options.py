@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from harness.checkpoints.folders import is_index
 from harness.checkpoints.hub import repository_name, resolve
 from harness.checkpoints.layouts import LAYOUTS
 from harness.checkpoints.parts import PARTS
@@ -50,6 +51,8 @@ class Options:
 
     profile: str
     models: tuple[Path, ...]
+    key: str | None
+    """Where in a person's training checkpoint the tensors lie."""
     checkpoints: tuple[str, ...] | None
     loaders: tuple[str, ...] | None
     cache_states: tuple[str, ...]
@@ -74,6 +77,7 @@ class Options:
         return {
             "profile": self.profile,
             "models": len(self.models),
+            "key": self.key,
             "checkpoints": list(self.checkpoints) if self.checkpoints is not None else None,
             "loaders": list(self.loaders) if self.loaders is not None else None,
             "cache_states": list(self.cache_states),
@@ -124,6 +128,7 @@ FLAGS: dict[str, dict[str, Any]] = {
         "metavar": "PATH",
         "help": "weigh this checkpoint of yours: a weights file, a folder or a hub id (ORG/NAME@REVISION); repeatable; it is only read",
     },
+    "--key": {"metavar": "NAME", "help": "where in a training checkpoint of --model the tensors lie, such as params_ema or model.ema"},
     "--checkpoints": {"metavar": "A,B", "help": f"only these of {', '.join(LAYOUTS)}"},
     "--loaders": {"metavar": "A,B", "help": "only these loaders (and the ceilings, unless --no-ceilings)"},
     "--no-ceilings": {
@@ -151,7 +156,18 @@ FLAGS: dict[str, dict[str, Any]] = {
 }
 """Every option with its `argparse` keywords; all are text or lists of text here, and `parse` gives them meaning."""
 
-_SHAPING: tuple[str, ...] = ("profile", "checkpoints", "loaders", "cache_states", "rounds", "budget", "parts", "ranks", "read_ahead_kb")
+_SHAPING: tuple[str, ...] = (
+    "profile",
+    "key",
+    "checkpoints",
+    "loaders",
+    "cache_states",
+    "rounds",
+    "budget",
+    "parts",
+    "ranks",
+    "read_ahead_kb",
+)
 _SHAPING += ("families", "no_ceilings", "sample_timeout", "warm_up_timeout", "busy_at_most", "seed")
 
 
@@ -174,6 +190,7 @@ def parse(given: dict[str, Any], recorded: dict[str, Any] | None = None) -> Opti
     return Options(
         profile=profile,
         models=models,
+        key=given.get("key"),
         checkpoints=chosen if chosen is not None or not models else (),
         loaders=_names("loader", given.get("loaders"), tuple(dict.fromkeys(name for kind in KINDS for name in all_loaders(kind)))),
         cache_states=_names("cache state", given.get("cache_states"), CACHE_STATES) or CACHE_STATES,
@@ -205,7 +222,8 @@ def model_name(path: Path, taken: Container[str] = ()) -> str:
     Of a snapshot in the hub's cache, its repository's with the start of its commit. Never one of `taken`.
     """
     resolved = path.resolve()
-    candidates = [resolved.name if path.is_dir() else resolved.stem, *(parent.name for parent in resolved.parents)]
+    own = [] if is_index(path) else [resolved.name if path.is_dir() else resolved.stem]
+    candidates = [*own, *(parent.name for parent in resolved.parents)]
     chosen = repository_name(path) or next((name for name in candidates if name and name not in _PLAIN_NAMES), "model")
     name = re.sub(r"[^a-z0-9._]+", "-", chosen.lower()).strip("-.") or "model"
     return f"my-{name}" if name in taken else name

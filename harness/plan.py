@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
+from harness.checkpoints.folders import weights_at
 from harness.checkpoints.layouts import LAYOUTS
+from harness.errors import WeighbridgeError
 from harness.loaders import CONVERTER, EVERYTHING, MODEL, OF_FILES, PART, SCANNER, SHARE, Loader, all_loaders
 from harness.measure.cell import Cell
 from harness.measure.process_start import SCENARIO as PROCESS_START
@@ -94,7 +95,10 @@ def size_of(checkpoint: str, options: Options) -> int:
     if checkpoint in LAYOUTS:
         return LAYOUTS[checkpoint]().bytes
     path = next(path for path in options.models if model_name(path, LAYOUTS) == checkpoint)
-    return path.stat().st_size if path.is_file() else sum(file.stat().st_size for file in Path(path).iterdir() if file.is_file())
+    try:
+        return sum(file.stat().st_size for file in weights_at(path).files)
+    except WeighbridgeError as error:
+        raise WeighbridgeError(f"--model {error}") from None
 
 
 def _group(cell: Cell) -> tuple[object, ...]:

@@ -236,5 +236,5 @@ class Supply:
             else:
                 path = next(path for path in self._options.models if model_name(path, LAYOUTS) == name)
                 self._say(f"reading {path}")
-                self._sources[name] = person_source(path, name)
+                self._sources[name] = person_source(path, name, self._options.key)
         return self._sources[name]

@@ -133,7 +133,7 @@ def test_only_a_pickle_is_converted_in_the_probe_each_by_its_own_converter(tmp_p
 
 def test_a_folder_without_weights_is_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["advise", str(tmp_path)]) == 2
-    assert "the folder holds no model.safetensors" in capsys.readouterr().err
+    assert "the folder holds no weights" in capsys.readouterr().err
 
 
 def test_what_is_not_there_is_told_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -663,22 +663,25 @@ def _index(weight_map: Any) -> Callable[[Path], Path]:
 REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a suffix that is no weights file's": (
         _text("mine.txt", "x"),
-        "a weights file ends in .safetensors, .bin, .pt, .pth, .ckpt; this one ends in .txt",
+        "a weights file ends in .safetensors, .sft, .bin, .pt, .pth, .ckpt, .pth.tar, an index in .index.json; this one ends in .txt",
     ),
     "no suffix": (_text("mine", "x"), "this one ends in nothing"),
     "a path where nothing is": (lambda folder: folder / "gone.bin", "there is no such file or folder"),
     "a folder without weights": (
         lambda folder: folder,
-        "the folder holds no model.safetensors, no pytorch_model.bin and no index of either",
+        "the folder holds no weights, neither safetensors nor files of torch: name the weights file itself",
     ),
-    "an empty torch file": (_text("mine.bin", ""), "weights_only=True refuses it: EOFError"),
+    "an empty torch file": (_text("mine.bin", ""), "no file of torch: it is empty"),
     "a torch file of something else": (_text("mine.bin", "hello there"), "weights_only=True refuses it: "),
-    "a safetensors file of something else": (_text("mine.safetensors", "hello there"), "safetensors cannot read it: "),
-    "one tensor and no names": (_saved(torch.ones(2)), "holds Tensor with other things than tensors; a checkpoint maps names to tensors"),
-    "names of other things than tensors": (_saved({"w": torch.ones(2), "step": 3}), "holds dict with other things than tensors"),
-    "a training checkpoint": (
-        _saved({"state_dict": {"w": torch.ones(2)}, "epoch": 3}),
-        "its weights lie under 'state_dict'; save that dictionary alone",
+    "a safetensors file of something else": (_text("mine.safetensors", "hello there"), "not a whole safetensors file: "),
+    "one tensor and no names": (_saved(torch.ones(2)), "holds a tensor; a checkpoint maps names to tensors"),
+    "names of other things than tensors": (
+        _saved({"step": 3, "loss": None}),
+        "holds no tensors, at its top or under state_dict, model_state_dict, model, module, params, params_ema, ema, ema_state_dict, net; there is 'step' (a number), 'loss' (nothing)",
+    ),
+    "two sets of tensors": (
+        _saved({"params": {"w": torch.ones(2)}, "params_ema": {"w": torch.ones(2)}}),
+        "holds several sets of tensors: params (1 tensors), params_ema (1 tensors); say which one by --key",
     ),
     "tensors without content": (_saved({"w": torch.ones(0)}), "holds no tensors, or none with content"),
     "no tensors": (lambda folder: _write(folder / "mine.safetensors", "safetensors", {}), "holds no tensors, or none with content"),

@@ -290,12 +290,12 @@ def test_a_file_that_appears_during_the_conversion_is_not_overwritten(tmp_path: 
 @pytest.mark.parametrize(
     ("content", "said"),
     {
-        "a number among them": ({"a": torch.ones(1), "step": 3}, "'step' is int and no named tensor"),
-        "a tensor alone": (torch.ones(1), "holds Tensor; a checkpoint maps names to tensors"),
+        "names that are numbers": ({0: torch.ones(1)}, "names a tensor by a number (0), and a name is text"),
+        "a tensor alone": (torch.ones(1), "holds a tensor; a checkpoint maps names to tensors"),
         "a dtype": ({"a": torch.ones(1, dtype=torch.complex128)}, "a is of torch.complex128, which safetensors cannot hold"),
         "sparse": ({"a": torch.ones(2, 2).to_sparse()}, "a is no dense tensor of the CPU (torch.sparse_coo)"),
     }.values(),
-    ids=["a number among them", "a tensor alone", "a dtype", "sparse"],
+    ids=["names that are numbers", "a tensor alone", "a dtype", "sparse"],
 )
 @ZIP_AND_LEGACY
 def test_what_safetensors_cannot_hold_is_refused_by_name(

@@ -9,7 +9,7 @@ import ast
 import importlib.util
 import json
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from pathlib import Path
 from harness.checkpoints.durable import write_atomically, write_folder_atomically, write_text
 from harness.checkpoints.folders import (
     WeightSet,
+    indexed,
     is_index,
     is_weights,
     safetensors_index_name,
@@ -46,8 +47,8 @@ class Converted:
     """Names it does not hold, since they are the tensor of another name: that name by each. Its metadata says so."""
     parts: dict[str, str]
     """Names it holds whole though they share memory with another one of the source: that name by each. Its metadata says that, too."""
-    dropped: tuple[str, ...]
-    """What the source held beside its `state_dict`, by name."""
+    note: str | None
+    """Where in the source the tensors lay and what was left out, in a line; None where they were all of it."""
 
 
 def convert_file(
@@ -55,17 +56,18 @@ def convert_file(
     destination: Path,
     discard: Callable[[], Collection[str]] = tuple,
     keep: Callable[[str], bool] = lambda name: True,
+    key: str | None = None,
 ) -> Converted:
     """Make `destination` a safetensors file of the tensors of the torch file `source`, and return what was made.
 
     Of names that are the same tensor one is kept, as the hub's converter chooses it, and the metadata maps each other to it; `discard`
     returns names that are kept only if there is no other (it is asked only where memory is shared). Of names that `keep` refuses nothing is
-    made: an index says that they lie in another file. Takes anonymous memory for one tensor
-    at most, and for none that is contiguous. The source is read with `weights_only=True` and not scanned.
+    made: an index says that they lie in another file. Of a training checkpoint the state dict is taken, under `key` where that is given. Takes
+    anonymous memory for one tensor at most, and for none that is contiguous. The source is read with `weights_only=True` and not scanned.
     Raises `WeighbridgeError` where it cannot be read or `destination` exists, which stays as it is.
     """
     refuse_existing(destination)
-    opened = open_mapped(source)
+    opened = open_mapped(source, key)
     if opened.path.suffix.lower() not in SAFETENSORS_SUFFIXES and is_safetensors(source):
         raise WeighbridgeError(f"{source}: is safetensors already, whatever its name says; give it one that ends in .safetensors")
     opened = replace(opened, tensors={name: tensor for name, tensor in opened.tensors.items() if keep(name)})
@@ -80,10 +82,10 @@ def convert_file(
     except FileExistsError:
         raise _made_meanwhile(destination) from None
     sizes = [tensor.nbytes for tensor in kept.values()]
-    return Converted(destination, tuple(order), sum(sizes), max(sizes, default=0), shared.same, shared.parts, opened.dropped)
+    return Converted(destination, tuple(order), sum(sizes), max(sizes, default=0), shared.same, shared.parts, opened.note)
 
 
-def convert(source: Path, destination: Path | None, say: Callable[[str], None]) -> Path:
+def convert(source: Path, destination: Path | None, say: Callable[[str], None], key: str | None = None) -> Path:
     """Scan the torch file or folder `source`, make safetensors of it at `destination`, and return where that is.
 
     The default destination is beside the source: of a file the hub's name for it (`model.safetensors` of `pytorch_model.bin`), of a folder
@@ -93,20 +95,27 @@ def convert(source: Path, destination: Path | None, say: Callable[[str], None]) 
     if not source.exists():
         raise WeighbridgeError(f"{source}: there is no such file or folder, so there is nothing to convert")
     if is_index(source):
-        source = source.parent
+        say(f"{source.name}: an index, so its shards in {source.parent} are converted")
+        source, only = source.parent, indexed(source)
+    else:
+        only = None
     try:
-        return _convert_folder(source, destination, say) if source.is_dir() else _convert_one(source, destination, say)
+        if source.is_dir():
+            return _convert_folder(source, destination, say, only, key)
+        return _convert_one(source, destination, say, key)
     except OSError as error:
         raise WeighbridgeError(f"{source}: cannot be converted: {error}; nothing was left at the destination") from None
 
 
-def convert_weights(source: Path, into: Path, say: Callable[[str], None]) -> list[Path]:
-    """Scan the torch weights of the folder `source`, make safetensors of them under `into`, and return their files, indexes included.
+def convert_weights(
+    source: Path, into: Path, say: Callable[[str], None], only: WeightSet | None = None, key: str | None = None
+) -> list[Path]:
+    """Scan the torch weights of the folder `source`, or of it `only` one set, make safetensors of them under `into`, and return their files, indexes included.
 
     They are named by their hub names at the same places. What is there as safetensors already is not made again.
     Raises `WeighbridgeError` where there are no torch weights or the scan is not clean.
     """
-    sets = [found for found in weight_sets(source, say) if found.torch]
+    sets = [found for found in ([only] if only else weight_sets(source, say)) if found.torch]
     if not sets:
         raise WeighbridgeError(f"{source}: holds no torch weights that are not there as safetensors already; there is nothing to convert")
     _scan([file for found in sets for file in found.files])
@@ -114,14 +123,15 @@ def convert_weights(source: Path, into: Path, say: Callable[[str], None]) -> lis
     for found in sets:
         folder = into / found.folder.relative_to(source)
         folder.mkdir(parents=True, exist_ok=True)
-        files = [
-            _convert_told(file, folder / safetensors_name(file.name), say, lambda name, file=file, found=found: found.counts(name, file))  # type: ignore[misc]
-            for file in found.files
-        ]
+        files = [_convert_told(file, folder / safetensors_name(file.name), say, partial(_counts, found, file), key) for file in found.files]
         made += [converted.path for converted in files]
         if found.index:
             made.append(_write_index(found, folder, files))
     return made
+
+
+def _counts(weights: WeightSet, file: Path, name: str) -> bool:
+    return weights.counts(name, file)
 
 
 def default_destination(source: Path) -> Path:
@@ -142,7 +152,7 @@ def _made_meanwhile(path: Path) -> WeighbridgeError:
     )
 
 
-def _convert_one(source: Path, destination: Path | None, say: Callable[[str], None]) -> Path:
+def _convert_one(source: Path, destination: Path | None, say: Callable[[str], None], key: str | None) -> Path:
     target = destination or default_destination(source)
     if target.suffix != ".safetensors":
         raise WeighbridgeError(f"{target}: a safetensors file ends in .safetensors; name the destination so")
@@ -152,11 +162,11 @@ def _convert_one(source: Path, destination: Path | None, say: Callable[[str], No
         raise WeighbridgeError(f"{source}: is safetensors by its name; there is nothing to convert")
     refuse_existing(target)
     _scan([source])
-    _convert_told(source, target, say)
+    _convert_told(source, target, say, key=key)
     return target
 
 
-def _convert_folder(source: Path, destination: Path | None, say: Callable[[str], None]) -> Path:
+def _convert_folder(source: Path, destination: Path | None, say: Callable[[str], None], only: WeightSet | None, key: str | None) -> Path:
     target = destination or default_destination(source)
     refuse_existing(target)
     if _resolved(target).is_relative_to(source.resolve()):
@@ -164,9 +174,16 @@ def _convert_folder(source: Path, destination: Path | None, say: Callable[[str],
     if not target.absolute().parent.is_dir():
         raise WeighbridgeError(f"{target}: its folder does not exist; make it or name another destination")
 
+    lines: list[str] = []
+
+    def tell(line: str) -> None:
+        if line not in lines:
+            lines.append(line)
+            say(line)
+
     def fill(temporary: Path) -> None:
-        convert_weights(source, temporary, say)
-        _copy_rest(source, temporary, say)
+        convert_weights(source, temporary, tell, only, key)
+        _copy_rest(source, temporary, [only] if only else weight_sets(source, tell), lines, tell)
 
     try:
         write_folder_atomically(target, fill, lambda _: None, replace=False)
@@ -180,33 +197,38 @@ def _resolved(path: Path) -> Path:
     return path.absolute().parent.resolve() / path.name
 
 
-def _copy_rest(source: Path, into: Path, say: Callable[[str], None]) -> None:
-    """Copy what a loader needs beside the converted weights, and say of every other weights file that it was left out."""
-    converted = {file for found in weight_sets(source) if found.torch for file in (*found.files, *([found.index] if found.index else []))}
+def _copy_rest(source: Path, into: Path, sets: Sequence[WeightSet], lines: Sequence[str], say: Callable[[str], None]) -> None:
+    """Copy what a loader needs beside the converted weights, and say of every other weights file that it was left out, unless `lines` do."""
+    converted = {file for found in sets if found.torch for file in (*found.files, *([found.index] if found.index else []))}
     for file in walk(source):
         relative = file.relative_to(source)
         if file in converted:
             continue
         if is_weights(file):
-            say(f"{relative}: left out, it is no part of the safetensors form")
+            if not any(line.startswith(f"{relative}: ") for line in lines):
+                say(f"{relative}: left out, it is no part of the safetensors form")
             continue
         (into / relative).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(into / relative, partial(copy, file))
 
 
 def _convert_told(
-    source: Path, destination: Path, say: Callable[[str], None], keep: Callable[[str], bool] = lambda name: True
+    source: Path,
+    destination: Path,
+    say: Callable[[str], None],
+    keep: Callable[[str], bool] = lambda name: True,
+    key: str | None = None,
 ) -> Converted:
     began = time.perf_counter()
-    made = convert_file(source, destination, lambda: _tied_names(source.parent), keep)
+    made = convert_file(source, destination, lambda: _tied_names(source.parent), keep, key)
     took = time.perf_counter() - began
     say(f"{made.path.name}: {len(made.names)} tensors, {made.bytes / 1e6:,.1f} MB in {took:.1f} s, of {source.name}")
     for name, kept in made.ties.items():
         say(f"  {name} is {kept}, which is kept; the metadata says so")
     for name, kept in made.parts.items():
         say(f"  {name} shares memory with {kept}; both are kept whole, and the metadata says so")
-    if made.dropped:
-        say(f"  left out, since it lay beside the state_dict: {', '.join(made.dropped)}")
+    if made.note:
+        say(f"  {made.note}")
     return made
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from harness.checkpoints.header import SAFETENSORS_SUFFIXES
 from harness.errors import WeighbridgeError
 
-TORCH_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
+TORCH_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pth.tar")
 _OTHER_SUFFIXES = (".h5", ".msgpack", ".onnx", ".onnx_data", ".pb", ".tflite", ".ot", ".gguf", ".pkl", ".pickle", ".joblib", ".npz")
 _TRAINING = re.compile(
     r"(training_args|optimizer.*|scheduler.*|scaler.*|sampler.*|dl_state_dict.*|rng_state.*|.*_optim_states|random_states.*)"
@@ -21,6 +21,7 @@ _TRAINING = re.compile(
 )
 _INDEX = re.compile(r"(?P<stem>.+?)\.(?P<suffix>safetensors|bin|pt|pth|ckpt)(?P<before>\.[\w-]+)?\.index(?P<after>\.[\w-]+)?\.json")
 """An index's name. transformers puts a variant behind `index`, Diffusers before it: `model.safetensors.index.fp16.json`."""
+_USUAL = "model.safetensors"
 _GGML_MAGICS = (b"ggml", b"lmgg", b"ggjt", b"tjgg", b"ggmf", b"fmgg", b"ggla", b"GGUF")
 
 
@@ -127,15 +128,62 @@ def weight_sets(folder: Path, say: Callable[[str], None] = lambda _: None) -> li
             sharded.setdefault((path.parent, name), []).append(path)
             claimed.update(path.parent / shard for shard in _named_by(path))
     for path in paths:
-        suffix = path.suffix.lower()
-        if path in claimed or suffix not in (*TORCH_SUFFIXES, *SAFETENSORS_SUFFIXES) or _TRAINING.fullmatch(path.name.lower()):
+        if path in claimed or not _named_as_weights(path) or _TRAINING.fullmatch(path.name.lower()):
             continue
-        if suffix in TORCH_SUFFIXES and (library := _other_library(path)):
+        weights = single(path)
+        if weights.torch and (library := _other_library(path)):
             say(f"{path.relative_to(folder)}: left out, it is {library}'s and no file of torch")
             continue
-        one = WeightSet(path.parent, safetensors_name(path.name), (path,), None, suffix in TORCH_SUFFIXES)
-        singles.setdefault((one.folder, one.name), []).append(one)
+        singles.setdefault((weights.folder, weights.name), []).append(weights)
     return [_chosen(singles.get(key, []), sharded.get(key, []), folder, say) for key in sorted({*singles, *sharded})]
+
+
+def single(path: Path) -> WeightSet:
+    """Return the set of weights that is one file."""
+    torch = not path.name.lower().endswith(SAFETENSORS_SUFFIXES)
+    return WeightSet(path.parent, safetensors_name(path.name), (path,), None, torch)
+
+
+def weights_at(path: Path, say: Callable[[str], None] = lambda _: None) -> WeightSet:
+    """Return the set of weights that a person means by a path: a weights file, an index, or a folder that holds one set or one by the usual name.
+
+    None of them is read. Raises `WeighbridgeError` where there is none, or several and none of the usual name.
+    """
+    if path.is_file():
+        if is_index(path):
+            return indexed(path)
+        if not _named_as_weights(path):
+            suffixes = ", ".join((*SAFETENSORS_SUFFIXES, *TORCH_SUFFIXES))
+            raise WeighbridgeError(
+                f"{path}: a weights file ends in {suffixes}, an index in .index.json; this one ends in {path.suffix or 'nothing'}"
+            )
+        return single(path)
+    if not path.is_dir():
+        raise WeighbridgeError(f"{path}: there is no such file or folder")
+    sets = weight_sets(path, say)
+    here = [weights for weights in sets if weights.folder == path]
+    usual = [weights for weights in here if weights.name == _USUAL] or here
+    if len(usual) == 1:
+        return usual[0]
+    names = ", ".join(str((weights.index or weights.files[0]).relative_to(path)) for weights in here or sets)
+    if here:
+        raise WeighbridgeError(f"{path}: holds several sets of weights: {names}; name the one that is meant")
+    beneath = f"; in folders below lie {names}" if names else ""
+    raise WeighbridgeError(
+        f"{path}: the folder holds no weights, neither safetensors nor files of torch{beneath}: name the weights file itself"
+    )
+
+
+def container_of(weights: WeightSet) -> str:
+    """Return the format of a set by its first file: `safetensors`, `torch-zip`, or `torch-legacy` where it is no zip archive."""
+    if not weights.torch:
+        return "safetensors"
+    with weights.files[0].open("rb") as file:
+        return "torch-zip" if file.read(4) == b"PK\x03\x04" else "torch-legacy"
+
+
+def _named_as_weights(path: Path) -> bool:
+    return path.name.lower().endswith((*TORCH_SUFFIXES, *SAFETENSORS_SUFFIXES))
 
 
 def indexed(index: Path) -> WeightSet:

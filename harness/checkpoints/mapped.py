@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-import re
 import struct
 import zipfile
 from collections.abc import Mapping
@@ -19,6 +18,8 @@ from typing import Any
 import torch
 
 from harness.checkpoints.header import BY_TORCH, SAFETENSORS_SUFFIXES, Header, NoSafetensorsError, read_header
+from harness.checkpoints.refusals import refusal, told_by_content
+from harness.checkpoints.state_dict import state_dict_of
 from harness.errors import WeighbridgeError
 
 Tensors = dict[str, torch.Tensor]
@@ -35,15 +36,19 @@ class Mapped:
     tensors: Tensors
     recorded: dict[str, str] = field(default_factory=dict)
     """Of safetensors, the names whose metadata says that they share the memory of another: the other by the name."""
-    dropped: tuple[str, ...] = ()
-    """What the file held beside its `state_dict`, by name."""
+    place: str | None = None
+    """Where in a torch file the tensors lay, None for its top."""
+    left_out: tuple[str, ...] = ()
+    """What a torch file held beside the tensors, each with what it is."""
+    note: str | None = None
+    """Both in a line for a person."""
 
 
-def open_mapped(path: Path) -> Mapped:
+def open_mapped(path: Path, key: str | None = None) -> Mapped:
     """Return the tensors of a safetensors file or a torch file of either kind, told apart by content.
 
-    A pickle is read with `weights_only=True`. Raises `WeighbridgeError` where the file is neither, is broken, asks for more than that
-    allows, or holds something else than tensors.
+    A pickle is read with `weights_only=True`; of a training checkpoint the state dict is taken, under `key` where that is given.
+    Raises `WeighbridgeError` where the file is neither, is broken, asks for more than that allows, or holds no tensors.
     """
     if not path.is_file():
         raise WeighbridgeError(f"{path}: there is no such file")
@@ -51,21 +56,27 @@ def open_mapped(path: Path) -> Mapped:
         header = read_header(path)
     except NoSafetensorsError as error:
         if path.suffix.lower() in SAFETENSORS_SUFFIXES:
-            raise WeighbridgeError(f"{path}: not a whole safetensors file: {error}") from None
+            raise WeighbridgeError(f"{path}: not a whole safetensors file: {told_by_content(path) or error}") from None
         header = None
     if not _is_text(path):
-        return _by_descriptor(path)
+        return _by_descriptor(path, key)
     if header:
         return _safetensors(path, header)
+    if content := told_by_content(path):
+        raise WeighbridgeError(f"{path}: no file of torch: {content}")
     try:
         with path.open("rb") as file:
             loaded = _zip(path) if file.read(4) == ZIP_MAGIC else _Legacy(path).load()
     except WeighbridgeError:
         raise
     except Exception as error:  # a broken pickle can raise anything at all
-        raise WeighbridgeError(f"{path}: torch.load with weights_only=True refuses it: {_refusal(error)}; nothing of it was run") from None
-    tensors, dropped = _unwrapped(path, loaded)
-    return Mapped(path, {name: _plain(path, name, tensor) for name, tensor in tensors.items()}, dropped=dropped)
+        raise WeighbridgeError(f"{path}: torch.load with weights_only=True refuses it: {refusal(error)}; nothing of it was run") from None
+    try:
+        held = state_dict_of(loaded, key)
+    except WeighbridgeError as error:
+        raise WeighbridgeError(f"{path}: {error}") from None
+    tensors = {name: _plain(path, name, tensor) for name, tensor in held.tensors.items()}
+    return Mapped(path, tensors, place=held.place, left_out=held.left_out, note=held.note)
 
 
 def _is_text(path: Path) -> bool:
@@ -77,12 +88,12 @@ def _is_text(path: Path) -> bool:
     return True
 
 
-def _by_descriptor(path: Path) -> Mapped:
+def _by_descriptor(path: Path, key: str | None) -> Mapped:
     """Open a file that torch cannot name by the name of a descriptor of it."""
     descriptor = os.open(path, os.O_RDONLY)
     alias = Path(f"/proc/self/fd/{descriptor}")
     try:
-        return replace(open_mapped(alias), path=path)
+        return replace(open_mapped(alias, key), path=path)
     except WeighbridgeError as error:
         raise WeighbridgeError(str(error).replace(str(alias), str(path))) from None
     finally:
@@ -248,20 +259,6 @@ class _Legacy:
         return {name: self._over_mapping(value) for name, value in loaded.items()} if isinstance(loaded, Mapping) else loaded
 
 
-def _unwrapped(path: Path, loaded: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return (entries by name, names of what lay beside them) of a state dict, or of the `state_dict` of a training checkpoint."""
-    dropped: tuple[str, ...] = ()
-    if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
-        dropped = tuple(str(name) for name in loaded if name != "state_dict")
-        loaded = loaded["state_dict"]
-    if not isinstance(loaded, Mapping):
-        raise WeighbridgeError(f"{path}: holds {type(loaded).__name__}; a checkpoint maps names to tensors")
-    for name, value in loaded.items():
-        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
-            raise WeighbridgeError(f"{path}: {name!r} is {type(value).__name__} and no named tensor; save the tensors alone")
-    return dict(loaded), dropped
-
-
 def _plain(path: Path, name: str, tensor: torch.Tensor) -> torch.Tensor:
     """Return a tensor without its gradient's machinery; raise where it is more than dtype, shape and bytes in memory."""
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_conj() or tensor.is_neg():
@@ -271,9 +268,3 @@ def _plain(path: Path, name: str, tensor: torch.Tensor) -> torch.Tensor:
     if tensor.numel() and extent(tensor) > tensor.untyped_storage().nbytes():
         raise WeighbridgeError(f"{path}: cut short; {name} ends behind its storage")
     return tensor.detach()
-
-
-def _refusal(error: Exception) -> str:
-    met = ", ".join(sorted(set(re.findall(r"GLOBAL ([\w.]+)", str(error)))))
-    said = (str(error).splitlines() or [""])[0]
-    return f"it asks for {met}, which is not allowed" if met else f"{type(error).__name__} {said}".strip()

@@ -23,13 +23,14 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from harness.checkpoints.folders import TORCH_SUFFIXES
 from harness.checkpoints.header import SAFETENSORS_SUFFIXES, NoSafetensorsError, read_header
 from harness.checkpoints.mapped import ZIP_MAGIC, is_safetensors
+from harness.checkpoints.refusals import told_by_content
 
 CLEAN = "clean"
 FOUND = "found"
@@ -163,6 +164,14 @@ _SPECIAL = {stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
 
 
 def _scan(path: Path) -> Finding:
+    """Return the finding on one file; one that is named as weights and could not be told is called what it is, where its beginning tells."""
+    finding = _looked_into(path)
+    if finding.verdict == UNKNOWN and path.name.lower().endswith(_SUFFIXES) and path.is_file() and (content := told_by_content(path)):
+        return replace(finding, found=content)
+    return finding
+
+
+def _looked_into(path: Path) -> Finding:
     kind = "other"
     try:
         if not stat.S_ISREG(path.stat().st_mode):

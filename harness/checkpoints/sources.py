@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +13,14 @@ import torch
 
 from harness.checkpoints.content import make_tensors
 from harness.checkpoints.digest import checkpoint_digest, tensor_digests
-from harness.checkpoints.formats import FORMATS
+from harness.checkpoints.folders import WeightSet, container_of, weights_at
+from harness.checkpoints.header import NoSafetensorsError, read_header
 from harness.checkpoints.layout import Layout, TensorSpec
+from harness.checkpoints.refusals import refusal, told_by_content
+from harness.checkpoints.state_dict import state_dict_of
 from harness.errors import WeighbridgeError
 
 Tensors = dict[str, torch.Tensor]
-
-_CONTAINERS = {".safetensors": "safetensors", ".bin": "torch-zip", ".pt": "torch-zip", ".pth": "torch-zip", ".ckpt": "torch-zip"}
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,8 @@ class Source:
     shards: tuple[tuple[TensorSpec, ...], ...]
     make: Callable[[int], Tensors]
     given: Given | None = None
+    notes: tuple[str, ...] = ()
+    """What a person should know of how it was read: where its tensors lay, what was left out."""
 
     @property
     def bytes(self) -> int:
@@ -61,113 +62,76 @@ def layout_source(layout: Layout, seed: int) -> Source:
     return Source(layout.name, identity, tuple(sum(spec.bytes for spec in shard) for shard in shards), tuple(shards), make)
 
 
-def person_source(path: Path, name: str) -> Source:
-    """Return the source of a person's checkpoint: a weights file, or a folder with an index or one weights file.
+def person_source(path: Path, name: str, key: str | None = None) -> Source:
+    """Return the source of a person's checkpoint: a weights file, an index, or a folder with one set of weights.
 
-    Raises `WeighbridgeError` where there is none, where a pickle would need more than `weights_only=True` (naming the global it met),
-    or where it holds something else than tensors.
+    Of a training checkpoint the state dict is taken, under `key` where that is given. Raises `WeighbridgeError` where there is none, where
+    a pickle would need more than `weights_only=True` (naming the global it met), or where it holds no tensors.
     """
-    container, files = weights_files(path)
+    try:
+        return _person_source(path, name, key)
+    except WeighbridgeError as error:
+        raise WeighbridgeError(f"--model {error}") from None
+
+
+def _person_source(path: Path, name: str, key: str | None) -> Source:
+    notes: list[str] = []
+    weights = weights_at(path, notes.append)
     digests: dict[str, str] = {}
     sizes: list[int] = []
     shards: list[tuple[TensorSpec, ...]] = []
-    shared = False
-    for file in files:
-        tensors = _read(file, container)
-        shared |= _unshare(tensors)
+    altered = False
+    for file in weights.files:
+        tensors, note, fewer = _read(file, weights, key)
+        notes += [f"{file.name}: {note}"] if note else []
+        altered |= fewer | _unshare(tensors)
         digests |= tensor_digests(tensors)
         sizes.append(sum(tensor.nbytes for tensor in tensors.values()))
         shards.append(tuple(_spec(name, tensor) for name, tensor in tensors.items()))
     if not any(sizes):
-        raise WeighbridgeError(f"--model {path}: holds no tensors, or none with content; there is nothing to weigh")
+        raise WeighbridgeError(f"{path}: holds no tensors, or none with content; there is nothing to weigh")
     del tensors  # a mapping of the person's file must not outlive this: mapped pages cannot be evicted
 
     def make(shard: int) -> Tensors:
-        tensors = _read(files[shard], container)
+        tensors, _, _ = _read(weights.files[shard], weights, key)
         _unshare(tensors)
         return tensors
 
-    given = None if shared else Given(container, tuple(files))
-    return Source(name, checkpoint_digest(digests)[:12], tuple(sizes), tuple(shards), make, given)
+    given = None if altered else Given(container_of(weights), weights.files)
+    return Source(name, checkpoint_digest(digests)[:12], tuple(sizes), tuple(shards), make, given, tuple(notes))
 
 
 def _spec(name: str, tensor: torch.Tensor) -> TensorSpec:
     return TensorSpec(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
 
 
-def weights_files(path: Path) -> tuple[str, list[Path]]:
-    """Return (container, files in index order) of a person's checkpoint, none of them read; raises `WeighbridgeError` where there is none."""
-    if path.is_file():
-        if path.suffix not in _CONTAINERS:
-            raise WeighbridgeError(
-                f"--model {path}: a weights file ends in {', '.join(_CONTAINERS)}; this one ends in {path.suffix or 'nothing'}"
-            )
-        return _container(path), [path]
-    if not path.is_dir():
-        raise WeighbridgeError(f"--model {path}: there is no such file or folder")
-    for container in ("safetensors", "torch-zip"):
-        form = FORMATS[container]
-        if form.index and (path / form.index).is_file():
-            files = _indexed(path / form.index)
-            return (container if container == "safetensors" else _container(files[0])), files
-        single = path / form.file_names(1)[0]
-        if single.is_file():
-            return _container(single), [single]
-    raise WeighbridgeError(
-        f"--model {path}: the folder holds no model.safetensors, no pytorch_model.bin and no index of either; name the weights file itself"
-    )
-
-
-def _container(path: Path) -> str:
-    """Return the container of a weights file; a torch file that is no zip archive is the legacy one."""
-    container = _CONTAINERS.get(path.suffix, "torch-zip")
-    if container == "torch-zip":
-        with path.open("rb") as file:
-            if file.read(4) != b"PK\x03\x04":
-                return "torch-legacy"
-    return container
-
-
-def _indexed(index: Path) -> list[Path]:
-    try:
-        weight_map: dict[str, str] = json.loads(index.read_text())["weight_map"]
-        names = list(dict.fromkeys(map(str, weight_map.values())))
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise WeighbridgeError(f"--model {index}: not an index with a weight_map ({error})") from None
-    if not names:
-        raise WeighbridgeError(f"--model {index}: its weight_map names no file")
-    files = [index.parent / name for name in names]
-    for name, file in zip(names, files, strict=True):
-        if Path(name).name != name or not file.is_file():
-            raise WeighbridgeError(f"--model {index}: the index names {name!r}, which is no file of its folder")
-    return sorted(files)
-
-
-def _read(path: Path, container: str) -> Tensors:
-    if container == "safetensors":
+def _read(path: Path, weights: WeightSet, key: str | None) -> tuple[Tensors, str | None, bool]:
+    """Return the tensors of one file that count, what a person should know of it, and whether the file holds more than they are."""
+    note = None
+    if not weights.torch:
         try:
+            read_header(path)
             tensors: Tensors = safetensors.torch.load_file(path)
+        except NoSafetensorsError as error:
+            raise WeighbridgeError(f"{path}: not a whole safetensors file: {told_by_content(path) or error}") from None
         except Exception as error:  # safetensors raises a class of its own that is not exported everywhere
-            raise WeighbridgeError(f"--model {path}: safetensors cannot read it: {error}") from None
-        return tensors
-    try:
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        met = ", ".join(sorted(set(re.findall(r"GLOBAL ([\w.]+)", str(error)))))
-        said = (str(error).splitlines() or [""])[0]
-        what = f"it asks for {met}, which is not allowed" if met else f"{type(error).__name__} {said}".strip()
-        raise WeighbridgeError(
-            f"--model {path}: torch.load with weights_only=True refuses it: {what}; nothing of it was run, and nothing is weighed"
-        ) from None
-    if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
-        raise WeighbridgeError(
-            f"--model {path}: a training checkpoint: its weights lie under 'state_dict'; save that dictionary alone and weigh it"
-        )
-    if not isinstance(loaded, Mapping) or not loaded or not all(isinstance(tensor, torch.Tensor) for tensor in loaded.values()):
-        raise WeighbridgeError(
-            f"--model {path}: holds {type(loaded).__name__} with other things than tensors; a checkpoint maps names to tensors"
-        )
-    return {str(name): tensor.detach() for name, tensor in loaded.items()}
+            raise WeighbridgeError(f"{path}: safetensors cannot read it: {error}") from None
+    else:
+        if content := told_by_content(path):
+            raise WeighbridgeError(f"{path}: no file of torch: {content}")
+        try:
+            loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # a broken pickle can raise anything at all
+            raise WeighbridgeError(
+                f"{path}: torch.load with weights_only=True refuses it: {refusal(error)}; nothing of it was run, and nothing is weighed"
+            ) from None
+        try:
+            held = state_dict_of(loaded, key)
+        except WeighbridgeError as error:
+            raise WeighbridgeError(f"{path}: {error}") from None
+        tensors, note = {name: tensor.detach() for name, tensor in held.tensors.items()}, held.note
+    counted = {name: tensor for name, tensor in tensors.items() if weights.counts(name, path)}
+    return counted, note, note is not None or len(counted) < len(tensors)
 
 
 def _unshare(tensors: Tensors) -> bool:

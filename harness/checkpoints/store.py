@@ -64,11 +64,15 @@ class Checkpoint:
     """The tensors of each file, in file order."""
     refused: dict[str, str]
     """Why it was not made in a container that was asked for, by the container."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of how their own was read."""
 
     def as_json(self) -> dict[str, Any]:
         """Return what a manifest keeps of it."""
         formats = {artifact.format: artifact.file_bytes for artifact in self.artifacts.values()}
-        return {"bytes": self.bytes, "tensors": self.tensors, "digest": self.digest, "formats": formats}
+        return {"bytes": self.bytes, "tensors": self.tensors, "digest": self.digest, "formats": formats} | (
+            {"notes": list(self.notes)} if self.notes else {}
+        )
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,9 @@ class Store:
             files = given.files if given and own else _receipt(folder, form, sharded) or ()
             name = form.sharded_name if sharded else form.name
             artifacts[form.name] = Artifact(name, files, sum(file.stat().st_size for file in files), own)
-        return Checkpoint(source.name, source.bytes, len(digests), sharded, digest, checksums_file, artifacts, source.shards, refused)
+        return Checkpoint(
+            source.name, source.bytes, len(digests), sharded, digest, checksums_file, artifacts, source.shards, refused, source.notes
+        )
 
     def linked(self, checkpoint: Checkpoint) -> Checkpoint:
         """Return a checkpoint whose given files are links in a folder of the store: what is written beside them stays out of the person's."""

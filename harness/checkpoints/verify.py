@@ -9,8 +9,7 @@ from pathlib import Path
 
 import torch
 
-from harness.checkpoints.folders import WeightSet, indexed, is_index, weight_sets
-from harness.checkpoints.header import SAFETENSORS_SUFFIXES
+from harness.checkpoints.folders import WeightSet, indexed, is_index, single, weight_sets
 from harness.checkpoints.mapped import Tensors, open_mapped, release
 from harness.checkpoints.sharing import sharing
 from harness.errors import WeighbridgeError
@@ -33,9 +32,9 @@ class _Side:
     parts: dict[str, str] = field(default_factory=dict)
     """Names that overlap another: the other by each."""
 
-    def add(self, file: Path, where: str, weights: WeightSet) -> None:
+    def add(self, file: Path, where: str, weights: WeightSet, key: str | None) -> None:
         """Take in one file; of a name that another one holds as well the index decides, and without one it is an error."""
-        opened = open_mapped(file)
+        opened = open_mapped(file, key)
         opened = replace(opened, tensors={name: tensor for name, tensor in opened.tensors.items() if weights.counts(name, file)})
         for name in opened.tensors:
             if name in self.tensors:
@@ -73,11 +72,12 @@ class _Side:
         return frozenset({centre, *(other for other, kept in self.parts.items() if self.one(kept) == centre)})
 
 
-def differences(a: Path, b: Path) -> list[str]:
+def differences(a: Path, b: Path, key: str | None = None) -> list[str]:
     """Return every difference between two checkpoints in a line each, none where they are the same.
 
     Either is a weights file or a folder of any number of components, each of them one file or shards; of weights that are there as
-    safetensors and as torch files the safetensors are taken. Bytes are compared, so that a NaN is itself, a bounded number of them at a
+    safetensors and as torch files the safetensors are taken. Of a training checkpoint the state dict is taken, under `key` where that is
+    given. Bytes are compared, so that a NaN is itself, a bounded number of them at a
     time. Raises `WeighbridgeError` where either cannot be read as a checkpoint; nothing of it is run.
     """
     ours, theirs = _components(a), _components(b)
@@ -88,13 +88,13 @@ def differences(a: Path, b: Path) -> list[str]:
                 f"{several}: holds several sets of weights, which no one file can be the same as; name the one that is meant"
             )
         (first,), (second,) = ours.values(), theirs.values()
-        return _compare(_side(a, first), _side(b, second), "")
+        return _compare(_side(a, first, key), _side(b, second, key), "")
     found = [f"{name}: {a} has these weights, {b} has not" for name in ours if name not in theirs]
     found += [f"{name}: {b} has these weights, {a} has not" for name in theirs if name not in ours]
     several_sets = len({*ours, *theirs}) > 1
     for name in ours:
         if name in theirs:
-            found += _compare(_side(a, ours[name]), _side(b, theirs[name]), f"{name}: " if several_sets else "")
+            found += _compare(_side(a, ours[name], key), _side(b, theirs[name], key), f"{name}: " if several_sets else "")
     return found
 
 
@@ -103,7 +103,7 @@ def _components(path: Path) -> dict[str, WeightSet]:
     if path.is_file() and is_index(path):
         return {"": indexed(path)}
     if path.is_file():
-        return {"": WeightSet(path.parent, path.name, (path,), None, torch=path.suffix.lower() not in SAFETENSORS_SUFFIXES)}
+        return {"": single(path)}
     if not path.is_dir():
         raise WeighbridgeError(f"{path}: there is no such file or folder")
     sets = {str((found.folder / found.name).relative_to(path)): found for found in weight_sets(path)}
@@ -112,10 +112,10 @@ def _components(path: Path) -> dict[str, WeightSet]:
     return sets
 
 
-def _side(called: Path, weights: WeightSet) -> _Side:
+def _side(called: Path, weights: WeightSet, key: str | None) -> _Side:
     side = _Side(str(called))
     for file in weights.files:
-        side.add(file, str(called), weights)
+        side.add(file, str(called), weights, key)
     if weights.index:
         names = side.names()
         if lacking := sorted(name for name in weights.places if name not in names):

@@ -10,6 +10,8 @@ import signal
 import time
 from typing import Any
 
+from harness.checkpoints.refusals import without_advice
+
 Answer = dict[str, Any]
 
 REFUSED, LOADED, RAN, CRASHED, STARVED, HUNG = OUTCOMES = ("refused", "loaded", "ran code", "crashed", "out of memory", "hung")
@@ -42,12 +44,18 @@ def outcome(said: bytes | None, code: int, timeout_s: float) -> Answer:
             return answer
         return {
             "failure": "raised",
-            "detail": without_paths(answer["raised"]),
+            "detail": without_paths(_of_the_error(answer["raised"])),
             "traceback": without_paths(answer.get("traceback", "")),
         }
     if code < 0:
         return {"failure": "killed", "detail": f"by signal {-code} ({signal.Signals(-code).name})"}
     return {"failure": "exited", "detail": f"with status {code} before it gave a result"}
+
+
+def _of_the_error(raised: str) -> str:
+    """Return the kind and the words of an error, less torch's advice to switch its protection off."""
+    kind, colon, words = raised.partition(": ")
+    return f"{kind}{colon}{without_advice(words)}" if "weights_only" in words or "safe_globals" in words else raised
 
 
 def without_paths(text: str) -> str:

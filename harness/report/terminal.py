@@ -56,6 +56,9 @@ def run_summary(manifest: Mapping[str, Any], samples: Sequence[Sample]) -> str:
             heads = ["cell", "fastest to ready", *(["ratio returned"] if both else []), "ratio ready", "blocks", "stopped"]
             lines += _columns([heads, *(_outcome(cell, both) for cell in of_pair)])
     lines += [] if cells else ["no cell was begun"]
+    for name, checkpoint in (manifest.get("checkpoints") or {}).items():
+        for note in checkpoint.get("notes") or ():
+            lines += _wrapped(f"{name}: {note}")
     lines += _wrapped(busy_line(manifest, samples) or "")
     lines += _wrapped(invalid_line(samples))
     for kind, what, reason in shortfalls(manifest, cells):
