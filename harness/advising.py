@@ -24,6 +24,9 @@ from harness.report.page import write_run_report
 from harness.report.terminal import WIDTH
 from harness.session import Run
 
+_BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+_MORE = " More of it: nox -s bench-cpu -- --model PATH"
+"""What measures more in a checkout; an installed wheel has no benchmarks."""
 TIME_S = 36.0
 """Seconds of measuring that a small checkpoint is given; a large one takes what its blocks take."""
 BLOCKS = (MINIMUM_BLOCKS, 12)
@@ -90,7 +93,7 @@ def tell(run: RunDirectory, given: str) -> None:
     manifest = run.manifest()
     for paragraph in advice(manifest, cells_of(manifest, run.samples()), given):
         say("\n".join(textwrap.wrap(paragraph.replace("**", ""), WIDTH, break_on_hyphens=False)) + "\n")
-    say(f"The evidence: {write_run_report(run)}. More of it: python -m pytest benchmarks -m cpu --model PATH")
+    say(f"The evidence: {write_run_report(run)}.{_MORE if _BENCHMARKS.is_dir() else ''}")
 
 
 def plan_of(options: Options, given: str) -> dict[Cell, tuple[str, ...]]:

@@ -80,7 +80,8 @@ def _loaders() -> Iterator[tuple[str, str]]:
         for name, (_, loader) in all_loaders(kind).items():
             able.setdefault(name, []).append(words)
             known[name] = loader
+    width = max(map(len, known)) + 2
     for number, (name, loader) in enumerate(known.items()):
         absent = loader.absence()
         reads = f"yes, reads {loader.container}: {', '.join(able[name])}"
-        yield "loaders" if number == 0 else "", f"{name:<24}{f'no: {absent}' if absent else reads}"
+        yield "loaders" if number == 0 else "", f"{name:<{width}}{f'no: {absent}' if absent else reads}"

@@ -132,7 +132,7 @@ class Server:
         answer = self._exchange(self._prepare, self._start_timeout_s)
         if answer is None:
             raise WeighbridgeError(
-                f"{self._python} could not start the measuring server; its own message stands above. It needs torch: see README, Install"
+                f"{self._python} could not start the measuring server; its own message stands above. It needs torch: {self._python} -m pip install torch"
             )
         if answer.get("code") != code_digest():
             self._stop()

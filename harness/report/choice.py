@@ -79,9 +79,13 @@ def choice_section(place: Place, evidence: Sequence[Evidence]) -> list[str]:
     for name, found in machines:
         blocks += [f"On {name}:"] if len(machines) > 1 else []
         blocks.append(markdown(choice_table(found)))
+    answers: dict[str, list[str]] = {}
     for one in evidence:
-        if one.meetings and (said := hostile_answer(one.manifest, one.meetings)):
-            blocks.append(f"From a source that is not trusted: a loader that runs no code of a file. {said} (run {one.name})")
+        if one.meetings and (answer := hostile_answer(one.manifest, one.meetings)):
+            answers.setdefault(answer, []).append(one.name)
+    for answer, runs in answers.items():
+        named = f"run{'s' if len(runs) > 1 else ''} {', '.join(runs)}"
+        blocks.append(f"From a source that is not trusted: a loader that runs no code of a file. {answer} ({named})")
     return [*blocks, "For a file of your own: `weighbridge advise PATH`."]
 
 

@@ -91,8 +91,9 @@ def _evidence(place: Place, evidence: Sequence[Evidence], places: Mapping[str, P
     for title, beginnings in _THEMES:
         shown = [found for file, found in figures.items() if file.startswith(beginnings)]
         blocks += [place.heading(title, 2)] if shown else []
-        for run, drawn in shown:
-            blocks += places[run].lines(drawn, f"[All of run {run}]({run}.md).")
+        for number, (run, drawn) in enumerate(shown):
+            as_above = any(drawn.reading == above.reading for _, above in shown[:number])
+            blocks += places[run].lines(drawn, f"[All of run {run}]({run}.md).", as_above=as_above)
     if not any(on_a_gpu(one.samples) for one in evidence):
         blocks += [place.heading("On a GPU", 2), NO_GPU.format(which="What was measured here")]
     return blocks

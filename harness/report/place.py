@@ -57,9 +57,12 @@ class Place:
         self.drawings.append(drawn)
         return self.lines(drawn)
 
-    def lines(self, drawn: Drawn, *also: str) -> list[str]:
-        """Return the same lines of a figure that is shown elsewhere too, what else there is to say of it at their end."""
-        reading = drawn.reading.rstrip(".")
+    def lines(self, drawn: Drawn, *also: str, as_above: bool = False) -> list[str]:
+        """Return the same lines of a figure that is shown elsewhere too, what else there is to say of it at their end.
+
+        `as_above` says that a figure above it is read in the same way.
+        """
+        reading = "as the figure above" if as_above else drawn.reading.rstrip(".")
         ways = " ".join([*([f"[Its samples]({self.samples})."] if self.samples else []), *also])
         return [
             f"![{drawn.alt}]({(Path('figures', self.part) / drawn.file).as_posix()})",
