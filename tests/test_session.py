@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from harness import session, supply
 from harness.checkpoints import store
@@ -145,6 +146,33 @@ def test_a_store_that_cannot_be_written_to_serves_what_is_whole_in_it_and_the_re
     assert refused.reason == "all-minilm-l6-v2: the store lacks a part of it and cannot be written to (Read-only file system)"
     with pytest.raises(WeighbridgeError, match="cannot be written to \\(Read-only file system\\); name a folder you may write to"):
         page_cache.capability(tmp_path / "results")
+
+
+def test_an_mxfp4_checkpoint_of_a_persons_own_is_measured_by_every_loader_that_can_and_the_others_are_named(tmp_path: Path) -> None:
+    """safetensors 0.8.0 reads the shape of an F4 tensor wrongly with `backend="pread"`; its mapped way, torch and the ceilings do not."""
+    blocks = torch.randint(1, 250, (64, 32), dtype=torch.uint8)
+    save_file({"blocks": blocks.view(torch.float4_e2m1fn_x2), "scales": blocks.view(torch.float8_e8m0fnu)}, tmp_path / "mxfp4.safetensors")
+    cell = Cell("full-load", "mxfp4", "warm", "cpu")
+    arms = ("safetensors-load-file", "safetensors-pread", "torch-load", "pickle-load", "ceiling-read", "ceiling-copy")
+    with Run(
+        parse(
+            {
+                "store": str(tmp_path / "store"),
+                "results": str(tmp_path / "results"),
+                "model": [str(tmp_path / "mxfp4.safetensors")],
+                "rounds": "2",
+            }
+        ),
+        {cell: arms},
+        ["pytest"],
+        lambda _: None,
+        lambda _: None,
+    ) as running:
+        weighed = running.weigh(cell)
+    assert weighed.left_out["pickle-load"] == "pickle holds no float4_e2m1fn_x2, float8_e8m0fnu"
+    measured = {sample.loader for sample in weighed.samples if sample.valid}
+    assert {"safetensors-load-file", "torch-load", "ceiling-read", "ceiling-copy"} <= measured
+    assert measured | set(weighed.left_out) == set(arms), "each is measured or left out by name"
 
 
 def test_a_budget_is_for_each_cell_and_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
