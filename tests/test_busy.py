@@ -93,6 +93,8 @@ def test_how_busy_the_machine_was_is_said_of_a_quiet_run_too_and_of_an_old_one_n
     quiet = [make_sample(others_cpu_share=0.01, steal_share=0.0), make_sample(others_cpu_share=0.03, steal_share=0.01)]
     assert busy_line({}, quiet) == "the machine was quiet: other processes used 2% of the cores' time in the median sample, 4% at most"
     assert busy_line({}, [make_sample()]) is None
+    allowed = busy_line({"options": {"busy_at_most": 1.0}}, [make_sample(others_cpu_share=0.46, steal_share=0.0)])
+    assert allowed is not None and allowed.startswith("the machine was busy, and was allowed to be: other processes used 46%")
 
 
 def test_how_busy_it_may_be_is_the_persons_to_say(monkeypatch: pytest.MonkeyPatch) -> None:
