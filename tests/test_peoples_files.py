@@ -15,12 +15,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from benchmarks.replay import Arm, replay
 from harness.checkpoints.folders import weights_at
 from harness.checkpoints.refusals import told_by_content, without_advice
 from harness.checkpoints.sources import person_source
 from harness.cli import main
 from harness.errors import WeighbridgeError
+from harness.measure.cell import Cell
 from harness.options import model_name
+from harness.session import Weighed
+from tests.helpers import make_sample
 
 Capture = pytest.CaptureFixture[str]
 SD = OrderedDict((f"l{number}.weight", torch.arange(9.0).reshape(3, 3) + number) for number in range(2))
@@ -363,3 +367,20 @@ def test_several_sets_in_a_folder_ask_for_a_name(tmp_path: Path) -> None:
     ):
         weights_at(folder)
     assert model_name(folder / "model.safetensors.index.json") == "mistral"
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "another_could", "ends"),
+    [("own", True, pytest.skip.Exception), ("own", False, pytest.fail.Exception), ("gpt2", True, pytest.fail.Exception)],
+)
+def test_a_loader_that_cannot_read_a_persons_checkpoint_fails_the_run_only_where_none_can(
+    checkpoint: str, another_could: bool, ends: type[BaseException]
+) -> None:
+    cell = Cell("full-load", checkpoint, "warm", "cpu")
+    failed = [
+        make_sample(loader="a", checkpoint=checkpoint, block=block, valid=False, reason="raised", detail="KeyError") for block in (0, 1)
+    ]
+    other = make_sample(loader="b", checkpoint=checkpoint, valid=another_could, reason=None if another_could else "raised")
+    weighed = Weighed(cell, (*failed, other), None, {"a": "failed 2 times in the same way: raised: KeyError"})
+    with pytest.raises(ends, match="KeyError"):
+        replay(Arm("a", weighed), None)
