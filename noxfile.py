@@ -21,35 +21,36 @@ GPU = (Path("/proc/driver/nvidia/gpus"), Path("/dev/nvidia0"))
 
 
 UNCOMPILED = "--no-compile"
-"""What a session installs with whose figures are no memory and no first call: what is imported is compiled then, and most is never imported.
+"""pip option for sessions that report neither memory nor first-call times.
 
-It takes half the time, and leaves a process that compiles with freed memory, which a load then takes in the place of new."""
+It halves the installation. Modules are then compiled on import, which leaves freed memory in the process that a load could reuse, so memory
+growth would be understated."""
 
 
 def install_reference(session: nox.Session, *options: str) -> None:
     """Install the reference environment and this project into it."""
-    session.install(*options, "-r", "requirements.txt")
+    session.install(*options, "-r", "requirements/reference.txt")
     session.install("--no-deps", "--no-build-isolation", "-e", ".")
 
 
-def install_peers(session: nox.Session, *options: str) -> None:
+def install_loaders(session: nox.Session, *options: str) -> None:
     """Install the other libraries that there are loaders for, without whatever else they would bring for storage elsewhere."""
-    session.install(*options, "--no-deps", "--only-binary", ":all:", "-r", "requirements-peers.txt")
+    session.install(*options, "--no-deps", "--only-binary", ":all:", "-r", "requirements/loaders.txt")
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests; arguments after -- go to pytest."""
     install_reference(session)
-    install_peers(session)
-    session.install(UNCOMPILED, "-c", "requirements.txt", "-c", "requirements-tools.txt", "selenium")
+    install_loaders(session)
+    session.install(UNCOMPILED, "-c", "requirements/reference.txt", "-c", "requirements/tools.txt", "selenium")
     session.run("python", "-m", "pytest", *session.posargs, env={"WEIGHBRIDGE_ALL_LOADERS": "1"})
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style and format of all code, and the workflows against the public schema."""
-    session.install("-c", "requirements-tools.txt", "ruff", "check-jsonschema")
+    session.install("-c", "requirements/tools.txt", "ruff", "check-jsonschema")
     session.run("ruff", "check", *session.posargs)
     session.run("ruff", "format", "--check")
     session.run(
@@ -61,37 +62,48 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Check types, strictly, tests and this file included."""
     session.install(
-        "-c", "requirements.txt", "-c", "requirements-tools.txt", "mypy", "nox", "pytest", "numpy", "matplotlib", "markdown-it-py"
+        "-c",
+        "requirements/reference.txt",
+        "-c",
+        "requirements/tools.txt",
+        "mypy",
+        "nox",
+        "pytest",
+        "numpy",
+        "matplotlib",
+        "markdown-it-py",
+        "msgspec",
+        "jinja2",
     )
     session.run("mypy", *session.posargs)
 
 
 @nox.session(name="bench-cpu")
 def bench_cpu(session: nox.Session) -> None:
-    """Weigh every loader on the CPU, cold and warm; options after -- (see README)."""
+    """Measure every loader on the CPU, cold and warm; options after -- (see README)."""
     install_reference(session)
-    install_peers(session)
+    install_loaders(session)
     session.run("python", "-m", "pytest", "benchmarks", "-m", "cpu", *session.posargs)
 
 
 @nox.session(name="bench-gpu")
 def bench_gpu(session: nox.Session) -> None:
-    """Weigh every loader on an NVIDIA GPU; skipped where there is none."""
+    """Measure every loader on an NVIDIA GPU; skipped where there is none."""
     if not any(path.exists() for path in GPU):
         session.skip(f"no NVIDIA GPU: looked for {' and '.join(map(str, GPU))}")
     install_reference(session)
-    install_peers(session)
+    install_loaders(session)
     gated(session, "preflight", "--device", "cuda", "--formats-only", posargs=False)
     session.run("python", "-m", "pytest", "benchmarks", "-m", "gpu", *session.posargs)
 
 
 @nox.session(name="bench-gpu-prefetch")
 def bench_gpu_prefetch(session: nox.Session) -> None:
-    """Weigh safetensors' prefetch to an NVIDIA GPU, which only its release candidate 0.9 has; an environment of its own."""
+    """Measure safetensors' prefetch to an NVIDIA GPU, which only its release candidate 0.9 has; an environment of its own."""
     if not any(path.exists() for path in GPU):
         session.skip(f"no NVIDIA GPU: looked for {' and '.join(map(str, GPU))}")
     install_reference(session)
-    session.install("--no-deps", "nvidia-ml-py", "-c", "requirements-peers.txt")
+    session.install("--no-deps", "nvidia-ml-py", "-c", "requirements/loaders.txt")
     session.install("--no-deps", "--pre", "safetensors==0.9.0rc1")
     loaders = "torch-load,safetensors-load-file,safetensors-load-file-then-to,safetensors-pinned,safetensors-prefetch"
     arguments = ("-m", "gpu", "-k", "full_load", "--profile", "gpu-short", "--checkpoints", "gpt2,llama-3.2-1b", "--loaders", loaders)
@@ -102,7 +114,7 @@ def bench_gpu_prefetch(session: nox.Session) -> None:
 def bench_safety(session: nox.Session) -> None:
     """Have every loader meet a corpus of hostile files, each in a confined process, and every scanner too."""
     install_reference(session, UNCOMPILED)
-    install_peers(session, UNCOMPILED)
+    install_loaders(session, UNCOMPILED)
     session.run("python", "-m", "pytest", "benchmarks", "-m", "safety", "--budget", "13", *session.posargs)
 
 
@@ -123,8 +135,8 @@ def regression(session: nox.Session) -> None:
 
 @nox.session
 def gate(session: nox.Session) -> None:
-    """Give the exit code of the regression runs in results/, once everything is published; it installs nothing that weighs."""
-    session.install("-c", "requirements.txt", "setuptools")
+    """Give the exit code of the regression runs in results/, once everything is published; it installs nothing that measures."""
+    session.install("-c", "requirements/reference.txt", "setuptools")
     session.install("--no-deps", "--no-build-isolation", "-e", ".")
     gated(session, "gate")
 
@@ -147,7 +159,7 @@ def selftest(session: nox.Session) -> None:
 def claims(session: nox.Session) -> None:
     """Give a verdict on every claim of the page under test, what is missing measured here first; --only C3,C5 takes some."""
     install_reference(session)
-    install_peers(session)
+    install_loaders(session)
     gated(session, "claims", "--measure")
 
 

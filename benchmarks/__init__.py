@@ -1,1 +1,1 @@
-"""What is weighed: one file per scenario, in pytest-benchmark's terms."""
+"""What is measured: one file per scenario, in pytest-benchmark's terms."""

@@ -2,7 +2,7 @@
 
 A scenario is a test module with a function `plan(options)`, which returns its cells with their arms, and a test that asks for `arm`.
 Checks are a test module with a function `promises(options)`, which returns what is put to the test, and a test that asks for `promise`.
-Meetings with hostile files are a test module with a function `guests(options)`, which returns the loaders, and a test that asks for `guest`.
+Trials with hostile files are a test module with a function `loaders_under_test(options)`, and a test that asks for `loader_under_test`.
 A module is marked for the GPU where its cells are on one, for `SESSION` where it names one, and for the CPU otherwise.
 """
 
@@ -22,16 +22,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import pytest
 
 from benchmarks.replay import Arm
+from harness.analysis.promises import Promise
 from harness.errors import USAGE_EXIT, WeighbridgeError
-from harness.measure.cell import Cell
-from harness.measure.sample import Sample
-from harness.options import FLAGS, Options, parse
-from harness.plan import in_order
+from harness.records.cell import Cell
 from harness.records.run_directory import BENCHMARK, RunDirectory
-from harness.verdicts.promises import Promise
+from harness.records.sample import Sample
+from harness.run.options import FLAGS, Options, parse
+from harness.run.plan import in_order
 
 if TYPE_CHECKING:
-    from harness.session import Run
+    from harness.run.run import Run
 
 _OPTIONS = pytest.StashKey[Options]()
 _RUN: pytest.StashKey[Run] = pytest.StashKey()
@@ -40,7 +40,7 @@ _NOT_RECORDED = pytest.StashKey[str]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("weighbridge", "weighbridge: what is weighed, and for how long")
+    group = parser.getgroup("weighbridge", "weighbridge: what is measured, and for how long")
     for flag, keywords in FLAGS.items():
         group.addoption(flag, **keywords)
 
@@ -67,9 +67,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "promise" in metafunc.fixturenames:
         promises: Sequence[Promise] = metafunc.module.promises(metafunc.config.stash[_OPTIONS])
         metafunc.parametrize("promise", [pytest.param(promise, id=promise.name, marks=pytest.mark.cpu) for promise in promises])
-    if "guest" in metafunc.fixturenames:
-        guests: Sequence[str] = metafunc.module.guests(metafunc.config.stash[_OPTIONS])
-        metafunc.parametrize("guest", [pytest.param(guest, id=guest, marks=pytest.mark.safety) for guest in guests])
+    if "loader_under_test" in metafunc.fixturenames:
+        names: Sequence[str] = metafunc.module.loaders_under_test(metafunc.config.stash[_OPTIONS])
+        metafunc.parametrize("loader_under_test", [pytest.param(name, id=name, marks=pytest.mark.safety) for name in names])
     if "arm" not in metafunc.fixturenames:
         return
     plan: dict[Cell, tuple[str, ...]] = metafunc.module.plan(metafunc.config.stash[_OPTIONS])
@@ -87,8 +87,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def _scenarios() -> list[ModuleType]:
     """Return this folder's modules that hold a plan."""
-    found = pkgutil.iter_modules([str(Path(__file__).parent)], f"{__package__}.")
-    modules = [importlib.import_module(module.name) for module in found if ".test_" in module.name]
+    modules_here = pkgutil.iter_modules([str(Path(__file__).parent)], f"{__package__}.")
+    modules = [importlib.import_module(module.name) for module in modules_here if ".test_" in module.name]
     return [module for module in modules if hasattr(module, "plan")]
 
 
@@ -97,7 +97,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Put the cells in the order they are taken in, whatever file they come from, after the checks: cells share what time is left."""
     plan = _plan_of(items)
     place = {cell: number for number, cell in enumerate(in_order(plan, config.stash[_OPTIONS]))}
-    items.sort(key=lambda item: place[found[0]] if (found := _selected(item)) else -1)
+    items.sort(key=lambda item: place[selected[0]] if (selected := _selected(item)) else -1)
 
 
 def _plan_of(items: Iterable[pytest.Item]) -> dict[Cell, tuple[str, ...]]:
@@ -115,15 +115,15 @@ def _mark(module: ModuleType, cell: Cell) -> pytest.MarkDecorator:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Open the run once it is known what was selected: the cells, arms and promises left after `-m` and `-k` are its plan."""
-    plan, promises, guests = _plan_of(session.items), _asked(session.items, "promise"), _asked(session.items, "guest")
-    if not (plan or promises or guests) or session.config.option.collectonly:
+    plan, promises, tested = _plan_of(session.items), _asked(session.items, "promise"), _asked(session.items, "loader_under_test")
+    if not (plan or promises or tested) or session.config.option.collectonly:
         return
-    from harness.session import Run  # only here, for it brings torch: what cannot be had is answered at once
+    from harness.run.run import Run  # only here, for it brings torch: what cannot be had is answered at once
 
     config = session.config
     watcher = _Watcher(config)
     command = ["pytest", *config.invocation_params.args]
-    run = Run(config.stash[_OPTIONS], plan, [str(argument) for argument in command], watcher.say, watcher.tell, promises, guests)
+    run = Run(config.stash[_OPTIONS], plan, [str(argument) for argument in command], watcher.say, watcher.tell, promises, tested)
     try:
         run.__enter__()
     except WeighbridgeError as error:
@@ -132,7 +132,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def _selected(item: pytest.Item) -> tuple[Cell, str] | None:
-    """Return the (cell, loader) of an item, None for a test that weighs nothing."""
+    """Return the (cell, loader) of an item, None for a test that measures nothing."""
     callspec = getattr(item, "callspec", None)
     selected: tuple[Cell, str] | None = callspec.params.get("arm") if callspec else None
     return selected
@@ -155,7 +155,7 @@ def arm(request: pytest.FixtureRequest) -> Arm:
     """The arm that a test is about; the first test of a cell measures the whole cell."""
     cell, loader = request.param
     try:
-        return Arm(loader, request.config.stash[_RUN].weigh(cell))
+        return Arm(loader, request.config.stash[_RUN].measure(cell))
     except WeighbridgeError as error:
         pytest.exit(str(error), returncode=USAGE_EXIT)
 
@@ -222,19 +222,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     run = config.stash.get(_RUN, None)
     if run is None:
         return
-    from harness.report.hostile import meetings_lines
-    from harness.report.page import write_run_report
-    from harness.report.promises import promises_lines
+    from harness.report.run_page import write_run_report
+    from harness.report.sections.hostile_files import trials_lines
+    from harness.report.sections.promises import promises_lines
     from harness.report.terminal import run_summary
 
     page = write_run_report(run.directory)
-    terminalreporter.section("what was weighed")
+    terminalreporter.section("what was measured")
     if run.measured_nothing:
         terminalreporter.write_line(f"Nothing could be measured: {run.measured_nothing}. Name other storage with --store.")
     terminalreporter.write_line(run_summary(run.manifest, run.directory.samples()))
     for line in promises_lines(run.directory.checks()):
         terminalreporter.write_line(line)
-    for line in meetings_lines(run.manifest, run.directory.meetings()):
+    for line in trials_lines(run.manifest, run.directory.trials()):
         terminalreporter.write_line(line)
     if failure := config.stash.get(_NOT_RECORDED, None):
         release, words = version("pytest-benchmark"), f"it raised {failure} under pytest {pytest.__version__}"

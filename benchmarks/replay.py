@@ -8,26 +8,26 @@ from typing import TYPE_CHECKING
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from harness.analysis.arms import wrong
 from harness.checkpoints.layouts import LAYOUTS
-from harness.measure.experiment import MINIMUM_BLOCKS
-from harness.measure.sample import Sample
-from harness.verdicts.cells import wrong
+from harness.records.cell import MINIMUM_BLOCKS
+from harness.records.sample import Sample
 
 if TYPE_CHECKING:
-    from harness.session import Weighed
+    from harness.run.run import CellResult
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One loader of a cell that has been weighed."""
+    """One loader of a cell that has been measured."""
 
     loader: str
-    weighed: Weighed
+    result: CellResult
 
     @property
     def samples(self) -> list[Sample]:
         """The arm's samples in the order taken."""
-        return [sample for sample in self.weighed.samples if sample.loader == self.loader]
+        return [sample for sample in self.result.samples if sample.loader == self.loader]
 
 
 class ChildClock:
@@ -50,13 +50,13 @@ def replay(arm: Arm, benchmark: BenchmarkFixture | None) -> None:
     """
     valid = [sample for sample in arm.samples if sample.valid]
     # That one loader cannot read a person's checkpoint is no failure of the run; that none can is one.
-    excused = arm.weighed.cell.checkpoint not in LAYOUTS and any(sample.valid for sample in arm.weighed.samples)
-    if arm.loader in arm.weighed.left_out and (excused or not arm.samples):
-        pytest.skip(f"{arm.loader}: {arm.weighed.left_out[arm.loader]}")
+    excused = arm.result.cell.checkpoint not in LAYOUTS and any(sample.valid for sample in arm.result.samples)
+    if arm.loader in arm.result.left_out and (excused or not arm.samples):
+        pytest.skip(f"{arm.loader}: {arm.result.left_out[arm.loader]}")
     if not arm.samples:
-        pytest.skip(arm.weighed.reason or f"{arm.loader} was no arm of this cell when it was taken, in the run that is completed here")
-    if found := wrong(arm.samples):
-        pytest.fail(f"{arm.loader} handed back wrong tensors: {found}", pytrace=False)
+        pytest.skip(arm.result.reason or f"{arm.loader} was no arm of this cell when it was taken, in the run that is completed here")
+    if problem := wrong(arm.samples):
+        pytest.fail(f"{arm.loader} handed back wrong tensors: {problem}", pytrace=False)
     if valid and benchmark is not None:
         _record(arm, valid, benchmark)
     if len(valid) >= MINIMUM_BLOCKS:
@@ -83,7 +83,7 @@ def _record(arm: Arm, valid: list[Sample], benchmark: BenchmarkFixture) -> None:
         clock.now += ready
 
     benchmark._timer = clock
-    benchmark.group = arm.weighed.cell.name
+    benchmark.group = arm.result.cell.name
     benchmark.extra_info.update(
         {
             "loader": arm.loader,

@@ -6,8 +6,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.replay import Arm, replay
 from harness.loaders import CONVERTER, all_loaders
-from harness.measure.cell import Cell
-from harness.options import Options, flat
+from harness.records.cell import Cell
+from harness.run.options import Options, flat
 
 SCENARIO = "conversion"
 CHECKPOINTS = {
@@ -17,7 +17,7 @@ CHECKPOINTS = {
     "gpu-short": (),
 }
 _FEWER = ("file-copy", "convert", "convert-and-verify")
-"""Where a profile's time would not reach for older containers."""
+"""Where a profile's time would not reach for older formats."""
 
 
 def plan(options: Options) -> dict[Cell, tuple[str, ...]]:

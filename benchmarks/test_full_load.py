@@ -6,8 +6,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.replay import Arm, replay
 from harness.loaders import all_loaders
-from harness.measure.cell import Cell
-from harness.options import Options, flat
+from harness.records.cell import Cell
+from harness.run.options import Options, flat
 
 SCENARIO = "full-load"
 CHECKPOINTS = {

@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.errors import WeighbridgeError
-from harness.measure.warden_client import CannotMeetError
-from harness.meeting import guests as all_guests
-from harness.options import Options
+from harness.run.hostile_trials import loaders_to_test
+from harness.run.options import Options
+from harness.workers.sandbox_client import NoTrialError
 
 if TYPE_CHECKING:
-    from harness.session import Run
+    from harness.run.run import Run
 
 
-def guests(options: Options) -> tuple[str, ...]:
+def loaders_under_test(options: Options) -> tuple[str, ...]:
     """Return the loaders and scanners that meet the corpus: all, or those that a person names."""
-    return tuple(name for name in all_guests() if options.loaders is None or name in options.loaders)
+    return tuple(name for name in loaders_to_test() if options.loaders is None or name in options.loaders)
 
 
-def test_hostile_files(guest: str, run: Run) -> None:
+def test_hostile_files(loader_under_test: str, run: Run) -> None:
     try:
-        run.meet(guest)
-    except CannotMeetError as error:
+        run.try_hostile_files(loader_under_test)
+    except NoTrialError as error:
         pytest.skip(str(error))
     except WeighbridgeError as error:
         pytest.fail(str(error), pytrace=False)

@@ -8,8 +8,8 @@ from benchmarks.replay import Arm, replay
 from harness.checkpoints.layouts import LAYOUTS
 from harness.checkpoints.parts import PARTS, part
 from harness.loaders import PART, all_loaders
-from harness.measure.cell import Cell
-from harness.options import Options, flat
+from harness.records.cell import Cell
+from harness.run.options import Options, flat
 
 SCENARIO = "partial-load"
 CHECKPOINTS = {

@@ -6,8 +6,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.replay import Arm, replay
 from harness.loaders import MODEL, all_formats, all_loaders
-from harness.measure.cell import Cell
-from harness.options import Options
+from harness.records.cell import Cell
+from harness.run.options import Options
 
 SCENARIO = "pipeline-load"
 CHECKPOINTS = {
@@ -30,7 +30,7 @@ def plan(options: Options) -> dict[Cell, tuple[str, ...]]:
     for device in options.devices():
         for checkpoint in named:
             able = {name for name, form in forms.items() if form.beside and form.beside(checkpoint) is not None}
-            known = {name: found for name, found in all_loaders(MODEL).items() if found[1].container in able}
+            known = {name: loader for name, loader in all_loaders(MODEL).items() if loader[1].format in able}
             usual = FEWER_ARMS.get(options.profile) if device == "cpu" or options.profile == "gpu-short" else None
             for cache_state, kb in options.states():
                 cells[Cell(SCENARIO, checkpoint, cache_state, device, read_ahead_kb=kb)] = options.arms(

@@ -6,9 +6,9 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.replay import Arm, replay
 from harness.loaders import CACHE_STATES, all_loaders
-from harness.measure.cell import Cell
-from harness.measure.process_start import SCENARIO
-from harness.options import Options, flat
+from harness.records.cell import Cell
+from harness.run.options import Options, flat
+from harness.scenarios import PROCESS_START
 
 CHECKPOINTS = {"smoke": (), "default": ("gpt2",), "full": ("gpt2",), "gpu-short": ("gpt2",)}
 STATES = {"default": ("warm",), "gpu-short": ("warm",)}
@@ -20,9 +20,9 @@ _FEWER = ("torch-load", "safetensors-load-file")
 def plan(options: Options) -> dict[Cell, tuple[str, ...]]:
     """Return the cells of this scenario with their arms: the loaders of the full load, but for ceilings, which no process starts with."""
     named = flat(options.checkpoints if options.checkpoints is not None else CHECKPOINTS[options.profile])
-    known = {name: found for name, found in all_loaders().items() if not found[1].ceiling}
+    known = {name: loader for name, loader in all_loaders().items() if not loader[1].ceiling}
     cells = {
-        Cell(SCENARIO, checkpoint, cache_state, device, read_ahead_kb=kb): options.arms(
+        Cell(PROCESS_START, checkpoint, cache_state, device, read_ahead_kb=kb): options.arms(
             known,
             device,
             cache_state,

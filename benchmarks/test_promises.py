@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.measure.promise_client import CannotBeCheckedError
-from harness.options import Options
-from harness.verdicts.promises import NOT_TESTED, PROMISES, Promise
+from harness.analysis.promises import NOT_TESTED, PROMISES, Promise
+from harness.run.options import Options
+from harness.workers.promise_client import CannotBeCheckedError
 
 if TYPE_CHECKING:
-    from harness.session import Run
+    from harness.run.run import Run
 
 
 def promises(options: Options) -> tuple[Promise, ...]:
-    """Return what is put to the test: everything, or nothing where a person names what is to be weighed."""
+    """Return what is put to the test: everything, or nothing where a person names what is to be measured."""
     named = (options.models, options.checkpoints, options.loaders)
     return () if any(named) else PROMISES
 

@@ -6,8 +6,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.replay import Arm, replay
 from harness.loaders import SCANNER, all_loaders
-from harness.measure.cell import Cell
-from harness.options import Options, flat
+from harness.records.cell import Cell
+from harness.run.options import Options, flat
 
 SCENARIO = "scan"
 SESSION = "safety"
@@ -24,7 +24,7 @@ _BESIDE = ("torch-load", "safetensors-load-file")
 def plan(options: Options) -> dict[Cell, tuple[str, ...]]:
     """Return the cells of this scenario with their arms: warm ones alone, since scans are to be told apart and not disks."""
     named = flat(options.checkpoints if options.checkpoints is not None else CHECKPOINTS[options.profile])
-    known = all_loaders(SCANNER) | {name: found for name, found in all_loaders().items() if name in _BESIDE}
+    known = all_loaders(SCANNER) | {name: loader for name, loader in all_loaders().items() if name in _BESIDE}
     cells = {
         Cell(SCENARIO, checkpoint, "warm", "cpu"): options.arms(known, "cpu", "warm")
         for checkpoint in named

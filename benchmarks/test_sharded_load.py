@@ -6,10 +6,10 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.replay import Arm, replay
 from harness.checkpoints.layouts import LAYOUTS
-from harness.checkpoints.shares import shares
+from harness.checkpoints.tensor_parallel import shares
 from harness.loaders import DEVICES, PART, SHARE, all_loaders
-from harness.measure.cell import Cell
-from harness.options import Options
+from harness.records.cell import Cell
+from harness.run.options import Options
 
 SCENARIO = "sharded-load"
 CHECKPOINTS = {"smoke": ("bloom-slim",), "default": ("bloom-560m",), "full": ("bloom-560m",), "gpu-short": ()}
@@ -24,7 +24,7 @@ def plan(options: Options) -> dict[Cell, tuple[str, ...]]:
     A layout that nobody splits is left aside, unless ranks are asked for.
     """
     named = options.checkpoints if options.checkpoints is not None else CHECKPOINTS[options.profile]
-    known = {name: found for name, found in (all_loaders(PART) | all_loaders(SHARE)).items() if not found[1].ceiling}
+    known = {name: loader for name, loader in (all_loaders(PART) | all_loaders(SHARE)).items() if not loader[1].ceiling}
     ranks = options.ranks or RANKS[options.profile]
     split = [checkpoint for checkpoint in named if options.ranks or LAYOUTS[checkpoint]().heads]
     for checkpoint in split:

@@ -18,7 +18,7 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-def told(error: WeighbridgeError, code: int) -> int:
+def complain(error: WeighbridgeError, code: int) -> int:
     """Print an error and return the exit code that goes with it."""
     sys.stderr.write(f"weighbridge: {error}\n")
     return code

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 USAGE_EXIT = 2
 
@@ -17,3 +18,14 @@ class WeighbridgeError(Exception):
 def unknown_name(kind: str, name: str, names: Iterable[str]) -> WeighbridgeError:
     """Return the error for a name that is not one of `names`, listing the names there are, on one line."""
     return WeighbridgeError(f"unknown {kind} {name!r}; there are: {', '.join(names)}")
+
+
+@contextmanager
+def one_line_errors(subject: str) -> Iterator[None]:
+    """Turn a full disk, a missing permission and their like into a `WeighbridgeError` about `subject`."""
+    try:
+        yield
+    except OSError as error:
+        raise WeighbridgeError(
+            f"{subject}: {error.strerror or error} ({error.filename or 'while writing'}); nothing that looks finished is left"
+        ) from None

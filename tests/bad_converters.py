@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def _then(name: str, spoil: Callable[[str], None]) -> Loader:
     def load(files: Sequence[str], device: str, prepared: Any) -> Tensors:
         made = converters._convert(files, device, prepared)
-        if "rehearsal" not in files[0]:
+        if "warm_up" not in files[0]:
             spoil(str(next(converters._made(files[0]).iterdir())))
         return made
 

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from harness.options import BUSY_VARIABLE
+from harness.run.options import BUSY_VARIABLE
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -7,21 +7,26 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 
+from harness.analysis.recorded_run import RecordedRun
+from harness.analysis.run_cells import cells_of
 from harness.loaders import Loader, all_loaders
-from harness.measure.sample import SCHEMA, Sample
+from harness.records.checks import Check
+from harness.records.run_directory import RunDirectory
+from harness.records.sample import SCHEMA, Sample
+from harness.records.trials import Trial
 
 ROOT = Path(__file__).parents[1]
 ALL_INSTALLED = "WEIGHBRIDGE_ALL_LOADERS"
 """A variable of the tests' own session, which installs every loader's library that has a wheel here."""
 PINNED_FOR = ("linux", "x86_64")
-"""The platform that every pin of requirements-peers.txt has a wheel for."""
+"""The platform that every pin of requirements/loaders.txt has a wheel for."""
 
 
 def loader_of(name: str) -> Loader:
@@ -78,11 +83,23 @@ def make_sample(**overrides: Any) -> Sample:
         "first_call_s": 0.001,
         "returned_s": 0.5,
         "ready_s": 1.0,
-        "walk_s": 0.01,
+        "touch_s": 0.01,
         "storage_read_bytes": 0,
         "content_ok": True,
     }
     return Sample(**(figures | overrides))
+
+
+def recorded_run(
+    folder: Path,
+    samples: Sequence[Sample] = (),
+    manifest: Mapping[str, Any] | None = None,
+    trials: Sequence[Trial] = (),
+    checks: Sequence[Check] = (),
+) -> RecordedRun:
+    """Return a run as the analysis reads it, without writing it."""
+    manifest = manifest or {}
+    return RecordedRun(RunDirectory(folder), manifest, tuple(samples), tuple(cells_of(manifest, samples)), tuple(trials), tuple(checks))
 
 
 @contextmanager

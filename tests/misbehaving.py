@@ -1,4 +1,4 @@
-"""Loaders that do what no loader should, once their rehearsal is over: each must end as an invalid sample with its own reason."""
+"""Loaders that do what no loader should, once their warm-up load is over: each must end as an invalid sample with its own reason."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from harness.loaders import Loader
-from harness.nightly.liars import load_file, lying
+from harness.selftest.faulty_loaders import load_file, lying
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +20,7 @@ loads_in_this_process = 0
 
 
 def _then(name: str, misbehave: Callable[[Tensors], Tensors]) -> Loader:
-    """Return a loader that behaves on the rehearsal and misbehaves on the checkpoint."""
+    """Return a loader that behaves on the warm-up load and misbehaves on the checkpoint."""
     return lying(name, lambda file: misbehave(load_file(file)))
 
 
@@ -31,7 +31,7 @@ def _busy(name: str, seconds: float) -> Loader:
         return {name: tensor.clone() for name, tensor in load_file(files[0]).items()}
 
     def load(files: Sequence[str], _device: str, prepared: Tensors) -> Tensors:
-        end = time.perf_counter_ns() + (0 if "rehearsal" in files[0] else int(seconds * 1e9))
+        end = time.perf_counter_ns() + (0 if "warm_up" in files[0] else int(seconds * 1e9))
         while time.perf_counter_ns() < end:
             pass
         return prepared

@@ -1,4 +1,4 @@
-"""Loaders of shares of which one rank does what none should, once its rehearsal is over."""
+"""Loaders of shares of which one rank does what none should, once its warm-up load is over."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _one(name: str, misbehave: Callable[[Tensors], Tensors]) -> Loader:
         import torch.distributed as ranks
 
         tensors = _slices(wanted, device)
-        return misbehave(tensors) if "rehearsal" not in wanted[0][0] and ranks.get_rank() == ODD_ONE else tensors
+        return misbehave(tensors) if "warm_up" not in wanted[0][0] and ranks.get_rank() == ODD_ONE else tensors
 
     return Loader(name, "safetensors", load, whole=False)
 
@@ -66,7 +66,7 @@ def _save(wanted: Sequence[Wanted], device: str, _: Any) -> Tensors:
     import torch.distributed as ranks
 
     tensors = _slices(wanted, device)
-    if "rehearsal" not in wanted[0][0]:
+    if "warm_up" not in wanted[0][0]:
         torch.save(tensors, Path(wanted[0][0]).with_name(f"seen-{ranks.get_rank()}.pt"))
     return tensors
 
@@ -78,7 +78,7 @@ def _map_and_keep(wanted: Sequence[Wanted], device: str, _: Any) -> Tensors:
     """Keep the whole file mapped and every page of it touched, beside this rank's share."""
     from safetensors.torch import load_file
 
-    from harness.measure.walk import touch
+    from harness.workers.touch_pages import touch
 
     kept.append(load_file(wanted[0][0]))
     touch(kept[-1].values())

@@ -17,8 +17,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.measure.sample import SCHEMA
 from harness.records.run_directory import SAMPLES, RunDirectory
+from harness.records.sample import SCHEMA
 from tests.helpers import ROOT, make_sample
 
 SECONDS, BYTES = 60.0, 2_000_000_000
@@ -37,7 +37,7 @@ LOADERS = {
     "fastsafetensors": 0.3,
 }
 """Each loader's s per GB, warm; cold, every one of them waits for the same storage as well."""
-_REPORT = "import sys; from pathlib import Path; from harness.records.run_directory import RunDirectory; from harness.report.page import write_run_report; write_run_report(RunDirectory(Path(sys.argv[1])))"
+_REPORT = "import sys; from pathlib import Path; from harness.records.run_directory import RunDirectory; from harness.report.run_page import write_run_report; write_run_report(RunDirectory(Path(sys.argv[1])))"
 
 
 def lines(count: int) -> Iterator[str]:
@@ -56,7 +56,7 @@ def lines(count: int) -> Iterator[str]:
             line = form | {
                 "checkpoint": checkpoint, "bytes": size, "tensors": tensors, "loader": loader, "cache_state": state,
                 "block": block, "position": position, "returned_s": ready * source.uniform(0.2, 0.9), "ready_s": ready, "cpu_s": ready * 0.8,
-                "walk_s": size / 1e9 * 0.01, "check_s": size / 1e9 * 0.3, "prepare_s": source.uniform(0.2, 0.3), "sample_s": ready * 3 + 0.1,
+                "touch_s": size / 1e9 * 0.01, "check_s": size / 1e9 * 0.3, "prepare_s": source.uniform(0.2, 0.3), "sample_s": ready * 3 + 0.1,
                 "resident_before": float(state == "warm"), "storage_read_bytes": size if state == "cold" else 0,
                 "minor_faults": source.randrange(10_000), "major_faults": source.randrange(10), "peak_rss_bytes": size + source.randrange(10**8),
                 "peak_growth_bytes": size + source.randrange(10**7), "anonymous_bytes": size + source.randrange(10**7),
@@ -71,7 +71,7 @@ def main(count: int) -> int:
     with tempfile.TemporaryDirectory(prefix="weighbridge-scale-") as folder:
         run = RunDirectory(Path(folder, NAME))
         run.make()
-        run.write_manifest({"schema": SCHEMA, "run": NAME, "note": "made up to weigh the report; nothing was measured"})
+        run.write_manifest({"schema": SCHEMA, "run": NAME, "note": "made up to measure the report; nothing was measured"})
         with (run.path / SAMPLES).open("w", encoding="utf-8") as file:
             file.writelines(f"{line}\n" for line in itertools.islice(lines(count), count))
         begun = time.perf_counter()

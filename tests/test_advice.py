@@ -11,17 +11,18 @@ from typing import Any
 import pytest
 import torch
 
-from harness.advising import BLOCKS, blocks_for, plan_of
+from harness.analysis.recommendation import choices
+from harness.analysis.recorded_run import RecordedRun
+from harness.analysis.run_cells import cells_of
 from harness.checkpoints.sources import person_source
 from harness.checkpoints.store import Store
 from harness.cli import main
-from harness.measure.sample import Sample
-from harness.options import parse
+from harness.commands.advise import BLOCKS, blocks_for, plan_of
 from harness.records.run_directory import RunDirectory
-from harness.report.advice import LOADERS, advice
-from harness.report.cells import cells_of
-from harness.report.choice import choice_table, choices
-from harness.report.evidence import Evidence
+from harness.records.sample import Sample
+from harness.report.advice_text import LOADERS, advice
+from harness.report.sections.recommendation import choice_table
+from harness.run.options import parse
 from tests.helpers import make_sample
 
 WARM = {"safetensors-load-file": 0.01, "torch-load-mmap": 0.03, "safetensors-pread": 0.29, "torch-load": 0.3}
@@ -65,7 +66,7 @@ def said(
 def test_one_loader_is_named_where_it_is_the_one_to_take_cold_and_warm() -> None:
     text = said()
     assert text.startswith("**Use `safetensors-load-file`, cold and warm.**")
-    assert "not told apart from" in text
+    assert "not significantly different from" in text
 
 
 def test_two_are_named_where_the_first_load_wants_another() -> None:
@@ -80,9 +81,9 @@ def test_five_blocks_are_called_a_quick_look() -> None:
 def test_a_conversion_is_paid_back_after_so_many_loads_or_never() -> None:
     text = said()
     saving = 0.3 - 0.01
-    assert re.search(r"Each warm load saves 29\d ms, so that 4 of them pay it back", text), (text, saving)
-    assert "By cold loads that is paid back not by anything that was told" in text
-    assert "By warm loads that is paid back never" in said(warm=WARM | {"torch-load": 0.005})
+    assert re.search(r"Each warm load saves 29\d ms, so it pays off after 4 warm loads", text), (text, saving)
+    assert "A cold load saves no time that this run can tell" in text
+    assert "A warm load saves no time." in said(warm=WARM | {"torch-load": 0.005})
     assert "What it costs was not measured" in said(convert=None)
 
 
@@ -166,10 +167,10 @@ def test_what_writes_beside_a_file_is_given_a_link_in_the_store_so_that_the_pers
     assert linked.artifacts["safetensors"] == checkpoint.artifacts["safetensors"], "what the store made is its own already"
 
 
-def evidence(taken: Sequence[Sample], name: str = "20250101T000000Z-test", night: bool = False) -> Evidence:
+def evidence(taken: Sequence[Sample], name: str = "20250101T000000Z-test", paired_run: bool = False) -> RecordedRun:
     """Return a run of these samples."""
-    manifest: dict[str, Any] = {"options": {"night": {"kind": "history"} if night else None}}
-    return Evidence(RunDirectory(Path(name)), manifest, tuple(taken), tuple(cells_of({}, taken)), (), ())
+    manifest: dict[str, Any] = {"options": {"paired_run": {"kind": "history"} if paired_run else None}}
+    return RecordedRun(RunDirectory(Path(name)), manifest, tuple(taken), tuple(cells_of({}, taken)), (), ())
 
 
 def test_of_loaders_as_fast_as_can_be_told_the_safe_one_is_to_be_taken() -> None:
@@ -183,8 +184,8 @@ def test_a_loader_that_is_told_to_be_faster_is_taken_before_the_safe_one() -> No
     assert "**torch-load-mmap**" in choice_table([found]).to_string()
 
 
-def test_of_several_runs_the_one_with_more_blocks_is_chosen_from_and_no_night_is() -> None:
+def test_of_several_runs_the_one_with_more_blocks_is_chosen_from_and_no_paired_run_is() -> None:
     few, many = evidence(samples(WARM, "warm", 6), "20250102T000000Z-few"), evidence(samples(WARM, "warm", 8), "20250101T000000Z-many")
     assert [one.run for one in choices([few, many])] == ["20250101T000000Z-many"]
-    assert choices([evidence(samples(WARM, "warm"), night=True)]) == []
+    assert choices([evidence(samples(WARM, "warm"), paired_run=True)]) == []
     assert choices([evidence(samples(WARM, "warm", 5))]) == [], "too few blocks to tell"

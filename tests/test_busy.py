@@ -10,15 +10,17 @@ import pytest
 
 from harness.errors import WeighbridgeError
 from harness.machine import busy
-from harness.machine.busy import AT_MOST, Meter
-from harness.measure.cell import Cell
-from harness.measure.sample import BUSY, judge
-from harness.nightly.lies_of_samples import burning
-from harness.options import BUSY_VARIABLE, parse
-from harness.report.page import write_run_report
+from harness.machine.busy import Meter
+from harness.measure.validity import judge
+from harness.records.cell import Cell
+from harness.records.limits import BUSY_AT_MOST
+from harness.records.sample import BUSY
+from harness.report.format import busy_line
+from harness.report.run_page import write_run_report
 from harness.report.terminal import run_summary
-from harness.report.words import busy_line
-from harness.session import Run
+from harness.run.options import BUSY_VARIABLE, parse
+from harness.run.run import Run
+from harness.selftest.sample_faults import burning
 from tests.helpers import make_sample
 
 COLD, WARM = (Cell("full-load", "lora-1000", state, "cpu") for state in ("cold", "warm"))
@@ -51,7 +53,7 @@ def test_what_others_burn_is_seen_and_what_the_harness_burns_is_its_own() -> Non
 
 def test_quiet_is_waited_for_and_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     with burning():
-        assert not Meter().wait_for_quiet(AT_MOST, patience_s=0.3)
+        assert not Meter().wait_for_quiet(BUSY_AT_MOST, patience_s=0.3)
     assert Meter().wait_for_quiet(at_most=1.0)
     monkeypatch.setattr(busy, "_read", lambda: None)
     assert Meter().wait_for_quiet(at_most=0.0), "what cannot be told is not waited for"
@@ -78,7 +80,7 @@ def test_a_busy_sample_is_invalid_unless_something_else_is_wrong_with_it() -> No
 def test_a_run_beside_a_burning_process_says_so_and_gives_no_figure(tmp_path: Path) -> None:
     options = parse({"store": str(tmp_path / "store"), "results": str(tmp_path / "results"), "rounds": "1"})
     with Run(options, {COLD: ARMS, WARM: ARMS}, ["pytest"], lambda _: None, lambda _: None) as running, burning():
-        samples = [*running.weigh(COLD).samples, *running.weigh(WARM).samples]
+        samples = [*running.measure(COLD).samples, *running.measure(WARM).samples]
     assert [sample.reason for sample in samples] == [BUSY] * 4
     assert max(sample.others_cpu_share or 0.0 for sample in samples) >= HALF
     summary = " ".join(run_summary(running.manifest, samples).split())
@@ -97,7 +99,7 @@ def test_how_busy_the_machine_was_is_said_of_a_quiet_run_too_and_of_an_old_one_n
 
 
 def test_how_busy_it_may_be_is_the_persons_to_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert parse({}).busy_at_most == AT_MOST
+    assert parse({}).busy_at_most == BUSY_AT_MOST
     assert parse({"busy_at_most": "0.5"}).recorded()["busy_at_most"] == 0.5
     monkeypatch.setenv(BUSY_VARIABLE, "0.25")
     assert parse({}).busy_at_most == 0.25

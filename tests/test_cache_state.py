@@ -12,8 +12,8 @@ import pytest
 from harness.machine import page_cache
 from harness.machine.counters import counters
 from harness.machine.libraries import hold_libraries
-from harness.measure import cache_state
-from harness.measure.cache_state import residency, set_cache_state
+from harness.workers import cache_state
+from harness.workers.cache_state import residency, set_cache_state
 from tests.helpers import hear, python
 
 SIZE = 4 << 20

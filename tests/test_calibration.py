@@ -1,4 +1,4 @@
-"""What the committed calibration promises, worked out again from its samples: quiet nights stay quiet, and a slow-down is found."""
+"""What the committed calibration promises, worked out again from its samples: quiet simulated runs stay quiet, and a slow-down is found."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from harness.nightly.conclude import FOUND_AT
-from harness.nightly.night import FRESH_BLOCKS
+from harness.analysis.regression import safe_thresholds
+from harness.analysis.simulated_runs import alarms, any_alarm, pairs_of, rate, simulated_runs
 from harness.records.run_directory import RunDirectory
-from harness.verdicts.nights import alarms, any_alarm, nights, pairs_of, rate
-from harness.verdicts.regression import safe_thresholds
+from harness.regression.calibration import FOUND_AT
+from harness.regression.paired_run import FRESH_BLOCKS
 from tests.helpers import ROOT
 
 COUNT, ANOTHER_SEED = 200, 7
@@ -21,9 +21,9 @@ CALIBRATIONS = sorted((ROOT / "results/reference").glob("*-calibration-*"))
 def calibrated(request: pytest.FixtureRequest) -> Any:
     run = RunDirectory(request.param)
     manifest = run.manifest()
-    night = manifest["options"]["night"]
-    pairs = pairs_of(run.samples(), night["baseline"], night["candidate"])
-    drawn = nights(pairs, manifest["calibration"]["pairs_in_a_night"], FRESH_BLOCKS, COUNT, ANOTHER_SEED)
+    simulated = manifest["options"]["paired_run"]
+    pairs = pairs_of(run.samples(), simulated["baseline"], simulated["candidate"])
+    drawn = simulated_runs(pairs, manifest["calibration"]["pairs_in_a_run"], FRESH_BLOCKS, COUNT, ANOTHER_SEED)
     held = {(cell, loader): safe_thresholds(cell, loader, manifest["thresholds"]) for cell, loader in pairs}
     return manifest, drawn, held
 
@@ -32,12 +32,12 @@ def test_there_is_a_calibration_to_look_at() -> None:
     assert CALIBRATIONS
 
 
-def test_on_one_night_in_a_hundred_at_most_a_regression_is_confirmed_where_nothing_changed(calibrated: Any) -> None:
+def test_on_one_simulated_in_a_hundred_at_most_a_regression_is_confirmed_where_nothing_changed(calibrated: Any) -> None:
     _, drawn, held = calibrated
     assert any_alarm(drawn, lambda arm, one: alarms(one, held[arm])[1]) <= 0.01
 
 
-def test_a_warm_arm_a_tenth_slower_is_found_on_nineteen_nights_of_twenty(calibrated: Any) -> None:
+def test_a_warm_arm_a_tenth_slower_is_found_on_nineteen_simulated_runs_of_twenty(calibrated: Any) -> None:
     _, drawn, held = calibrated
     rates = {arm: rate(drawn, arm, held[arm], 0.10) for arm in held if "/warm/" in arm[0]}
     assert {arm: found for arm, found in rates.items() if found < FOUND_AT} == {}
@@ -46,6 +46,6 @@ def test_a_warm_arm_a_tenth_slower_is_found_on_nineteen_nights_of_twenty(calibra
 def test_the_page_s_rates_are_those_of_its_samples(calibrated: Any) -> None:
     manifest, _, _ = calibrated
     found = manifest["calibration"]
-    assert found["nights"] >= COUNT
+    assert found["simulated_runs"] >= COUNT
     assert found["confirmed_alarm_on"] <= 0.01
     assert len(found["arms"]) == len(manifest["thresholds"]) * 4

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from harness.measure.sample import WRONG, Sample
-from harness.verdicts.binding import AMPLIFICATION, FIXED, MEANING, OWN_WORK, PAGE_FAULTS, PER_TENSOR, WAITING, binds
-from harness.verdicts.ceilings import bounding, is_ceiling, resource_of
-from harness.verdicts.cells import ArmSummary, precise, summarise
-from harness.verdicts.fit import fit_loaders
+from harness.analysis.arms import ArmSummary, precise, summarise
+from harness.analysis.bottleneck import AMPLIFICATION, FIXED, MEANING, OWN_WORK, PAGE_FAULTS, PER_TENSOR, WAITING, bottleneck_of
+from harness.analysis.ceilings import bounding, is_ceiling, resource_of
+from harness.analysis.time_model import fit_loaders
+from harness.records.sample import WRONG, Sample
 from tests.helpers import make_sample
 
 
@@ -92,24 +92,28 @@ def test_a_share_is_of_the_bounding_ceiling_of_the_same_environment_block_by_blo
 )
 def test_what_binds_is_told_by_the_share_the_pages_and_the_processor(state: str, figures: dict[str, Any], word: str) -> None:
     samples = _arm("ceiling-read", 1.0, cache_state=state) + _arm("a", cache_state=state, **figures)
-    assert binds(_found(samples, "a")) == word
+    assert bottleneck_of(_found(samples, "a")) == word
     assert word in MEANING
 
 
 def test_a_ceiling_binds_itself_no_more_than_a_cell_without_one_binds_anything() -> None:
     samples = _arm("ceiling-read", 1.0) + _arm("a", 2.0)
-    assert binds(_found(samples, "ceiling-read")) is None
-    assert binds(_found(_arm("a", 2.0), "a")) is None
+    assert bottleneck_of(_found(samples, "ceiling-read")) is None
+    assert bottleneck_of(_found(_arm("a", 2.0), "a")) is None
 
 
-def test_what_maps_a_warm_file_and_pays_by_the_tensor_is_bound_by_that() -> None:
+def test_what_maps_a_warm_file_and_pays_by_the_tensor_is_bottleneck_that() -> None:
     samples: list[Sample] = []
     for checkpoint, size, tensors in (("small", 1e6, 1000), ("middle", 1e7, 10), ("large", 1e8, 100), ("larger", 1e9, 3000)):
         whole: dict[str, Any] = {"scenario": "full-load", "checkpoint": checkpoint, "bytes": int(size), "tensors": tensors}
         samples += _arm("a", 1e-4 * tensors + size * 1e-11, mapped_bytes=int(size), **whole) + _arm("ceiling-read", size * 1e-10, **whole)
-    fits, _ = fit_loaders(samples)
+    fits = fit_loaders(samples)
     found = {name: _found([one for one in samples if one.checkpoint == name], "a") for name in ("small", "large")}
-    assert (binds(found["small"], fits), binds(found["small"]), binds(found["large"], fits)) == (PER_TENSOR, PAGE_FAULTS, PAGE_FAULTS)
+    assert (bottleneck_of(found["small"], fits), bottleneck_of(found["small"]), bottleneck_of(found["large"], fits)) == (
+        PER_TENSOR,
+        PAGE_FAULTS,
+        PAGE_FAULTS,
+    )
 
 
 @pytest.mark.parametrize(("per_tensor", "fixed", "word"), [(1e-3, 0.0, PER_TENSOR), (0.0, 1.0, FIXED), (1e-9, 1e-6, OWN_WORK)])
@@ -118,8 +122,8 @@ def test_costs_that_bytes_do_not_explain_are_told_by_the_line_through_the_sizes(
     for checkpoint, size, tensors in (("small", 1e6, 1000), ("middle", 1e7, 10), ("large", 1e8, 100), ("larger", 1e9, 3000)):
         whole: dict[str, Any] = {"scenario": "full-load", "checkpoint": checkpoint, "bytes": int(size), "tensors": tensors}
         samples += _arm("a", fixed + per_tensor * tensors + size * 4e-10, **whole) + _arm("ceiling-read", size * 1e-10, **whole)
-    fits, _ = fit_loaders(samples)
-    assert binds(_found([sample for sample in samples if sample.checkpoint == "small"], "a"), fits) == word
+    fits = fit_loaders(samples)
+    assert bottleneck_of(_found([sample for sample in samples if sample.checkpoint == "small"], "a"), fits) == word
 
 
 @pytest.mark.parametrize("reason", WRONG)
@@ -127,7 +131,7 @@ def test_a_loader_that_was_wrong_once_has_no_figure_anywhere(reason: str) -> Non
     wrong = make_sample(loader="a", block=9, valid=False, reason=reason, detail="layer.0 missing")
     samples = [*_arm("a", 0.5), wrong, *_arm("b", 1.0), *_arm("ceiling-read", 1.0)]
     *_, last = summarise(samples)
-    assert (last.loader, last.status, last.wrong, last.valid, last.taken) == ("a", "wrong", "layer.0 missing", 6, 7)
+    assert (last.loader, last.status, last.wrong, last.valid, last.total) == ("a", "wrong", "layer.0 missing", 6, 7)
     assert (last.ready, last.returned, last.ratio_ready, last.share_of_ceiling, last.rate, last.cpu_s) == (None,) * 6
     assert precise(samples) == precise([sample for sample in samples if sample.loader != "a"])
 
@@ -146,4 +150,4 @@ def test_no_line_is_fitted_to_a_loader_that_was_wrong_at_any_size() -> None:
         whole: dict[str, Any] = {"scenario": "full-load", "checkpoint": checkpoint, "bytes": size, "tensors": tensors}
         samples += _arm("a", size * 1e-9 + tensors * 1e-6, **whole) + _arm("b", size * 1e-9 + tensors * 1e-6, **whole)
     wrong = make_sample(scenario="full-load", checkpoint="small", loader="b", valid=False, reason="wrong-content")
-    assert {fit.loader for fit in fit_loaders([*samples, wrong])[0]} == {"a"}
+    assert {fit.loader for fit in fit_loaders([*samples, wrong])} == {"a"}

@@ -19,17 +19,17 @@ import safetensors
 import safetensors.torch
 import torch
 
-from harness.checkpoints import durable
+from harness import atomic_write
+from harness.atomic_write import ThreadedFile, write_atomically
 from harness.checkpoints.checksum import checksum, checksums
 from harness.checkpoints.content import _MASKS, make_tensor, make_tensors
 from harness.checkpoints.digest import checkpoint_digest, tensor_digest, tensor_digests
-from harness.checkpoints.durable import ThreadedFile, write_atomically
 from harness.checkpoints.formats import FORMATS
 from harness.checkpoints.layout import ITEM_BYTES, Layout, TensorSpec
-from harness.checkpoints.layouts import BLOOM_176B, LAYOUTS, REHEARSAL
-from harness.checkpoints.place import default_store
+from harness.checkpoints.layouts import LAYOUTS, WARM_UP
 from harness.checkpoints.sources import Source, layout_source, person_source
 from harness.checkpoints.store import KNOWN_DIGESTS_FILE, Checkpoint, DoesNotFitError, Store, known_digest
+from harness.checkpoints.store_location import default_store
 from harness.errors import WeighbridgeError
 from tests.helpers import hear, python
 
@@ -80,7 +80,6 @@ def _recorded(checkpoint: Checkpoint) -> dict[str, str]:
 
 def test_every_layout_has_its_published_size() -> None:
     assert {name: _elements(make()) for name, make in LAYOUTS.items() if name not in OURS} == PUBLISHED
-    assert _elements(BLOOM_176B) == {"bfloat16": 176_247_271_424}
 
 
 def test_the_many_small_tensors_are_a_thousand_of_four_kibibytes() -> None:
@@ -392,8 +391,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from harness.checkpoints.formats import FORMATS
-from harness.checkpoints.layouts import REHEARSAL
-from harness.checkpoints.place import default_store
+from harness.checkpoints.layouts import WARM_UP
+from harness.checkpoints.store_location import default_store
 from harness.checkpoints.sources import layout_source
 from harness.checkpoints.store import Store
 form, stage = FORMATS["safetensors"], sys.argv[2]
@@ -408,7 +407,7 @@ def write(tensors, path):
 def read(path):
     stop(path)
 FORMATS["safetensors"] = replace(form, write=write, read=read)
-Store(Path(sys.argv[1])).checkpoint(layout_source(REHEARSAL, 0), ["safetensors"])
+Store(Path(sys.argv[1])).checkpoint(layout_source(WARM_UP, 0), ["safetensors"])
 """
 
 
@@ -422,8 +421,8 @@ def test_a_kill_while_a_file_is_made_leaves_nothing_that_looks_finished(tmp_path
     store = Store(tmp_path / "store")
     assert _names(_only_folder(store)) == [name]
     assert re.fullmatch(rf"\.model\.[0-9a-f]{{8}}-{maker.pid}-\d+\.part\.safetensors", name), "the name is the process's own"
-    (file,) = store.rehearsal(["safetensors"])["safetensors"]
-    assert tensor_digests(FORMATS["safetensors"].read(file)) == tensor_digests(layout_source(REHEARSAL, 0).make(0))
+    (file,) = store.warm_up(["safetensors"])["safetensors"]
+    assert tensor_digests(FORMATS["safetensors"].read(file)) == tensor_digests(layout_source(WARM_UP, 0).make(0))
     assert _names(_only_folder(store)) == ["checksums.json", "digests.json", "model.safetensors", "safetensors.receipt.json"]
 
 
@@ -481,7 +480,7 @@ def test_the_store_is_where_the_person_says(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_threaded_file_holds_what_was_written_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces from 100 bytes on count as large: smaller ones, larger ones and ones as large, in every order."""
-    monkeypatch.setattr(durable, "_LARGE_BYTES", 100)
+    monkeypatch.setattr(atomic_write, "_LARGE_BYTES", 100)
     pieces = [os.urandom(size) for size in (0, 1, 99, 100, 101, 250, *range(200))]
     with ThreadedFile(tmp_path / "file") as file:
         assert [file.write(piece) for piece in pieces] == [len(piece) for piece in pieces]
@@ -500,7 +499,7 @@ def test_a_threaded_file_copies_a_small_piece_before_its_maker_uses_the_buffer_a
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this machine has no /dev/full, the device that is always full")
 @pytest.mark.parametrize("size", [1, 100_000], ids=["known at the end", "known while writing"])
 def test_a_full_disk_is_told_to_the_writer(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(durable, "_LARGE_BYTES", 100)
+    monkeypatch.setattr(atomic_write, "_LARGE_BYTES", 100)
     with pytest.raises(OSError, match="No space left on device"), ThreadedFile(Path("/dev/full")) as file:
         file.write(bytes(size))
 
@@ -526,13 +525,13 @@ def _tensors() -> Tensors:
     return {"wte": torch.arange(12.0).reshape(3, 4), "half": torch.ones(5, dtype=torch.bfloat16), "count": torch.tensor([7])}
 
 
-def _write(path: Path, container: str, tensors: Tensors) -> Path:
-    FORMATS[container].write(tensors, path)
+def _write(path: Path, format_name: str, tensors: Tensors) -> Path:
+    FORMATS[format_name].write(tensors, path)
     return path
 
 
-def _folder_with_index(folder: Path, container: str) -> Path:
-    form, tensors = FORMATS[container], _tensors()
+def _folder_with_index(folder: Path, format_name: str) -> Path:
+    form, tensors = FORMATS[format_name], _tensors()
     names = form.file_names(2)
     parts = [{"wte": tensors["wte"]}, {"half": tensors["half"], "count": tensors["count"]}]
     for name, part in zip(names, parts, strict=True):
@@ -542,8 +541,8 @@ def _folder_with_index(folder: Path, container: str) -> Path:
     return folder
 
 
-def _folder_with_one(folder: Path, name: str, container: str) -> Path:
-    _write(folder / name, container, _tensors())
+def _folder_with_one(folder: Path, name: str, format_name: str) -> Path:
+    _write(folder / name, format_name, _tensors())
     return folder
 
 
@@ -562,7 +561,7 @@ PERSONS: dict[str, tuple[Callable[[Path], Path], str]] = {
 
 @pytest.mark.parametrize("what", PERSONS)
 def test_a_person_s_checkpoint_is_weighed_as_it_is_and_only_ever_read(tmp_path: Path, what: str) -> None:
-    make, container = PERSONS[what]
+    make, format_name = PERSONS[what]
     folder = tmp_path / "person"
     folder.mkdir()
     path = make(folder)
@@ -572,7 +571,7 @@ def test_a_person_s_checkpoint_is_weighed_as_it_is_and_only_ever_read(tmp_path: 
     expected = tensor_digests(_tensors())
     assert (source.name, sum(map(len, source.shards)), source.bytes) == ("mine", 3, sum(tensor.nbytes for tensor in _tensors().values()))
     assert checkpoint.digest == checkpoint_digest(expected)
-    assert set(checkpoint.artifacts[container].files) == {file for file in before if file.suffix != ".json"}, "not their own files"
+    assert set(checkpoint.artifacts[format_name].files) == {file for file in before if file.suffix != ".json"}, "not their own files"
     for name, artifact in checkpoint.artifacts.items():
         held = {tensor: content for file in artifact.files for tensor, content in FORMATS[name].read(file).items()}
         assert tensor_digests(held) == expected
@@ -760,7 +759,7 @@ def test_tensors_that_do_not_lie_in_order_are_packed_where_a_format_is_made(tmp_
     torch.save({"a": transposed, "b": torch.ones(2)}, tmp_path / "mine.bin")
     source = person_source(tmp_path / "mine.bin", "mine")
     checkpoint = Store(tmp_path / "store").checkpoint(source, FORMATS)
-    assert checkpoint.artifacts["torch-zip"].files == (tmp_path / "mine.bin",), "it shares no memory and is weighed as it is"
+    assert checkpoint.artifacts["torch-zip"].files == (tmp_path / "mine.bin",), "it shares no memory and is measured as it is"
     for name, artifact in checkpoint.artifacts.items():
         held = FORMATS[name].read(artifact.files[0])
         assert torch.equal(held["a"], transposed)

@@ -11,12 +11,14 @@ from benchmarks import test_conversion as scenario
 from harness.checkpoints.layout import Layout, TensorSpec
 from harness.checkpoints.sources import layout_source
 from harness.checkpoints.store import Checkpoint, Store
-from harness.loaders import CONVERTER, all_loaders, key_of
-from harness.measure.cell import Cell
-from harness.measure.client import Server
-from harness.measure.sample import Sample, judge
-from harness.measure.taking import Arm, Place, take_sample
-from harness.options import parse
+from harness.loaders import CONVERTER, all_loaders
+from harness.measure.take_sample import Arm, Place, take_sample
+from harness.measure.validity import judge
+from harness.records.cell import Cell
+from harness.records.loader_keys import key_of
+from harness.records.sample import Sample
+from harness.run.options import parse
+from harness.workers.client import Server
 from tests import bad_converters
 
 MIB = 1 << 20
@@ -35,12 +37,12 @@ def checkpoint(store: Store) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def arms(store: Store) -> Iterator[dict[str, Arm]]:
-    rehearsal = store.rehearsal(["torch-zip", "torch-legacy"])
+    warm_up = store.warm_up(["torch-zip", "torch-legacy"])
     known = all_loaders(CONVERTER) | {one.name: ("tests.bad_converters", one) for one in bad_converters.CONVERTERS}
     keys = {name: key_of(module, name, CONVERTER) for name, (module, _) in known.items()}
-    files = {keys[name]: [str(file) for file in rehearsal[one.container]] for name, (_, one) in known.items()}
+    files = {keys[name]: [str(file) for file in warm_up[one.format]] for name, (_, one) in known.items()}
     with Server(files, ["torch"]) as server:
-        yield {name: Arm(keys[name], one, "reference", server, rehearsal[one.container]) for name, (_, one) in known.items()}
+        yield {name: Arm(keys[name], one, "reference", server, warm_up[one.format]) for name, (_, one) in known.items()}
 
 
 def _sample(checkpoint: Checkpoint, arm: Arm, state: str = "warm") -> Sample:
@@ -48,7 +50,7 @@ def _sample(checkpoint: Checkpoint, arm: Arm, state: str = "warm") -> Sample:
 
 
 def _beside(checkpoint: Checkpoint, arm: Arm) -> set[str]:
-    return {path.name for path in Path(checkpoint.artifacts[arm.loader.container].files[0]).parent.iterdir()}
+    return {path.name for path in Path(checkpoint.artifacts[arm.loader.format].files[0]).parent.iterdir()}
 
 
 @pytest.mark.parametrize("state", ["cold", "warm"])

@@ -15,11 +15,11 @@ import safetensors
 import safetensors.torch
 import torch
 
-from harness.checkpoints import stream
+from harness.checkpoints import streamed_write
 from harness.checkpoints.convert import convert, convert_file
 from harness.checkpoints.folders import safetensors_name
-from harness.checkpoints.header import BY_TORCH
-from harness.checkpoints.mapped import open_mapped
+from harness.checkpoints.mapped_files import open_mapped
+from harness.checkpoints.safetensors_file import BY_TORCH
 from harness.checkpoints.scan import CLEAN, FOUND, UNKNOWN, exit_status, scan
 from harness.checkpoints.verify import differences
 from harness.cli import main
@@ -274,7 +274,7 @@ def test_what_exists_is_never_overwritten(tmp_path: Path, capsys: pytest.Capture
 
 def test_a_file_that_appears_during_the_conversion_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, made = _save(_tied(), tmp_path / "pytorch_model.bin"), tmp_path / "model.safetensors"
-    write = stream.stream
+    write = streamed_write.stream
 
     def slow(path: Path, start: bytes, tensors: list[torch.Tensor]) -> None:
         write(path, start, tensors)
@@ -402,9 +402,10 @@ def test_memory_is_bounded_whatever_the_size_of_the_checkpoint(zipped: bool, tmp
 _KILLED = """
 import sys
 from pathlib import Path
-from harness.checkpoints import convert, stream
+from harness.checkpoints import convert
+from harness.checkpoints import streamed_write
 
-put, puts = stream._put, []
+put, puts = streamed_write._put, []
 
 def slow(fd, data):
     put(fd, data)
@@ -413,7 +414,7 @@ def slow(fd, data):
         print("writing", flush=True)
         sys.stdin.readline()
 
-stream._put = slow
+streamed_write._put = slow
 convert.convert(Path(sys.argv[1]), None, lambda line: None)
 """
 
@@ -465,7 +466,7 @@ def _drop(tensors: Tensors) -> None:
 
 
 @pytest.mark.parametrize(
-    ("plant", "said"),
+    ("inject", "said"),
     [
         (_flip, "other.weight: 1 of 24 elements differ in their bytes, the first of them number 13"),
         (_rename, "renamed: only in "),
@@ -477,18 +478,18 @@ def _drop(tensors: Tensors) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-@pytest.mark.parametrize("container", ["safetensors", "zip", "legacy"])
-def test_verify_finds_a_planted_fault_in_every_format(
-    plant: Callable[[Tensors], None], said: str, container: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("format_name", ["safetensors", "zip", "legacy"])
+def test_verify_finds_a_injected_fault_in_every_format(
+    inject: Callable[[Tensors], None], said: str, format_name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     a, b = _save(_tied(), tmp_path / "a.bin"), tmp_path / "b.safetensors"
     tensors = _tied()
-    plant(tensors)
-    planted = _save(tensors, tmp_path / "b.bin", container != "legacy")
-    if container == "safetensors":
-        convert(planted, b, print)
+    inject(tensors)
+    injected = _save(tensors, tmp_path / "b.bin", format_name != "legacy")
+    if format_name == "safetensors":
+        convert(injected, b, print)
     else:
-        b = planted
+        b = injected
     assert main(["verify", str(a), str(b)]) == 1
     found = capsys.readouterr().out.replace(str(a), "A").replace(str(b), "B")
     assert said in found, found
@@ -590,8 +591,8 @@ def test_opening_a_file_touches_none_of_its_content(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "there"), [("numel-more.bin", 24), ("record-short.bin", 20)])
 def test_a_storage_that_claims_more_than_its_record_is_not_filled_from_what_lies_behind_it(name: str, there: int, tmp_path: Path) -> None:
-    (specimen,) = [one for one in corpus(["lying-tensors"]) if one.name == name]
-    written, _ = write_corpus([specimen], tmp_path)
+    (hostile_file,) = [one for one in corpus(["lying-tensors"]) if one.name == name]
+    written, _ = write_corpus([hostile_file], tmp_path)
     assert torch.load(written[0].files[0], mmap=True, weights_only=True)["a"].nbytes > there  # torch itself takes it
     with pytest.raises(WeighbridgeError, match="its record holds"):
         convert_file(written[0].files[0], tmp_path / "made.safetensors")
@@ -599,8 +600,8 @@ def test_a_storage_that_claims_more_than_its_record_is_not_filled_from_what_lies
 
 
 def test_a_scan_looks_into_an_archive_that_lies_in_safetensors(tmp_path: Path) -> None:
-    (specimen,) = [one for one in corpus(["renamed"]) if one.name == "two-in-one.safetensors"]
-    written, _ = write_corpus([specimen], tmp_path)
+    (hostile_file,) = [one for one in corpus(["renamed"]) if one.name == "two-in-one.safetensors"]
+    written, _ = write_corpus([hostile_file], tmp_path)
     (finding,) = scan([written[0].files[0]])
     assert (finding.kind, finding.verdict) == ("safetensors", FOUND)
-    assert "os.system" in finding.found
+    assert "os.system" in finding.detail

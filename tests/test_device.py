@@ -18,10 +18,10 @@ from torch.cuda._utils import _get_device_index
 from harness.checkpoints.checksum import checksums
 from harness.loaders import KINDS, Loader, all_loaders
 from harness.machine import nvidia
-from harness.measure import device
-from harness.measure.child import Task, first_call, take
-from harness.measure.client import CLEAN_FORK, LOCAL_ONLY
-from harness.measure.device import Cpu, Cuda, device_of
+from harness.workers import device
+from harness.workers.client import CLEAN_FORK, LOCAL_ONLY
+from harness.workers.device import Cpu, Cuda, device_of
+from harness.workers.load_sample import Task, first_call, take
 
 LATE_S = 0.25
 TENSORS = {"w": torch.arange(1000, dtype=torch.float32)}
@@ -51,7 +51,7 @@ class Unwaited(Late):
 
 def _copy_late(asked: Any, _device: str, _prepared: Any) -> dict[str, torch.Tensor]:
     target = {"w": torch.zeros(1000)}
-    if asked == "rehearsal":
+    if asked == "warm_up":
         return target
 
     def copy() -> None:
@@ -73,7 +73,7 @@ def devices(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def _sample(name: str) -> dict[str, Any]:
-    return take(Task(Loader("late", "safetensors", _copy_late), "checkpoint", "rehearsal", name, checksums(TENSORS), 0))
+    return take(Task(Loader("late", "safetensors", _copy_late), "checkpoint", "warm_up", name, checksums(TENSORS), 0))
 
 
 def test_the_clock_waits_for_a_device_whose_copy_finishes_late(devices: None) -> None:
@@ -94,7 +94,7 @@ def test_what_an_earlier_load_left_under_way_is_not_laid_at_the_next_one_s_door(
     Late.copies.append(thread)
     thread.start()
     at_once = Loader("at-once", "safetensors", lambda *_: dict(TENSORS))
-    taken = take(Task(at_once, "checkpoint", "rehearsal", "late", checksums(TENSORS), 0))
+    taken = take(Task(at_once, "checkpoint", "warm_up", "late", checksums(TENSORS), 0))
     assert taken["returned_s"] < LATE_S / 2
 
 
@@ -190,8 +190,8 @@ def test_every_device_that_a_loader_is_given_has_a_number() -> None:
     loader = Loader("records-its-device", "safetensors", load, devices=("cuda",))
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(device.DEVICES, "cuda", Cpu)
-        take(Task(loader, "files", "rehearsal", "cuda", checksums(TENSORS), 0))
-        first_call(loader, "rehearsal")
+        take(Task(loader, "files", "warm_up", "cuda", checksums(TENSORS), 0))
+        first_call(loader, "warm_up")
     assert len(names) == 3
     assert {_get_device_index(name) for name in names} == {0}
     assert Cuda("cuda")._name == "cuda:0"

@@ -1,4 +1,4 @@
-"""A loader of another distribution joins by an entry point and is weighed like any other."""
+"""A loader of another distribution joins by an entry point and is measured like any other."""
 
 from __future__ import annotations
 

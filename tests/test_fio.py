@@ -9,18 +9,18 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness import fio
 from harness.cli import main
+from harness.commands import ceilings
 from harness.errors import WeighbridgeError
 from harness.machine import page_cache
 
-RATES = {"ceiling-read": [1.9] * 6, "ceiling-read-4m": [1.0] * 6, "ceiling-direct": [9.0] * 6} | {job: [1.0] * 6 for job in fio.JOBS}
+RATES = {"ceiling-read": [1.9] * 6, "ceiling-read-4m": [1.0] * 6, "ceiling-direct": [9.0] * 6} | {job: [1.0] * 6 for job in ceilings.JOBS}
 
 
 @pytest.mark.parametrize(("best", "reached"), [(2.0, True), (2.01, False), (1.0, True)])
 def test_the_better_buffered_ceiling_has_to_reach_nearly_fio_s_best(best: float, reached: bool) -> None:
     said: list[str] = []
-    assert fio._judged(RATES | {"fio psync, 2 jobs of 4 MiB": [best] * 6}, said.append) == reached
+    assert ceilings._judged(RATES | {"fio psync, 2 jobs of 4 MiB": [best] * 6}, said.append) == reached
     assert said[0].startswith("ceiling-direct")
     assert said[-1].startswith(f"ceiling-read {'reaches' if reached else 'does not reach'} 95 % of fio's best")
 
@@ -38,13 +38,13 @@ def test_a_job_that_fails_is_told_with_fio_s_own_words(tmp_path: Path, monkeypat
     file = tmp_path / "file"
     file.write_bytes(bytes(4096))
     with pytest.raises(WeighbridgeError, match="failed: no such engine"):
-        fio._fio(("--ioengine=psync",), file)(0)
+        ceilings._fio(("--ioengine=psync",), file)(0)
 
 
 def test_fio_reads_nothing_that_is_not_proved_cold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page_cache, "evict", lambda _: SimpleNamespace(fraction=0.5))
     with pytest.raises(WeighbridgeError, match=r"could not be made cold for fio: 0\.5000 of it stayed"):
-        fio._fio(("--ioengine=psync",), tmp_path / "file")(0)
+        ceilings._fio(("--ioengine=psync",), tmp_path / "file")(0)
 
 
 @pytest.mark.skipif(shutil.which("fio") is None, reason="fio is not installed")
@@ -54,4 +54,4 @@ def test_fio_and_the_ceilings_read_one_file_in_turns(
     monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
     assert main(["ceilings", "all-minilm-l6-v2", "--rounds", "1", "--store", str(tmp_path / "store")]) in {0, 1}
     said = capsys.readouterr().out
-    assert all(f"{name} " in said for name in (*fio.JOBS, "ceiling-read", "ceiling-read-4m", "ceiling-direct"))
+    assert all(f"{name} " in said for name in (*ceilings.JOBS, "ceiling-read", "ceiling-read-4m", "ceiling-direct"))

@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from harness.checkpoints.checksum import checksums
 from harness.checkpoints.digest import tensor_digests
-from harness.checkpoints.header import BY_TORCH, DTYPES, NoSafetensorsError, parse, read_header
 from harness.checkpoints.layout import ITEM_BYTES
-from harness.checkpoints.mapped import open_mapped
+from harness.checkpoints.mapped_files import open_mapped
+from harness.checkpoints.safetensors_file import BY_TORCH, DTYPES, NoSafetensorsError, parse, read_header
 from harness.checkpoints.sources import person_source
 from harness.checkpoints.store import Store
 from harness.cli import main

@@ -10,11 +10,12 @@ from random import Random
 
 import pytest
 
-from harness.hostile import CODE, CONTAINERS, HARMS, NONE, Family, corpus, family_names, write_corpus
+from harness.hostile import FORMATS, Family, corpus, family_names, write_corpus
 from harness.hostile.archives import deflated, deflated_run
 from harness.hostile.opcodes import PROTO_4, Global, pickled
 from harness.hostile.safetensors_files import HEADER_CAP
-from harness.meeting import known_digests
+from harness.records.trials import CODE, HARMS, NONE
+from harness.run.hostile_trials import known_digests
 
 NAMED = {
     "nested": "nested",
@@ -23,7 +24,7 @@ NAMED = {
     "memo tricks": "memo",
     "a second pickle": "second-pickles",
     "another member": "other-members",
-    "containers": "containers",
+    "formats": "formats",
     "compressed": "compressed",
     "renamed": "renamed",
     "truncated after the payload": "cut-after",
@@ -50,7 +51,7 @@ def test_there_are_two_hundred_files_or_more_and_each_says_what_is_wrong_with_it
     assert len(found) >= 200
     assert len({one.name for one in found}) == len(found)
     assert {one.harm for one in found} == set(HARMS)
-    assert {one.container for one in found} <= set(CONTAINERS)
+    assert {one.format for one in found} <= set(FORMATS)
     assert all(one.says and "\n" not in one.says and not one.says.endswith(".") for one in found)
 
 
@@ -63,33 +64,38 @@ def test_every_kind_of_harm_that_is_known_has_a_family_of_files(family: str) -> 
 def test_the_corpus_is_the_same_bytes_on_every_machine(tmp_path: Path) -> None:
     written, digest = write_corpus(corpus(), tmp_path)
     assert digest == known_digests()["0"]
-    assert [one.specimen.name for one in written] == [one.name for one in corpus()]
+    assert [one.hostile_file.name for one in written] == [one.name for one in corpus()]
     assert all(path.is_relative_to(tmp_path) and path.is_file() for one in written for path in one.files)
 
 
 def test_a_changed_byte_changes_the_digest(tmp_path: Path) -> None:
     family = Family("test", "pickle", NONE)
     family.table("{}.pkl", (("a", "says a", b"a"), ("b", "says b", b"b")), bytes)
-    _, before = write_corpus(family.specimens, tmp_path / "before")
-    family.specimens.pop()
+    _, before = write_corpus(family.hostile_files, tmp_path / "before")
+    family.hostile_files.pop()
     family.table("{}.pkl", (("b", "says b", b"c"),), bytes)
-    _, after = write_corpus(family.specimens, tmp_path / "after")
+    _, after = write_corpus(family.hostile_files, tmp_path / "after")
     assert before != after
 
 
 def test_adding_a_file_is_one_function(tmp_path: Path) -> None:
     family = Family("test", "pickle", CODE)
 
-    @family.specimen("random.bin", container="none", harm=NONE)
+    @family.hostile_file("random.bin", format_name="none", harm=NONE)
     def _random(rng: Random) -> bytes:
         """Is what the seed makes of it."""
         return rng.randbytes(8)
 
-    (specimen,) = family.specimens
-    assert (specimen.name, specimen.family, specimen.harm, specimen.says) == ("random.bin", "test", NONE, "is what the seed makes of it")
-    assert specimen.files(0) == specimen.files(0) != specimen.files(1)
-    written, _ = write_corpus(family.specimens, tmp_path, seed=3)
-    assert written[0].files[0].read_bytes() == specimen.files(3)["random.bin"]
+    (hostile_file,) = family.hostile_files
+    assert (hostile_file.name, hostile_file.family, hostile_file.harm, hostile_file.says) == (
+        "random.bin",
+        "test",
+        NONE,
+        "is what the seed makes of it",
+    )
+    assert hostile_file.files(0) == hostile_file.files(0) != hostile_file.files(1)
+    written, _ = write_corpus(family.hostile_files, tmp_path, seed=3)
+    assert written[0].files[0].read_bytes() == hostile_file.files(3)["random.bin"]
 
 
 def test_the_header_s_limit_is_met_from_both_sides_to_the_byte() -> None:
@@ -100,7 +106,7 @@ def test_the_header_s_limit_is_met_from_both_sides_to_the_byte() -> None:
 def test_the_plainest_payloads_come_bare_in_both_of_torch_s_forms_and_in_numbers() -> None:
     plain = [one for one in corpus() if one.plain]
     assert len(plain) >= 10
-    assert {one.container for one in plain} == {"pickle", "torch-zip", "torch-legacy"}
+    assert {one.format for one in plain} == {"pickle", "torch-zip", "torch-legacy"}
     assert all(one.harm == CODE for one in plain)
 
 

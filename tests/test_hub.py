@@ -15,7 +15,7 @@ from harness.checkpoints import hub
 from harness.checkpoints.verify import differences
 from harness.cli import main
 from harness.errors import WeighbridgeError
-from harness.options import model_name, parse
+from harness.run.options import model_name, parse
 from tests.helpers import installed
 
 huggingface_hub = installed("huggingface_hub")

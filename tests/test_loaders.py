@@ -70,7 +70,7 @@ def _content(layout: Layout) -> dict[str, str]:
 
 
 def _load(loader: Loader, checkpoint: Checkpoint) -> Tensors:
-    files = [str(file) for file in checkpoint.artifacts[loader.container].files]
+    files = [str(file) for file in checkpoint.artifacts[loader.format].files]
     prepared = loader.prepare(files, "cpu") if loader.prepare else None
     loaded = loader.load(files, "cpu", prepared)
     return loader.reveal(loaded, files) if loader.reveal else loaded
@@ -92,7 +92,7 @@ def test_loaders_are_listed_under_their_own_names() -> None:
         assert loader.name == name
         assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name)
         assert harness.loaders.loaders(module)[name] == loader
-        assert loader.container in all_formats()
+        assert loader.format in all_formats()
 
 
 CEILINGS = {
@@ -120,14 +120,14 @@ def test_no_loader_passes_for_a_ceiling_and_no_ceiling_for_a_loader(name: str, c
 @pytest.mark.parametrize("name", ON_THE_CPU)
 def test_a_loader_brings_up_the_checkpoint_s_exact_content(name: str, checkpoints: dict[str, Checkpoint]) -> None:
     loader = present(name)
-    layout = NARROWED if loader.container == "gguf" else WHOLE
+    layout = NARROWED if loader.format == "gguf" else WHOLE
     assert tensor_digests(_load(loader, checkpoints[layout.name])) == _content(layout)
 
 
-@pytest.mark.parametrize("name", [name for name in ON_THE_CPU if all_formats()[loader_of(name).container].index])
+@pytest.mark.parametrize("name", [name for name in ON_THE_CPU if all_formats()[loader_of(name).format].index])
 def test_a_loader_brings_up_both_shards(name: str, checkpoints: dict[str, Checkpoint]) -> None:
     checkpoint, loader = checkpoints["two-shards"], present(name)
-    assert len(checkpoint.artifacts[loader.container].files) == 2
+    assert len(checkpoint.artifacts[loader.format].files) == 2
     assert tensor_digests(_load(loader, checkpoint)) == _content(TWO_SHARDS)
 
 
@@ -135,7 +135,7 @@ def test_a_loader_brings_up_both_shards(name: str, checkpoints: dict[str, Checkp
 @pytest.mark.parametrize(("name", "maps"), [("torch-load-mmap", True), ("torch-load", False), ("safetensors-pread", False)])
 def test_a_loader_maps_the_file_only_where_its_name_says_so(name: str, maps: bool, checkpoints: dict[str, Checkpoint]) -> None:
     checkpoint = checkpoints["whole"]
-    (file,) = checkpoint.artifacts[loader_of(name).container].files
+    (file,) = checkpoint.artifacts[loader_of(name).format].files
     tensors = _load(loader_of(name), checkpoint)
     assert (str(file) in Path("/proc/self/maps").read_text()) == maps
     assert tensors
@@ -324,7 +324,7 @@ def test_the_ceilings_memory_is_held_beyond_a_sample_and_made_anew_only_for_anot
 
     ceiling.reserve([str(large)])
     held = address(large)
-    assert address(small) == held, "a rehearsal uses what is held for the load"
+    assert address(small) == held, "a warm-up load uses what is held for the load"
     ceiling.reserve([str(large)])
     assert address(large) == held
 

@@ -204,9 +204,9 @@ if pid == 0:
     os._exit(0)
 os.waitpid(pid, 0)
 """
-    with python(script, closed, open_to_all, owned) as asker:
-        assert hear(asker) == "mincore tells the truth only to those who own or may write the file"
-        assert (hear(asker), hear(asker)) == ("1", "1")
+    with python(script, closed, open_to_all, owned) as promise_client:
+        assert hear(promise_client) == "mincore tells the truth only to those who own or may write the file"
+        assert (hear(promise_client), hear(promise_client)) == ("1", "1")
 
 
 def test_an_empty_file_counts_as_resident_whatever_is_done_to_it(disk: Path) -> None:

@@ -10,15 +10,17 @@ from typing import Any
 
 import pytest
 
-from harness.measure.sample import Sample
-from harness.report.agreement import agreement_section
-from harness.report.evidence import gather
-from harness.report.ledger import headline, judged_here, ledger_section
-from harness.report.machines import machines_of, machines_section
-from harness.report.place import Place
-from harness.verdicts.agreement import overlap, shared_ratios
-from harness.verdicts.cells import summarise
-from harness.verdicts.statistics import Estimate
+from harness.analysis.arms import summarise
+from harness.analysis.claims import judged_here
+from harness.analysis.machines import machines_of
+from harness.analysis.recorded_run import gather
+from harness.analysis.repeatability import overlap, shared_ratios
+from harness.analysis.statistics import Estimate
+from harness.records.sample import Sample
+from harness.report.section_writer import SectionWriter
+from harness.report.sections.claims import headline, ledger_section
+from harness.report.sections.machines import machines_section
+from harness.report.sections.repeatability import agreement_section
 from tests.test_report import ARMS, cell_samples, make_run
 
 MACHINE = {"cpu": "A Processor", "cpu_model": "model 1", "cores": 2, "memory_bytes": 25_000_000_000, "kernel": "6.1", "gpus": []}
@@ -28,8 +30,8 @@ THERE: dict[str, Any] = {"machine": MACHINE | {"cpu": "Another", "cores": 8}, "s
 SLOWER = ARMS | {"torch-load": (500.0, 600.0)}
 
 
-def place(folder: Path) -> Place:
-    return Place(folder, "", 1)
+def place(folder: Path) -> SectionWriter:
+    return SectionWriter(folder, "", 1)
 
 
 def runs(folder: Path, *taken: tuple[str, Mapping[str, Any], list[Sample]]) -> list[Any]:
@@ -73,7 +75,6 @@ def test_the_ratios_that_disagree_are_counted_and_are_exactly_those_listed(tmp_p
     with (tmp_path / "tables/agreement.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert {(line["loader"], line["agree"]) for line in lines} == {("torch-load", "False"), ("torch-load-mmap", "True")}
-    assert (tmp_path / "figures/agreement.svg").is_file()
 
 
 def test_runs_of_different_days_are_preferred_and_then_those_that_share_most(tmp_path: Path) -> None:
@@ -84,7 +85,7 @@ def test_runs_of_different_days_are_preferred_and_then_those_that_share_most(tmp
         ("2025-01-01", HERE, both),
         ("2025-01-02", HERE, cell_samples()),
         ("2025-01-02", THERE, both),
-        ("2025-01-03", HERE | {"options": {"night": {"baseline": "a"}}}, both),
+        ("2025-01-03", HERE | {"options": {"paired_run": {"baseline": "a"}}}, both),
     )
     text = "\n\n".join(agreement_section(place(tmp_path), evidence))
     assert "Of 4 ratios" in text
@@ -200,9 +201,9 @@ def test_runs_under_two_kernels_are_laid_over_each_other_apart_from_those_under_
     evidence = runs(tmp_path, *((f"2025-01-0{day}", one, cell_samples()) for day, one in enumerate((HERE, HERE, newer), 1)))
     text = "\n\n".join(agreement_section(place(tmp_path), evidence))
     assert (
-        text.index("(figures/agreement.svg)")
+        text.index("(tables/agreement.csv)")
         < text.index("but under kernel 6.1 and 6.2")
-        < text.index("(figures/agreement-other-kernel.svg)")
+        < text.index("(tables/agreement-other-kernel.csv)")
     )
 
 
@@ -227,7 +228,7 @@ def test_each_machine_has_runs_of_its_own_laid_over_each_other(tmp_path: Path) -
     newer = HERE | {"machine": MACHINE | {"kernel": "6.2"}}
     taken = [(f"2025-01-0{day}", one, cell_samples()) for day, one in enumerate((HERE, HERE, newer, THERE, THERE), 1)]
     text = "\n\n".join(agreement_section(place(tmp_path), runs(tmp_path, *taken)))
-    assert re.findall(r"\(figures/(.*?)\.svg\)", text) == ["agreement", "agreement-other-kernel", "agreement-2"]
+    assert re.findall(r"\(tables/(.*?)\.csv\)", text) == ["agreement", "agreement-other-kernel", "agreement-2"]
     assert "agreement-2.csv" in text and (tmp_path / "tables/agreement-2.csv").is_file()
 
 

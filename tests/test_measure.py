@@ -20,12 +20,12 @@ from harness.checkpoints.sources import layout_source
 from harness.checkpoints.store import Checkpoint, Store
 from harness.machine import page_cache
 from harness.machine.counters import memory
-from harness.measure.cache_state import set_cache_state
-from harness.measure.cell import Cell
-from harness.measure.child import touch_memory
-from harness.measure.client import Server
-from harness.measure.sample import Sample
-from harness.measure.taking import Arm, Place, take_sample
+from harness.measure.take_sample import Arm, Place, take_sample
+from harness.records.cell import Cell
+from harness.records.sample import Sample
+from harness.workers.cache_state import set_cache_state
+from harness.workers.client import Server
+from harness.workers.load_sample import touch_memory
 from tests import misbehaving
 
 LAYOUT = Layout("small", tuple(TensorSpec(f"layer.{number}", "float32", (64, 1024)) for number in range(8)))
@@ -44,10 +44,10 @@ def checkpoint(store: Store) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def arms(store: Store) -> Iterator[dict[str, Arm]]:
-    rehearsal = store.rehearsal(["safetensors"])["safetensors"]
+    warm_up = store.warm_up(["safetensors"])["safetensors"]
     keys = {loader.name: f"tests.misbehaving:{loader.name}" for loader in misbehaving.LOADERS}
-    with Server({key: [str(file) for file in rehearsal] for key in keys.values()}, ["torch"]) as server:
-        yield {loader.name: Arm(keys[loader.name], loader, "reference", server, rehearsal) for loader in misbehaving.LOADERS}
+    with Server({key: [str(file) for file in warm_up] for key in keys.values()}, ["torch"]) as server:
+        yield {loader.name: Arm(keys[loader.name], loader, "reference", server, warm_up) for loader in misbehaving.LOADERS}
 
 
 def sample(checkpoint: Checkpoint, arm: Arm, cache_state: str = "warm", timeout_s: float = 30.0) -> Sample:
@@ -84,9 +84,9 @@ def test_the_clocks_stand_in_order_and_the_walk_is_part_of_ready_only(checkpoint
     taken = sample(checkpoint, arms["behaves"])
     assert taken.returned_s is not None
     assert taken.ready_s is not None
-    assert taken.walk_s is not None
+    assert taken.touch_s is not None
     assert 0 < taken.returned_s < taken.ready_s < taken.sample_s
-    assert taken.walk_s < taken.sample_s
+    assert taken.touch_s < taken.sample_s
 
 
 def test_a_mapped_load_is_told_apart_from_private_memory(checkpoint: Checkpoint, arms: dict[str, Arm]) -> None:
@@ -148,7 +148,7 @@ def test_the_memory_a_load_will_be_given_is_touched_before_and_counted_apart(che
 def test_touched_memory_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     size, before = 64 << 20, memory().anonymous
     assert touch_memory(size) > 0
-    monkeypatch.setattr("harness.measure.child._MADV_POPULATE_WRITE", -1)  # as on a kernel that does not know it
+    monkeypatch.setattr("harness.workers.load_sample._MADV_POPULATE_WRITE", -1)  # as on a kernel that does not know it
     assert touch_memory(size) > 0
     after = memory().anonymous
     assert before is not None
@@ -196,15 +196,15 @@ def test_a_state_that_cannot_be_read_makes_an_invalid_sample(
 
 
 def test_server_and_sample_die_with_an_orchestrator_that_is_killed(store: Store, checkpoint: Checkpoint) -> None:
-    rehearsal = store.rehearsal(["safetensors"])["safetensors"][0]
+    warm_up = store.warm_up(["safetensors"])["safetensors"][0]
     file = checkpoint.artifacts["safetensors"].files[0]
     program = f"""
 from pathlib import Path
-from harness.measure.client import Load, Server
-with Server({{"tests.misbehaving:hangs": [{str(rehearsal)!r}]}}, []) as server:
+from harness.workers.client import Load, Server
+with Server({{"tests.misbehaving:hangs": [{str(warm_up)!r}]}}, []) as server:
     print(server.pid, flush=True)
-    files, rehearsal = (Path({str(file)!r}),), (Path({str(rehearsal)!r}),)
-    server.sample(Load("tests.misbehaving:hangs", files, rehearsal, (Path({str(checkpoint.checksums_file)!r}),), "cpu", 0), 600.0)
+    files, warm_up = (Path({str(file)!r}),), (Path({str(warm_up)!r}),)
+    server.sample(Load("tests.misbehaving:hangs", files, warm_up, (Path({str(checkpoint.checksums_file)!r}),), "cpu", 0), 600.0)
 """
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as orchestrator:
         assert orchestrator.stdout
@@ -216,7 +216,7 @@ with Server({{"tests.misbehaving:hangs": [{str(rehearsal)!r}]}}, []) as server:
 
 
 def test_the_server_imports_nothing_but_the_standard_library_torch_and_the_loaders() -> None:
-    program = "import sys, harness.measure.server; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    program = "import sys, harness.workers.load_worker; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert not {"pandas", "matplotlib", "pytest", "pytest_benchmark"} & set(found)
 

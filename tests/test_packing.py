@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from harness import packing
 from harness.cli import main
+from harness.commands import pack
 from harness.records.privacy import private_in
 from harness.records.run_directory import BENCHMARK, MANIFEST, SAMPLES, RunDirectory
 from tests.helpers import ROOT
@@ -31,7 +31,7 @@ def test_a_packed_run_holds_the_evidence_and_nothing_made_from_it(tmp_path: Path
     (run.path / "report.md").write_text("made from the rest")
     assert packed(run, tmp_path / "contributed") == 0
     found = contents(tmp_path / "contributed")
-    assert found == {f"{RUN}/{name}": (run.path / name).read_bytes() for name in (MANIFEST, SAMPLES, BENCHMARK)}
+    assert found == {f"{RUN}/{name}": (run.path / name).read_bytes() for name in (MANIFEST, SAMPLES)}
     assert capsys.readouterr().out.splitlines() == [
         str(tmp_path / "contributed" / RUN),
         "Go on with:",
@@ -43,7 +43,7 @@ def test_a_packed_run_holds_the_evidence_and_nothing_made_from_it(tmp_path: Path
 def test_a_large_run_is_packed_the_same_each_time_and_reads_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(tmp_path, cell_samples(), **FINISHED)
     (run.path / BENCHMARK).write_text(" " * 20_000)
-    monkeypatch.setattr(packing, "AT_MOST", 20_000)
+    monkeypatch.setattr(pack, "AT_MOST", 20_000)
     assert packed(run, tmp_path / "one") == packed(run, tmp_path / "other") == 0
     assert contents(tmp_path / "one") == contents(tmp_path / "other")
     assert set(contents(tmp_path / "one")) == {f"{RUN}/{MANIFEST}", f"{RUN}/{SAMPLES}.gz"}
@@ -82,7 +82,7 @@ def test_a_path_in_a_packed_sample_is_found_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = make_run(tmp_path, cell_samples(detail="cannot open /srv/anna/model.bin"), **FINISHED)
-    monkeypatch.setattr(packing, "AT_MOST", 20_000)
+    monkeypatch.setattr(pack, "AT_MOST", 20_000)
     assert packed(run, tmp_path / "contributed") == 2
     assert f"{SAMPLES}.gz holds /srv/anna/model.bin" in capsys.readouterr().err
     assert not (tmp_path / "contributed").exists()
@@ -91,7 +91,7 @@ def test_a_path_in_a_packed_sample_is_found_too(
 def test_a_run_too_large_even_packed_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(packing, "AT_MOST", 100)
+    monkeypatch.setattr(pack, "AT_MOST", 100)
     assert packed(make_run(tmp_path, cell_samples(), **FINISHED), tmp_path / "contributed") == 2
     assert "packed it takes" in capsys.readouterr().err
     assert not (tmp_path / "contributed").exists()
@@ -128,4 +128,4 @@ def test_no_committed_run_tells_of_its_owner() -> None:
             content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
             assert private_in(content.decode()) == [], file
         assert json.loads(run.read_text())["finished_at"]
-        assert sum(file.stat().st_size for file in files) <= packing.AT_MOST, run.parent.name
+        assert sum(file.stat().st_size for file in files) <= pack.AT_MOST, run.parent.name

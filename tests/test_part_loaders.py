@@ -18,8 +18,8 @@ from harness.checkpoints.store import Checkpoint, Store
 from harness.loaders import PART, Loader, Wanted, all_loaders, own
 from harness.machine import page_cache
 from harness.machine.counters import counters
-from harness.measure.child import not_private
-from harness.measure.sample import judge
+from harness.measure.validity import judge
+from harness.workers.load_sample import not_private
 
 Tensors = dict[str, torch.Tensor]
 
@@ -49,8 +49,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return Store(tmp_path_factory.mktemp("store")).checkpoint(source, [name for name, form in FORMATS.items() if form.index])
 
 
-def _wanted(checkpoint: Checkpoint, container: str, pieces: tuple[Piece, ...]) -> list[Wanted]:
-    files = checkpoint.artifacts[container].files
+def _wanted(checkpoint: Checkpoint, format_name: str, pieces: tuple[Piece, ...]) -> list[Wanted]:
+    files = checkpoint.artifacts[format_name].files
     shards = [{spec.name for spec in shard} for shard in checkpoint.shards]
     asked = [(str(file), [piece for piece in pieces if piece.tensor in names]) for file, names in zip(files, shards, strict=True)]
     return [(file, cut) for file, cut in asked if cut]
@@ -77,7 +77,7 @@ def test_every_documented_arm_is_there() -> None:
 @pytest.mark.parametrize("loader", all_loaders(PART))
 def test_every_arm_hands_back_the_exact_pieces_as_private_memory(loader: str, name: str, checkpoint: Checkpoint) -> None:
     found, pieces = all_loaders(PART)[loader][1], part(name, "parts", LAYOUT.tensors)
-    loaded = _load(found, _wanted(checkpoint, found.container, pieces))
+    loaded = _load(found, _wanted(checkpoint, found.format, pieces))
     assert tensor_digests(loaded) == _expected(pieces)
     if not found.ceiling:  # which names its tensors in memory that it holds
         assert not_private(loaded) is None
@@ -87,7 +87,7 @@ def test_every_arm_hands_back_the_exact_pieces_as_private_memory(loader: str, na
 def test_every_arm_cuts_along_any_axis(loader: str, checkpoint: Checkpoint) -> None:
     pieces = (Piece("h.0.cube", 1, 2, 5), Piece("h.1.cube", 2, 6, 7), Piece("h.2.cube", 0, 8, 9))
     found = all_loaders(PART)[loader][1]
-    assert tensor_digests(_load(found, _wanted(checkpoint, found.container, pieces))) == _expected(pieces)
+    assert tensor_digests(_load(found, _wanted(checkpoint, found.format, pieces))) == _expected(pieces)
 
 
 def _pages(wanted: list[Wanted]) -> dict[str, set[int]]:

@@ -10,11 +10,11 @@ import torch
 
 from harness.checkpoints.checksum import checksums
 from harness.checkpoints.layout import Layout, TensorSpec
-from harness.checkpoints.layouts import BLOOM_176B, LAYOUTS
+from harness.checkpoints.layouts import LAYOUTS
 from harness.checkpoints.parts import PARTS, Piece, part
-from harness.checkpoints.shares import missing, shares, split_axis
 from harness.checkpoints.sources import layout_source
 from harness.checkpoints.store import Store
+from harness.checkpoints.tensor_parallel import missing, shares, split_axis
 from harness.errors import WeighbridgeError
 
 TWO_SHARDS = Layout(
@@ -141,10 +141,6 @@ def test_bloom_is_split_as_tensor_parallel_inference_splits_it() -> None:
         "post_attention_layernorm.bias",
         "mlp.dense_4h_to_h.bias",
     }
-
-
-def test_the_176b_can_be_split_over_its_eight_ranks() -> None:
-    assert missing(BLOOM_176B.tensors, shares(BLOOM_176B, 8)) == []
 
 
 def test_shares_that_overlap_or_leave_a_gap_are_found_out() -> None:

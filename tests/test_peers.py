@@ -21,7 +21,7 @@ from packaging.requirements import Requirement
 from harness.checkpoints.digest import tensor_digests
 from harness.checkpoints.formats import Format
 from harness.checkpoints.layout import Layout, TensorSpec
-from harness.checkpoints.layouts import LAYOUTS, REHEARSAL
+from harness.checkpoints.layouts import LAYOUTS, WARM_UP
 from harness.checkpoints.sources import layout_source
 from harness.checkpoints.store import Checkpoint, Store
 from harness.errors import WeighbridgeError
@@ -47,26 +47,26 @@ ARMS = {
     "tensorizer": ("tensorizer", "tensorizer"),
     "torch-dcp": ("dcp", None),
 }
-"""Each peer's container and its extra."""
+"""Each peer's format and its extra."""
 ON_THE_CPU = [name for name in ARMS if "cpu" in all_loaders()[name][1].devices and name != "fastsafetensors-gds"]
-BROUGHT = [name for name in all_formats() if name in {container for container, _ in ARMS.values()} - {"safetensors"}]
+BROUGHT = [name for name in all_formats() if name in {format_name for format_name, _ in ARMS.values()} - {"safetensors"}]
 """Formats that a loader's module brings."""
 LIBRARIES = {name: loader.requires[1] for name, (_, loader) in all_loaders().items() if loader.extra}
 
 
 def _form(name: str) -> Format:
     form = all_formats()[name]
-    if absence := form.refusal("rehearsal", (), False):
+    if absence := form.refusal("warm_up", (), False):
         pytest.skip(absence)
     return form
 
 
-def _made(folder: Path, layout: Layout, container: str) -> Checkpoint:
-    return Store(folder, formats=all_formats()).checkpoint(layout_source(layout, 0), [container])
+def _made(folder: Path, layout: Layout, format_name: str) -> Checkpoint:
+    return Store(folder, formats=all_formats()).checkpoint(layout_source(layout, 0), [format_name])
 
 
 def _load(loader: Loader, checkpoint: Checkpoint) -> Tensors:
-    tensors: Tensors = loader.load([str(file) for file in checkpoint.artifacts[loader.container].files], "cpu", None)
+    tensors: Tensors = loader.load([str(file) for file in checkpoint.artifacts[loader.format].files], "cpu", None)
     return tensors
 
 
@@ -86,7 +86,7 @@ def _round_trip(form: Format, tensors: Tensors, folder: Path) -> Tensors:
 
 
 def test_every_peer_is_there_with_its_container_and_its_extra() -> None:
-    assert {name: (loader_of(name).container, loader_of(name).extra) for name in ARMS} == ARMS
+    assert {name: (loader_of(name).format, loader_of(name).extra) for name in ARMS} == ARMS
     assert {name for name, (_, loader) in all_loaders().items() if loader.extra} <= set(ARMS)
 
 
@@ -102,8 +102,8 @@ def test_an_absent_peer_is_told_with_its_extra(name: str, monkeypatch: pytest.Mo
         monkeypatch.setattr("importlib.util.find_spec", lambda asked, hidden=package: None if asked == hidden else "there")
         reason = f"{package} is not installed (the extra {loader.extra} has it)"
         assert loader.absence() == reason
-        form = all_formats()[loader.container]
-        assert form.refusal("rehearsal", {"float32"}, False) == (reason if package in form.requires else None)
+        form = all_formats()[loader.format]
+        assert form.refusal("warm_up", {"float32"}, False) == (reason if package in form.requires else None)
         monkeypatch.undo()
 
 
@@ -127,7 +127,7 @@ def test_every_extra_is_declared_and_pinned() -> None:
     extras: dict[str, list[str]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     models = {loader.extra for kind in (MODEL, SCANNER) for _, loader in all_loaders(kind).values() if loader.extra}
     assert models | {extra for _, extra in ARMS.values() if extra} == set(extras) - {"peers", "gpu"}
-    lines = [line for line in (ROOT / "requirements-peers.txt").read_text().splitlines() if line and not line.startswith("#")]
+    lines = [line for line in (ROOT / "requirements/loaders.txt").read_text().splitlines() if line and not line.startswith("#")]
     pins = {pinned.name: pinned for pinned in map(Requirement, lines)}
     for asked in (Requirement(line) for extra in set(extras) - {"peers"} for line in extras[extra]):
         (pin,) = pins[asked.name].specifier
@@ -153,16 +153,16 @@ def test_importing_a_peer_starts_no_thread(library: str) -> None:
 
 
 @pytest.mark.parametrize("name", ON_THE_CPU)
-def test_a_peer_loads_the_tiny_checkpoint_of_a_rehearsal(name: str, tmp_path: Path) -> None:
+def test_a_peer_loads_the_tiny_checkpoint_of_a_warm_up(name: str, tmp_path: Path) -> None:
     loader = present(name)
-    assert tensor_digests(_load(loader, _made(tmp_path, REHEARSAL, loader.container))) == _content(REHEARSAL)
+    assert tensor_digests(_load(loader, _made(tmp_path, WARM_UP, loader.format))) == _content(WARM_UP)
 
 
 @pytest.mark.parametrize("name", ON_THE_CPU)
 def test_what_a_peer_loaded_stays_when_it_loads_again(name: str, tmp_path: Path) -> None:
     """Some keep their tensors in buffers: none may be freed or used again while a tensor lies in it."""
     loader, layouts = present(name), [Layout(f"many-{dtype}", _many(dtype)) for dtype in ("float32", "float16")]
-    checkpoints = [_made(tmp_path, layout, loader.container) for layout in layouts]
+    checkpoints = [_made(tmp_path, layout, loader.format) for layout in layouts]
     loaded = [_load(loader, checkpoint) for checkpoint in checkpoints]
     gc.collect()
     assert [tensor_digests(tensors) for tensors in loaded] == [_content(layout) for layout in layouts]
@@ -175,11 +175,11 @@ def _many(dtype: str) -> tuple[TensorSpec, ...]:
 @pytest.mark.parametrize("name", ON_THE_CPU)
 def test_a_peer_with_warm_cells_reads_the_page_cache_and_one_without_reads_past_it(name: str, tmp_path: Path) -> None:
     loader = present(name)
-    checkpoint = _made(tmp_path, LAYOUTS["lora-1000"](), loader.container)
-    files = checkpoint.artifacts[loader.container].files
+    checkpoint = _made(tmp_path, LAYOUTS["lora-1000"](), loader.format)
+    files = checkpoint.artifacts[loader.format].files
     if not page_cache.capability(tmp_path).cold:
         pytest.skip("nothing can be made cold here")
-    _load(loader, _made(tmp_path, REHEARSAL, loader.container))
+    _load(loader, _made(tmp_path, WARM_UP, loader.format))
     page_cache.evict(files)
     page_cache.warm(files)
     before = counters().storage_read_bytes
@@ -194,8 +194,8 @@ def test_a_peer_with_warm_cells_reads_the_page_cache_and_one_without_reads_past_
 # What a format holds
 
 
-@pytest.mark.parametrize("container", BROUGHT)
-def test_a_brought_format_holds_names_and_shapes_of_every_kind(container: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("format_name", BROUGHT)
+def test_a_brought_format_holds_names_and_shapes_of_every_kind(format_name: str, tmp_path: Path) -> None:
     tensors = {
         "file": torch.arange(3, dtype=torch.int64),
         "a" * 63: torch.ones(1),
@@ -206,18 +206,18 @@ def test_a_brought_format_holds_names_and_shapes_of_every_kind(container: str, t
         "none": torch.empty((0, 3), dtype=torch.bfloat16),
         "nan": torch.tensor([0x7FC1, 0x7F80, 0x8000], dtype=torch.uint16).view(torch.bfloat16),
     }
-    if container == "tensorizer":
+    if format_name == "tensorizer":
         del tensors["none"]
-    held = _round_trip(_form(container), tensors, tmp_path)
+    held = _round_trip(_form(format_name), tensors, tmp_path)
     assert list(held) == list(tensors)
     assert tensor_digests(held) == tensor_digests(tensors)
 
 
-@pytest.mark.parametrize("container", BROUGHT)
-def test_what_a_brought_format_cannot_hold_is_said_in_words(container: str) -> None:
-    form = _form(container)
-    assert form.refusal("rehearsal", {"uint8", "bool", "float32"}, False) == ("gguf holds no bool, uint8" if container == "gguf" else None)
-    assert form.refusal("rehearsal", {"float32"}, True) == f"{container} has no sharded form"
+@pytest.mark.parametrize("format_name", BROUGHT)
+def test_what_a_brought_format_cannot_hold_is_said_in_words(format_name: str) -> None:
+    form = _form(format_name)
+    assert form.refusal("warm_up", {"uint8", "bool", "float32"}, False) == ("gguf holds no bool, uint8" if format_name == "gguf" else None)
+    assert form.refusal("warm_up", {"float32"}, True) == f"{format_name} has no sharded form"
 
 
 def test_tensorizer_refuses_what_it_could_not_read_back(tmp_path: Path) -> None:
@@ -229,12 +229,12 @@ def test_tensorizer_refuses_what_it_could_not_read_back(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="this system does not list a process's mappings")
 def test_a_peer_maps_the_file_only_where_that_is_its_way(name: str, maps: bool, tmp_path: Path) -> None:
     loader = present(name)
-    checkpoint = _made(tmp_path, REHEARSAL, loader.container)
+    checkpoint = _made(tmp_path, WARM_UP, loader.format)
     tensors = _load(loader, checkpoint)
     mapped = Path("/proc/self/maps").read_text()
-    assert any(str(file) in mapped for file in checkpoint.artifacts[loader.container].files) == maps
+    assert any(str(file) in mapped for file in checkpoint.artifacts[loader.format].files) == maps
     tensors["a"].zero_()
-    assert tensor_digests(_load(loader, checkpoint)) == _content(REHEARSAL), "what is written to a tensor stays out of its file"
+    assert tensor_digests(_load(loader, checkpoint)) == _content(WARM_UP), "what is written to a tensor stays out of its file"
 
 
 # What cannot be had
@@ -251,7 +251,7 @@ def test_gpudirect_storage_is_told_absent_by_what_is_missing(monkeypatch: pytest
 def test_gpudirect_storage_that_was_quietly_done_without_is_an_error(tmp_path: Path) -> None:
     """On the CPU the library falls back where the device node is missing, as it does on a GPU."""
     present("fastsafetensors")
-    checkpoint = _made(tmp_path, REHEARSAL, "safetensors")
+    checkpoint = _made(tmp_path, WARM_UP, "safetensors")
     with pytest.warns(UserWarning, match="nvidia-fs0 not found"), pytest.raises(RuntimeError, match="did without"):
         _load(loader_of("fastsafetensors-gds"), checkpoint)
 

@@ -9,17 +9,18 @@ import pytest
 import torch
 
 from benchmarks import test_pipeline_load as scenario
-from harness.checkpoints.diffusion import COMPONENTS, SHAPES, pipeline_layout
-from harness.checkpoints.diffusion_files import pipeline_files
 from harness.checkpoints.layout import Layout, TensorSpec
-from harness.checkpoints.original import from_original, to_original
+from harness.checkpoints.single_file_names import from_original, to_original
 from harness.checkpoints.sources import layout_source
+from harness.checkpoints.stable_diffusion import COMPONENTS, SHAPES, pipeline_layout
+from harness.checkpoints.stable_diffusion_files import pipeline_files
 from harness.checkpoints.store import Checkpoint, Store
-from harness.loaders import MODEL, all_formats, all_loaders, key_of
-from harness.measure.cell import Cell
-from harness.measure.client import Server
-from harness.measure.taking import Arm, Place, take_sample
-from harness.options import parse
+from harness.loaders import MODEL, all_formats, all_loaders
+from harness.measure.take_sample import Arm, Place, take_sample
+from harness.records.cell import Cell
+from harness.records.loader_keys import key_of
+from harness.run.options import parse
+from harness.workers.client import Server
 from tests.helpers import installed
 
 LIBRARIES = ("diffusers", "transformers", "accelerate")
@@ -35,20 +36,18 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.fixture(scope="module")
 def arms(store: Store) -> Iterator[dict[str, Arm]]:
     known = {name: (module, loader) for name, (module, loader) in all_loaders(MODEL).items() if "cpu" in loader.devices}
-    files = store.rehearsal({loader.container for _, loader in known.values()})
+    files = store.warm_up({loader.format for _, loader in known.values()})
     keys = {name: key_of(module, name, MODEL) for name, (module, _) in known.items()}
-    with Server({keys[name]: [str(file) for file in files[loader.container]] for name, (_, loader) in known.items()}, ["torch"]) as server:
+    with Server({keys[name]: [str(file) for file in files[loader.format]] for name, (_, loader) in known.items()}, ["torch"]) as server:
         assert server.environment["absent"] == {}
-        yield {name: Arm(keys[name], loader, "reference", server, files[loader.container]) for name, (_, loader) in known.items()}
+        yield {name: Arm(keys[name], loader, "reference", server, files[loader.format]) for name, (_, loader) in known.items()}
 
 
 @pytest.fixture(scope="module")
 def checkpoints(store: Store) -> dict[str, Checkpoint]:
     """Return the small pipeline in every format of one."""
-    forms = sorted(
-        {loader.container for _, loader in all_loaders(MODEL).values() if "pipeline" in loader.container or "single" in loader.container}
-    )
-    made = store.checkpoint(layout_source(pipeline_layout("rehearsal-stable-diffusion"), 1), forms)
+    forms = sorted({loader.format for _, loader in all_loaders(MODEL).values() if "pipeline" in loader.format or "single" in loader.format})
+    made = store.checkpoint(layout_source(pipeline_layout("warm-up-stable-diffusion"), 1), forms)
     return dict.fromkeys(forms, made)
 
 
@@ -72,7 +71,7 @@ def test_a_pipeline_s_layout_is_that_of_the_real_classes(name: str) -> None:
 
 
 def test_the_names_of_a_single_file_lead_back_to_those_of_the_pipeline() -> None:
-    tensors = {tensor.name: torch.randn(tensor.shape).to(torch.float16) for tensor in pipeline_layout("rehearsal-stable-diffusion").tensors}
+    tensors = {tensor.name: torch.randn(tensor.shape).to(torch.float16) for tensor in pipeline_layout("warm-up-stable-diffusion").tensors}
     original = to_original(tensors)
     assert "model.diffusion_model.input_blocks.0.0.weight" in original
     assert any(name.startswith("cond_stage_model.") for name in original)
@@ -86,7 +85,7 @@ def test_the_names_of_a_single_file_lead_back_to_those_of_the_pipeline() -> None
 def test_a_pipeline_is_brought_up_to_the_exact_content_and_runs(
     checkpoints: dict[str, Checkpoint], arms: dict[str, Arm], name: str, state: str
 ) -> None:
-    checkpoint = checkpoints[arms[name].loader.container]
+    checkpoint = checkpoints[arms[name].loader.format]
     cell = Cell(scenario.SCENARIO, checkpoint.name, state, "cpu")
     taken = take_sample(cell, checkpoint, arms[name], Place("a-run", 0, 0), timeout_s=120.0)
     assert taken.valid, taken.detail
@@ -98,7 +97,7 @@ def test_a_pipeline_is_brought_up_to_the_exact_content_and_runs(
 
 def test_wrong_weights_of_a_pipeline_are_found_out(store: Store, checkpoints: dict[str, Checkpoint], arms: dict[str, Arm]) -> None:
     """The same arm, held to the checksums of another seed."""
-    other = store.checkpoint(layout_source(pipeline_layout("rehearsal-stable-diffusion"), 2), ["pipeline-safetensors"])
+    other = store.checkpoint(layout_source(pipeline_layout("warm-up-stable-diffusion"), 2), ["pipeline-safetensors"])
     right = checkpoints["pipeline-safetensors"]
     mixed = Checkpoint(**{**vars(right), "checksums_file": other.checksums_file})
     cell = Cell(scenario.SCENARIO, right.name, "warm", "cpu")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import preflight
-from harness.preflight import Trial, table
+from harness.commands import preflight
+from harness.commands.preflight import Trial, table
 from tests.helpers import ROOT
 
 TOY = """

@@ -9,17 +9,19 @@ from pathlib import Path
 import pytest
 
 from benchmarks import test_process_start as scenario
+from harness.analysis.arms import summarise
 from harness.checkpoints.layout import Layout, TensorSpec
 from harness.checkpoints.sources import layout_source
 from harness.checkpoints.store import Checkpoint, Store
 from harness.machine import page_cache
-from harness.measure.cell import Cell
-from harness.measure.interpreter import PHASES, program
-from harness.measure.process_start import SCENARIO, Interpreters
-from harness.measure.sample import LIBRARIES_READ_AT_MOST, Sample, judge
-from harness.measure.taking import Arm, Place, take_sample
-from harness.options import parse
-from harness.verdicts.cells import summarise
+from harness.measure.take_sample import Arm, Place, take_sample
+from harness.measure.validity import LIBRARIES_READ_AT_MOST, judge
+from harness.records.cell import Cell
+from harness.records.sample import Sample
+from harness.run.options import parse
+from harness.scenarios import PROCESS_START
+from harness.workers.process_client import Interpreters
+from harness.workers.process_worker import PHASES, program
 from tests import slow_start
 from tests.slow_library import IMPORT_S
 from tests.slow_start import FIRST_S, LOAD_S
@@ -47,8 +49,8 @@ def interpreters() -> Interpreters:
 
 def _sample(store: Store, checkpoint: Checkpoint, takes: Interpreters, name: str, state: str = "warm", timeout_s: float = 60.0) -> Sample:
     loader = next(loader for loader in slow_start.LOADERS if loader.name == name)
-    arm = Arm(f"tests.slow_start:{name}", loader, "reference", takes, store.rehearsal(["safetensors"])["safetensors"])
-    cell = Cell(SCENARIO, checkpoint.name, state, "cpu")
+    arm = Arm(f"tests.slow_start:{name}", loader, "reference", takes, store.warm_up(["safetensors"])["safetensors"])
+    cell = Cell(PROCESS_START, checkpoint.name, state, "cpu")
     for take in range(TAKES):  # a machine short of memory may drop what was just brought in: a run takes such a sample again too
         taken = take_sample(cell, checkpoint, arm, Place("a-run", 0, take), timeout_s=timeout_s)
         if taken.reason != "libraries-read":

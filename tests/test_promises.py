@@ -12,25 +12,26 @@ from typing import Any
 import pytest
 
 from benchmarks.test_promises import promises
-from harness import checking
-from harness.checking import Checking
-from harness.checkpoints.repositories import PULL_REQUEST, Repositories, hub_repository, make_repositories
+from harness.analysis.promises import BROKEN, KEPT, NOT_TESTED, PROMISES, judge
+from harness.checkpoints.fixture_repositories import PULL_REQUEST, Repositories, hub_repository, make_repositories
 from harness.checkpoints.store import Store
 from harness.errors import WeighbridgeError
 from harness.loaders import all_formats
-from harness.measure.promise import first_lines, which
-from harness.measure.promise_client import Asker, CannotBeCheckedError, packages_without, request_of
-from harness.measure.sample import SCHEMA
-from harness.options import parse
 from harness.records.checks import CHECKS, Check
 from harness.records.privacy import private_in
 from harness.records.run_directory import RunDirectory
-from harness.report.place import Place as Page
-from harness.report.promises import promises_lines, promises_section
+from harness.records.sample import SCHEMA
+from harness.report.section_writer import SectionWriter
+from harness.report.sections import promises as promises_section
+from harness.report.sections.promises import promises_lines
 from harness.report.terminal import WIDTH
-from harness.session import Run
-from harness.verdicts.promises import BROKEN, KEPT, NOT_TESTED, PROMISES, judge
-from tests.helpers import ALL_INSTALLED
+from harness.run import promise_checks
+from harness.run.options import parse
+from harness.run.promise_checks import Checking
+from harness.run.run import Run
+from harness.workers.promise_client import CannotBeCheckedError, PromiseClient, packages_without, request_of
+from harness.workers.promise_worker import first_lines, which
+from tests.helpers import ALL_INSTALLED, recorded_run
 from tests.test_benchmarks import ROOT, Place
 
 BY_NAME = {promise.name: promise for promise in PROMISES}
@@ -93,14 +94,14 @@ def made(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Repositories:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, store: Path) -> tuple[Place, subprocess.CompletedProcess[str]]:
     """Return a run of all checks, as a person starts it."""
-    if (missing := checking.absence("diffusers")) and not os.environ.get(ALL_INSTALLED):
+    if (missing := promise_checks.absence("diffusers")) and not os.environ.get(ALL_INSTALLED):
         pytest.skip(missing)
     place = Place(tmp_path_factory.mktemp("finished"), store, "benchmarks")
     return place, place.run("-k", "promises", "-m", "cpu")
 
 
-def recorded(place: Place) -> list[Check]:
-    return RunDirectory(place.only_run).checks()
+def recorded(writer: Place) -> list[Check]:
+    return RunDirectory(writer.only_run).checks()
 
 
 # What is promised
@@ -204,7 +205,7 @@ def test_packages_without_one_hold_all_the_others(tmp_path: Path) -> None:
 
 def test_an_environment_that_has_the_package_after_all_is_no_place_to_test_in(tmp_path: Path) -> None:
     packages = packages_without(tmp_path / "packages", "no-such-package")
-    with pytest.raises(CannotBeCheckedError, match="can be imported although"), Asker(tmp_path / "home", packages):
+    with pytest.raises(CannotBeCheckedError, match="can be imported although"), PromiseClient(tmp_path / "home", packages):
         pass
 
 
@@ -217,8 +218,8 @@ def conduct(made: Repositories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     (tmp_path / "transformers" / "__init__.py").write_text(FAKE_TRANSFORMERS)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("CONDUCT", how)
-    with Asker(made.home) as asker:
-        return asker.ask(request_of("text-encoder", made.local["both"], made.contents, {}), timeout_s)
+    with PromiseClient(made.home) as promise_client:
+        return promise_client.ask(request_of("text-encoder", made.local["both"], made.contents, {}), timeout_s)
 
 
 @pytest.mark.parametrize(("how", "found"), [("bin", "bin"), ("half", "mixed"), ("random", "neither")])
@@ -273,8 +274,8 @@ def test_a_damaged_check_is_told_by_its_number(directory: RunDirectory) -> None:
 def test_where_a_library_is_absent_that_is_the_outcome_and_nothing_is_started(
     directory: RunDirectory, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checking, "absence", lambda _: "transformers is not installed")
-    monkeypatch.setattr(checking, "make_repositories", None)
+    monkeypatch.setattr(promise_checks, "absence", lambda _: "transformers is not installed")
+    monkeypatch.setattr(promise_checks, "make_repositories", None)
     check = Checking(Store(store), directory, lambda _: None).check(PICKS_SAFETENSORS)
     assert (check.outcome, check.happened) == (NOT_TESTED, "transformers is not installed")
     assert directory.checks() == [check]
@@ -287,9 +288,9 @@ def test_a_check_that_could_not_be_carried_out_leaves_no_line_and_the_run_unfini
         raise CannotBeCheckedError("its process killed: by signal 9 (SIGKILL)")
 
     monkeypatch.setattr("harness.machine.lock.lock_path", lambda: tmp_path / "lock")
-    monkeypatch.setattr(checking, "absence", lambda _: None)
-    monkeypatch.setattr(Asker, "ask", dies)
-    monkeypatch.setattr(Asker, "_start", lambda _: {})
+    monkeypatch.setattr(promise_checks, "absence", lambda _: None)
+    monkeypatch.setattr(PromiseClient, "ask", dies)
+    monkeypatch.setattr(PromiseClient, "_start", lambda _: {})
     options = parse({"store": str(store), "results": str(tmp_path / "results")})
     run = Run(options, {}, ["pytest"], lambda _: None, lambda _: None, [PICKS_SAFETENSORS])
     with run, pytest.raises(CannotBeCheckedError, match="text-encoder-both-by-itself could not be put to the test"):
@@ -305,14 +306,14 @@ def test_a_check_that_could_not_be_carried_out_leaves_no_line_and_the_run_unfini
 
 def test_the_section_has_a_row_for_each_check_and_its_figures_beside_it(tmp_path: Path) -> None:
     checks = [make_check(), make_check(check="two", claim="C9", outcome=KEPT, message="a | b\nc")]
-    blocks = promises_section(Page(tmp_path, "a-run", 1), checks)
+    blocks = promises_section.section(SectionWriter(tmp_path, "a-run", 1), recorded_run(tmp_path, checks=checks))
     assert blocks[0] == "## What the page promises"
     assert "1 kept, 1 broken." in blocks[1]
     assert "| C9 | transformers 5: `CLIPTextModel.from_pretrained(folder)` |" in blocks[2]
     assert "a \\| b c | kept |" in blocks[2]
     (table,) = tmp_path.rglob("*.csv")
     assert len(table.read_text().splitlines()) >= 3
-    assert promises_section(Page(tmp_path, "a-run", 1), []) == []
+    assert promises_section.section(SectionWriter(tmp_path, "a-run", 1), recorded_run(tmp_path)) == []
 
 
 def test_a_terminal_shows_each_broken_promise_within_its_width() -> None:

@@ -17,15 +17,16 @@ import pytest
 import torch
 
 from harness.checkpoints.layout import Layout, TensorSpec
-from harness.checkpoints.shares import shares, split_axis
 from harness.checkpoints.sources import layout_source
 from harness.checkpoints.store import Checkpoint, Selection, Store
-from harness.loaders import PART, SHARE, all_loaders, key_of
+from harness.checkpoints.tensor_parallel import shares, split_axis
+from harness.loaders import PART, SHARE, all_loaders
 from harness.machine import page_cache
-from harness.measure.cell import Cell
-from harness.measure.ranks import Ranks, SomeRanks, together
-from harness.measure.sample import Sample
-from harness.measure.taking import Arm, Place, take_sample
+from harness.measure.take_sample import Arm, Place, take_sample
+from harness.records.cell import Cell
+from harness.records.loader_keys import key_of
+from harness.records.sample import Sample
+from harness.workers.rank_client import Ranks, SomeRanks, together
 from tests import misbehaving_ranks
 from tests.helpers import ROOT, hear, python
 
@@ -71,9 +72,9 @@ def _arms(store: Store) -> Iterator[dict[str, Arm]]:
     keys = {loader.name: (key_of("tests.misbehaving_ranks", loader.name, PART), loader) for loader in misbehaving_ranks.PART_LOADERS}
     for kind in (PART, SHARE):
         keys |= {name: (key_of(module, name, kind), loader) for name, (module, loader) in all_loaders(kind).items() if not loader.ceiling}
-    files = store.rehearsal(["safetensors", "torch-zip"])
-    with Ranks({key: [str(file) for file in files[loader.container]] for key, loader in keys.values()}, ["torch"], RANKS) as ranks:
-        yield {name: Arm(key, loader, "reference", ranks.of(RANKS), files[loader.container]) for name, (key, loader) in keys.items()}
+    files = store.warm_up(["safetensors", "torch-zip"])
+    with Ranks({key: [str(file) for file in files[loader.format]] for key, loader in keys.values()}, ["torch"], RANKS) as ranks:
+        yield {name: Arm(key, loader, "reference", ranks.of(RANKS), files[loader.format]) for name, (key, loader) in keys.items()}
 
 
 def sample(checkpoint: Checkpoint, arm: Arm, selected: Selected, cache_state: str = "warm", timeout_s: float = 60.0) -> Sample:
@@ -200,17 +201,17 @@ def test_a_server_that_dies_takes_the_ranks_with_it_and_they_come_back(store: St
 
 
 def test_no_rank_outlives_an_orchestrator_that_is_killed(store: Store, checkpoint: Checkpoint, selected: Selected) -> None:
-    rehearsal = store.rehearsal(["safetensors"])["safetensors"][0]
+    warm_up = store.warm_up(["safetensors"])["safetensors"][0]
     program = f"""
 from pathlib import Path
-from harness.measure.client import Load
-from harness.measure.ranks import Ranks, SomeRanks
+from harness.workers.client import Load
+from harness.workers.rank_client import Ranks, SomeRanks
 key = {key_of("tests.misbehaving_ranks", "one-hangs", PART)!r}
-with Ranks({{key: [{str(rehearsal)!r}]}}, [], {RANKS}) as ranks:
+with Ranks({{key: [{str(warm_up)!r}]}}, [], {RANKS}) as ranks:
     print(ranks.pid, flush=True)
     files = (Path({str(checkpoint.artifacts["safetensors"].files[0])!r}),)
     expected = tuple(map(Path, {[str(selection.file) for selection in selected]!r}))
-    ranks.of({RANKS}).sample(Load(key, files, (Path({str(rehearsal)!r}),), expected, "cpu", 0), 600.0)
+    ranks.of({RANKS}).sample(Load(key, files, (Path({str(warm_up)!r}),), expected, "cpu", 0), 600.0)
 """
     with python(program) as orchestrator:
         torchrun = int(hear(orchestrator))
@@ -241,7 +242,7 @@ def test_two_machines_are_one_run_with_torchrun_alone(tmp_path: Path) -> None:
 
     def agent(node: int) -> subprocess.Popen[str]:
         torchrun = ["-m", "torch.distributed.run", "--nnodes", "2", "--node-rank", str(node), "--nproc-per-node", "1"]
-        torchrun += ["--master-addr", "127.0.0.1", "--master-port", str(port), "-m", "harness.measure.rank"]
+        torchrun += ["--master-addr", "127.0.0.1", "--master-port", str(port), "-m", "harness.workers.rank_worker"]
         command = [sys.executable, *torchrun, *ours]
         return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
@@ -259,7 +260,7 @@ def test_two_machines_are_one_run_with_torchrun_alone(tmp_path: Path) -> None:
 
 
 def answer(**overrides: Any) -> dict[str, Any]:
-    figures: dict[str, Any] = dict.fromkeys(("context_s", "first_call_s", "memory_touch_s", "walk_s", "check_s"), 0.0)
+    figures: dict[str, Any] = dict.fromkeys(("context_s", "first_call_s", "memory_touch_s", "touch_s", "check_s"), 0.0)
     figures |= dict.fromkeys(("peak_rss_bytes", "anonymous_bytes", "mapped_bytes", "pss_bytes", "minor_faults", "major_faults"), 10)
     figures |= {"returned_s": 1.0, "ready_s": 2.0, "cpu_s": 0.5, "storage_read_bytes": 100, "content_ok": True, "not_private": None}
     return figures | {"started_ns": 5_000_000, "ended_at": 0.0} | overrides

@@ -290,12 +290,12 @@ def test_a_damaged_journal_changes_nothing_and_is_dropped_with_a_word(bdi: Path,
     assert not journal_path().exists()
 
 
-@pytest.mark.parametrize("planted", ["link", "pipe", "folder", "another user's"])
-def test_a_planted_journal_is_ignored_and_left(bdi: Path, tmp_path: Path, planted: str) -> None:
+@pytest.mark.parametrize("injected", ["link", "pipe", "folder", "another user's"])
+def test_a_injected_journal_is_ignored_and_left(bdi: Path, tmp_path: Path, injected: str) -> None:
     bdi.write_text("0\n")
     target = tmp_path / "target"
     target.write_text(_journal())
-    match planted:
+    match injected:
         case "link":
             journal_path().symlink_to(target)
         case "pipe":
@@ -313,7 +313,7 @@ def test_a_planted_journal_is_ignored_and_left(bdi: Path, tmp_path: Path, plante
     assert journal_path().lstat() == found
 
 
-def test_a_planted_link_does_not_lead_the_journal_elsewhere(bdi: Path, tmp_path: Path) -> None:
+def test_a_injected_link_does_not_lead_the_journal_elsewhere(bdi: Path, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
     journal_path().symlink_to(victim)

@@ -13,11 +13,11 @@ import pytest
 
 from harness.errors import WeighbridgeError
 from harness.machine.page_cache import Capability
-from harness.measure.sample import SCHEMA
-from harness.records import manifest as manifests
 from harness.records import run_directory
-from harness.records.manifest import new_manifest, refuse_other_conditions
 from harness.records.run_directory import MANIFEST, SAMPLES, RunDirectory
+from harness.records.sample import SCHEMA
+from harness.run import new_manifest as manifest_module
+from harness.run.new_manifest import new_manifest, refuse_other_conditions
 from tests.helpers import hear, make_sample, python
 
 
@@ -213,9 +213,9 @@ def test_a_run_is_not_completed_by_another_release(tmp_path: Path) -> None:
 
 
 def test_a_manifest_outside_a_checkout_has_no_commit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(manifests, "__file__", str(tmp_path / "manifest.py"))
+    monkeypatch.setattr("harness.run.new_manifest.__file__", str(tmp_path / "new_manifest.py"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert manifests._git() is None
+    assert manifest_module._git() is None
 
 
 # Directories

@@ -7,16 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from harness.measure.sample import Sample
-from harness.verdicts.regression import (
+from harness.analysis.regression import (
     AMBIGUOUS,
     FASTER,
     INSUFFICIENT,
-    INVALID,
     MISSING,
-    NO_BASELINE,
-    NOTHING,
-    REGRESSION,
     SAME,
     SLOWER,
     Thresholds,
@@ -26,6 +21,8 @@ from harness.verdicts.regression import (
     judged,
     safe_thresholds,
 )
+from harness.records.sample import Sample
+from harness.records.verdicts import INVALID, NO_BASELINE, NOTHING, REGRESSION
 from tests.helpers import make_sample
 
 
@@ -73,7 +70,7 @@ def test_a_single_slow_block_is_no_regression() -> None:
 def test_a_lazy_return_that_grew_is_slower_by_that_clock_though_ready_is_the_same() -> None:
     late = [make_sample(block=block, ready_s=time, returned_s=time * 0.9, cpu_s=0.1) for block, time in enumerate(BASE)]
     found = change(arm(BASE), late)
-    assert (found.verdict, found.witness) == (SLOWER, "returned_s")
+    assert (found.verdict, found.metric) == (SLOWER, "returned_s")
 
 
 @pytest.mark.parametrize(
@@ -88,14 +85,14 @@ def test_a_counter_that_grows_is_a_regression_where_time_is_too_noisy_to_tell(na
     rng = random.Random(0)
     noisy = [rng.uniform(0.5, 2.0) for _ in range(8)]
     found = change(arm(noisy, **{name: before}), arm([rng.uniform(0.5, 2.0) for _ in range(8)], **{name: after}))
-    assert (found.verdict, found.witness) == (SLOWER, name)
+    assert (found.verdict, found.metric) == (SLOWER, name)
 
 
 def test_a_counter_s_noise_is_none() -> None:
     assert change(arm(BASE, minor_faults=100), arm(BASE, minor_faults=300)).verdict == SAME
 
 
-def test_only_what_fresh_pairs_confirm_by_the_same_witness_stays_slower() -> None:
+def test_only_what_fresh_pairs_confirm_by_the_same_metric_stays_slower() -> None:
     slow = change(arm(BASE), arm([time * 1.3 for time in BASE]))
     assert confirmed(slow, slow).verdict == SLOWER
     assert confirmed(slow, change(arm(BASE), arm(BASE))).verdict == AMBIGUOUS
@@ -151,11 +148,11 @@ def test_an_exit_code_tells_a_regression_from_a_gap_from_nothing_to_compare_with
     assert exit_code([]) == NO_BASELINE
 
 
-def test_fresh_pairs_need_less_of_a_clock_that_has_told_already_and_any_witness_may_confirm() -> None:
+def test_fresh_pairs_need_less_of_a_clock_that_has_told_already_and_any_metric_may_confirm() -> None:
     base = [make_sample(block=block, ready_s=1.0, returned_s=0.5, cpu_s=0.1) for block in range(12)]
     times = [1.05, 1.2] * 6  # the interval of ready reaches below its threshold, that of returned does not
     new = [make_sample(block=block, ready_s=time, returned_s=0.6, cpu_s=0.1) for block, time in enumerate(times)]
-    assert list(change(base, new).told) == ["returned_s"]
-    assert list(change(base, new, confirming=("ready_s",)).told) == ["ready_s", "returned_s"]
+    assert list(change(base, new).reasons) == ["returned_s"]
+    assert list(change(base, new, confirming=("ready_s",)).reasons) == ["ready_s", "returned_s"]
     both = change(base, [make_sample(block=block, ready_s=1.3, returned_s=0.6, cpu_s=0.1) for block in range(12)])
-    assert confirmed(both, change(base, new)).witness == "returned_s"
+    assert confirmed(both, change(base, new)).metric == "returned_s"

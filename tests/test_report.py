@@ -10,24 +10,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from matplotlib import style
 
-from harness.measure.sample import SCHEMA, Sample
+from harness.analysis.bottleneck import MEANING
+from harness.analysis.ceilings import is_ceiling
+from harness.analysis.recorded_run import gather
+from harness.analysis.run_cells import MeasuredCell, cells_of
 from harness.records.run_directory import MANIFEST, SAMPLES, RunDirectory
-from harness.report import drawing
-from harness.report.cells import Cell, cells_of
-from harness.report.drawing import GREY, LOOK, style_of
-from harness.report.page import write_reports, write_run_report
-from harness.report.ratios import ratio_forest
-from harness.report.shares_of_ceiling import LOOKS, shares_of_ceiling
+from harness.records.sample import SCHEMA, Sample
+from harness.report.figures import style as drawing
+from harness.report.figures.ratio_forest import ratio_forest
+from harness.report.figures.share_of_ceiling import LOOKS, shares_of_ceiling
+from harness.report.figures.style import GREY, LOOK, style_of
+from harness.report.format import bottleneck_text
+from harness.report.run_page import write_reports, write_run_report
+from harness.report.section_writer import SectionWriter
+from harness.report.sections.vendor_claims import vendor_claims
 from harness.report.tables import cell_frame, cell_table, markdown
 from harness.report.tables import csv as as_csv
 from harness.report.terminal import WIDTH, run_summary
 from harness.report.terminal import cell_table as terminal_table
-from harness.report.words import binding_text
-from harness.verdicts.binding import MEANING
-from harness.verdicts.ceilings import is_ceiling
 from tests.helpers import make_sample
 
 RUN = "20250101T000000Z-test"
@@ -68,7 +72,7 @@ def spoilt(samples: Sequence[Sample], reason: str, loader: str | None = None) ->
     """Return the samples with those of one loader, or all, made invalid for a reason."""
     for sample in samples:
         wrong = loader in (None, sample.loader)
-        yield Sample.from_json(sample.as_json() | ({"valid": False, "reason": reason} if wrong else {}))
+        yield msgspec.convert(sample.as_json() | ({"valid": False, "reason": reason} if wrong else {}), Sample)
 
 
 def record(checkpoint: str = "gpt2", cache_state: str = "warm", device: str = "cpu", **overrides: Any) -> dict[str, Any]:
@@ -97,7 +101,7 @@ def whole_run() -> list[Sample]:
     ]
 
 
-def only_cell(samples: Sequence[Sample], **manifest: Any) -> Cell:
+def only_cell(samples: Sequence[Sample], **manifest: Any) -> MeasuredCell:
     [cell] = cells_of(manifest, samples)
     return cell
 
@@ -138,10 +142,9 @@ def test_making_a_report_again_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_the_order_in_which_runs_are_given_changes_nothing(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / "results", cell_samples(), name) for name in ("20250102T000000Z-b", "20250101T000000Z-a")]
-    one = write_reports(runs, tmp_path / "reports").read_bytes()
-    other = write_reports(runs[::-1], tmp_path / "reports").read_bytes()
+    one, other = (write_reports(order, tmp_path / "reports").with_name("index.html").read_bytes() for order in (runs, runs[::-1]))
     assert one == other
-    assert one.index(b"[20250101T000000Z-a]") < one.index(b"[20250102T000000Z-b]")
+    assert one.index(b'<details id="20250101T000000Z-a">') < one.index(b'<details id="20250102T000000Z-b">')
 
 
 def test_a_report_leaves_no_table_or_figure_of_an_earlier_one_and_touches_nothing_else(tmp_path: Path) -> None:
@@ -274,17 +277,17 @@ def test_a_claim_is_not_set_beside_a_checkpoint_of_another_size(tmp_path: Path) 
     assert "this run has no warm figure of that size" in text
 
 
-def test_the_fastest_loader_is_named_with_those_it_is_not_told_apart_from(tmp_path: Path) -> None:
+def test_the_fastest_loader_is_named_with_those_it_is_indistinguishable_from(tmp_path: Path) -> None:
     arms = ARMS | {"safetensors-safe-open": (4.0, 20.0)}
     samples = [
-        Sample.from_json(sample.as_json() | {"ready_s": 0.020 + 0.001 * ((sample.block * 7 + sample.position) % 3)})
+        msgspec.convert(sample.as_json() | {"ready_s": 0.020 + 0.001 * ((sample.block * 7 + sample.position) % 3)}, Sample)
         if sample.loader.startswith("safetensors")
         else sample
         for sample in cell_samples(blocks=8, arms=arms)
     ]
     text = write_run_report(make_run(tmp_path, samples)).read_text(encoding="utf-8")
     [line] = [line for line in text.splitlines() if "The fastest loader to *ready*" in line]
-    first, _, others = line.partition("not told apart from")
+    first, _, others = line.partition("not significantly different from")
     assert {name for name in arms if name in first} | {name for name in arms if name in others} == {
         "safetensors-load-file",
         "safetensors-safe-open",
@@ -375,7 +378,7 @@ def test_a_reason_with_a_bar_or_a_line_break_stays_in_its_cell_of_the_table(tmp_
 
 
 def test_a_checkpoint_with_a_persons_own_name_stays_inside_the_reports_folders(tmp_path: Path) -> None:
-    samples = [Sample.from_json(sample.as_json() | {"checkpoint": "../my model"}) for sample in cell_samples()]
+    samples = [msgspec.convert(sample.as_json() | {"checkpoint": "../my model"}, Sample) for sample in cell_samples()]
     run = make_run(tmp_path / "results", samples)
     write_run_report(run)
     assert {path for path in contents(tmp_path) if not path.startswith(f"results/{RUN}/")} == set()
@@ -401,7 +404,7 @@ def test_a_loader_that_gave_wrong_tensors_once_is_named_and_ranks_nowhere(tmp_pa
     samples = cell_samples()
     wrong = {"valid": False, "reason": "wrong-content", "detail": "layer.0 of another dtype"}
     samples = [
-        Sample.from_json(sample.as_json() | (wrong if (sample.loader, sample.block) == ("safetensors-load-file", 3) else {}))
+        msgspec.convert(sample.as_json() | (wrong if (sample.loader, sample.block) == ("safetensors-load-file", 3) else {}), Sample)
         for sample in samples
     ]
     run = make_run(tmp_path, samples, cells=[record()])
@@ -423,7 +426,7 @@ def test_gpu_rows_are_said_not_to_be_measured_until_one_is_and_then_are_shown(tm
     on_cpu = make_run(tmp_path / "runs", cell_samples(), machine={"gpus": []})
     said = "**GPU rows: not measured.**"
     page = every_page(write_reports([on_cpu], tmp_path / "reports").parent)
-    assert page.count(said) == 2 and "| GPU | none |" in page
+    assert page.count(said) == 1 and "| GPU | none |" in page
     assert "on cuda" not in page
     described = {
         "name": "NVIDIA H200",
@@ -441,7 +444,7 @@ def test_gpu_rows_are_said_not_to_be_measured_until_one_is_and_then_are_shown(tm
     assert page.count(said) == 1, "the run without a GPU still says so"
     assert "| GPU | NVIDIA H200, 150 GB, PCI Express 5 x16 at most, driver 570.1 |" in page
     assert (
-        "The ceiling is ceiling-to-device (transfer, 48.6 GB/s), and what binds is **transfer** (torch-load); **the loader's own work, or its wait for the GPU**"
+        "The ceiling is ceiling-to-device (transfer, 48.6 GB/s), and the bottleneck is **transfer** (torch-load); **the loader's own work, or its wait for the GPU**"
         in page
     )
     assert "returned-ready-gpt2-cuda.svg" in page
@@ -451,8 +454,8 @@ def test_a_peer_s_own_figure_stands_beside_what_was_found_here(tmp_path: Path) -
     arms = ARMS | {"fastsafetensors": (4.0, 4.0), "runai-model-streamer": (30.0, 30.0)}
     older = make_run(tmp_path / "runs", cell_samples(arms=ARMS | {"fastsafetensors": (40.0, 40.0)}, cache_state="cold"))
     newer = make_run(tmp_path / "runs", cell_samples(arms=arms, cache_state="cold"), name="20250102T000000Z-test")
-    folder = tmp_path / "reports"
-    page = write_reports([newer, older], folder).parent.joinpath("peers.md").read_text(encoding="utf-8")
+    cells = {run.name: list(run.cells) for run in gather([newer, older])}
+    page = "\n\n".join(vendor_claims(SectionWriter(tmp_path, "front", 1), cells))
     rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| gpt2")]
     found = {row[3]: row for row in rows}
     assert found["fastsafetensors"][6].startswith("5.12 [5.00")
@@ -461,18 +464,17 @@ def test_a_peer_s_own_figure_stands_beside_what_was_found_here(tmp_path: Path) -
     assert found["runai-model-streamer"][7] == "slower than the other"
     assert "It was said of cuda, and these are on cpu." in page
     assert "No run here has instanttensor or instanttensor-buffered beside safetensors-load-file, and nothing is said of it." in page
-    assert "(peers.md)" in (folder / "README.md").read_text(encoding="utf-8")
-    assert (folder / "tables/peers/fastsafetensors-1.csv").is_file()
+    assert (tmp_path / "tables/front/fastsafetensors-1.csv").is_file()
 
 
 def test_a_table_says_what_binds_each_load_and_at_what_rate(tmp_path: Path) -> None:
     arms = {"ceiling-read": (60.0, 60.0), "ceiling-copy": (40.0, 40.0), "torch-load": (240.0, 240.0), "safetensors-pread": (45.0, 45.0)}
-    (cell,) = cells_of({}, [Sample.from_json(sample.as_json() | {"mapped_bytes": 0}) for sample in cell_samples(arms=arms)])
+    (cell,) = cells_of({}, [msgspec.convert(sample.as_json() | {"mapped_bytes": 0}, Sample) for sample in cell_samples(arms=arms)])
     frame = cell_frame(cell).set_index("loader")
     assert set(frame["ceiling"]) == {"ceiling-copy"}
-    assert frame["bound_by"].dropna().to_dict() == {"safetensors-pread": "copy", "torch-load": "the loader's own work"}
-    assert binding_text(cell, mark="**") == (
-        "The ceiling is ceiling-copy (copy, 12.1 GB/s), and what binds is **copy** (safetensors-pread); **the loader's own work** (torch-load)."
+    assert frame["bottleneck"].dropna().to_dict() == {"safetensors-pread": "copy", "torch-load": "the loader's own work"}
+    assert bottleneck_text(cell, mark="**") == (
+        "The ceiling is ceiling-copy (copy, 12.1 GB/s), and the bottleneck is **copy** (safetensors-pread); **the loader's own work** (torch-load)."
     )
 
 

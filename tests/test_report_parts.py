@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from harness.measure.cell import Cell
-from harness.measure.sample import Sample
-from harness.report.answer import plain_answer
-from harness.report.cells import cells_of
-from harness.report.page import write_run_report
+from harness.analysis.run_cells import cells_of
+from harness.records.cell import Cell
+from harness.records.sample import Sample
+from harness.report.format import DASH, significant
+from harness.report.run_page import write_run_report
+from harness.report.sections.summary import plain_answer
 from harness.report.terminal import WIDTH, cell_table, run_summary
-from harness.report.words import DASH, significant
 from tests.test_report import MS, RUN, cell_samples, make_run, row, spoilt
 
 WHOLE, ASKED = 90_000_000, 10_000_000
@@ -223,47 +223,6 @@ def test_the_summary_groups_cells_by_scenario_and_names_each_within_it() -> None
 def test_readahead_that_was_put_back_is_said_first() -> None:
     restored = "the readahead of sda was put back to 128 KiB: a run was killed before it could"
     assert run_summary({"read_ahead_restored": restored}, part_samples()).startswith(restored)
-
-
-def test_what_the_fits_say_is_called_a_prediction_and_kept_apart(tmp_path: Path) -> None:
-    text, path = page(tmp_path, full_samples())
-    section = under(text, "Past this machine, on paper")
-    assert section.strip().startswith("**Nothing in this section was measured.**")
-    assert "BLOOM-176B" not in text.replace(section, "")
-    bloom = under(text, "BLOOM-176B over 8 ranks, predicted")
-    assert "**A prediction**" in bloom
-    assert {line.split(" | ")[4].strip(" |") for line in bloom.splitlines() if re.match(r"\| .* \| \d", line)} >= {"45.0", "600"}
-    for name in ("fits", "overtakings", "bloom-176b-predicted"):
-        assert list(csv.DictReader(io.StringIO((path / f"tables/{name}.csv").read_text())))
-
-
-def test_the_sizes_at_which_a_loader_loses_stand_in_the_table(tmp_path: Path) -> None:
-    """Made up so that the lines cross at 49 ms / (0.4 ns a byte): torch-load is faster below, slower above."""
-    text, path = page(tmp_path, full_samples())
-    table = under(text, "Which loader overtakes which")
-    found = [line for line in table.splitlines() if line.startswith("| torch-load | warm")]
-    assert len(found) == 1
-    crossing = re.search(r"faster below (\d+) MB", found[0])
-    assert crossing
-    assert 110 <= int(crossing[1]) <= 135
-    rows = list(csv.DictReader(io.StringIO((path / "tables/overtakings.csv").read_text())))
-    assert any({row["first"], row["second"]} == {"torch-load", "safetensors-load-file"} and row["below"] == "torch-load" for row in rows)
-
-
-def test_too_few_checkpoints_give_no_line_and_say_so(tmp_path: Path) -> None:
-    samples = [sample for sample in full_samples() if sample.checkpoint != "gpt2"]
-    section = under(page(tmp_path, samples)[0], "Past this machine, on paper")
-    assert "No line was fitted, and nothing is predicted" in section
-    assert "2 of 2 checkpoints" in section
-
-
-def test_without_a_full_load_nothing_is_reckoned(tmp_path: Path) -> None:
-    assert "on paper" not in page(tmp_path, part_samples() + share_samples(2))[0]
-
-
-def test_the_rate_of_this_run_is_among_those_predicted_for(tmp_path: Path) -> None:
-    bloom = under(page(tmp_path, full_samples())[0], "BLOOM-176B over 8 ranks, predicted")
-    assert "5.00 (this run)" in bloom or "4.90 (this run)" in bloom
 
 
 def test_cells_that_were_cut_still_have_their_place(tmp_path: Path) -> None:

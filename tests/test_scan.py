@@ -83,7 +83,7 @@ def test_a_payload_is_found_wherever_it_lies(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(HIDDEN[name])
     (alone,), (inside,) = scan([tmp_path / name]), scan([tmp_path])
     assert alone.verdict == inside.verdict == FOUND, alone
-    assert not inside.passed_over and "system" in inside.found
+    assert not inside.passed_over and "system" in inside.detail
 
 
 def _deep(levels: int) -> bytes:
@@ -96,13 +96,13 @@ def _deep(levels: int) -> bytes:
 def test_what_lies_deeper_or_is_larger_than_is_looked_into_could_not_be_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "deep.zip").write_bytes(_deep(scanning.DEPTH + 2))
     (deep,) = scan([tmp_path / "deep.zip"])
-    assert deep.verdict == UNKNOWN and "more than 4 archives" in deep.found
+    assert deep.verdict == UNKNOWN and "more than 4 archives" in deep.detail
     (tmp_path / "deep.zip").write_bytes(_deep(scanning.DEPTH))
     assert scan([tmp_path / "deep.zip"])[0].verdict == FOUND
     (tmp_path / "bomb.pkl.gz").write_bytes(gzip.compress(bytes(1 << 20)))
     monkeypatch.setattr(scanning, "MOST_UNPACKED", 1 << 19)
     (bomb,) = scan([tmp_path / "bomb.pkl.gz"])
-    assert bomb.verdict == UNKNOWN and "was not looked into" in bomb.found
+    assert bomb.verdict == UNKNOWN and "was not looked into" in bomb.detail
 
 
 def test_an_encrypted_member_could_not_be_told(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_an_encrypted_member_could_not_be_told(tmp_path: Path) -> None:
     content[at : at + len(NEW)] = bytes(byte ^ 0x5A for byte in NEW)
     (tmp_path / "locked.zip").write_bytes(content)
     (finding,) = scan([tmp_path / "locked.zip"])
-    assert (finding.verdict, finding.found) == (UNKNOWN, "weights.dat is encrypted")
+    assert (finding.verdict, finding.detail) == (UNKNOWN, "weights.dat is encrypted")
 
 
 @pytest.mark.parametrize("magic", [b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07\x00", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18"])
@@ -161,7 +161,7 @@ def test_links_are_followed_once_and_what_leads_nowhere_is_said(tmp_path: Path) 
     assert [(finding.path.relative_to(models).as_posix(), finding.verdict) for finding in findings] == [("one/evil.ckpt", FOUND)]
     (models / "gone").symlink_to(tmp_path / "nowhere")
     (gone,) = (finding for finding in scan([models]) if finding.path.name == "gone")
-    assert (gone.verdict, gone.kind) == (UNKNOWN, "link") and "cannot be followed" in gone.found
+    assert (gone.verdict, gone.kind) == (UNKNOWN, "link") and "cannot be followed" in gone.detail
 
 
 def test_a_folder_that_cannot_be_read_could_not_be_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.hostile import Specimen, corpus, write_corpus
+from harness.hostile import HostileFile, corpus, write_corpus
 from harness.loaders import SCANNER, all_loaders
 from harness.loaders.scanners import CannotTellError, FoundError
 from tests.helpers import installed
@@ -20,7 +20,7 @@ Look = Callable[[str, str], None]
 @pytest.fixture
 def look(tmp_path: Path) -> Look:
     """Has a scanner look at a file of the corpus, and at all that lies beside it."""
-    known: dict[str, Specimen] = {one.name: one for one in corpus()}
+    known: dict[str, HostileFile] = {one.name: one for one in corpus()}
 
     def look(scanner: str, name: str) -> None:
         loader = all_loaders(SCANNER)[scanner][1]

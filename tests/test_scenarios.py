@@ -15,10 +15,10 @@ from benchmarks import test_sharded_load as sharded
 from harness.checkpoints.parts import PARTS
 from harness.loaders import all_loaders
 from harness.machine import page_cache
-from harness.measure.cell import Cell
-from harness.measure.experiment import whole_blocks
-from harness.options import Options, parse
-from harness.plan import block_cost, in_order
+from harness.measure.blocks import whole_blocks
+from harness.records.cell import Cell
+from harness.run.options import Options, parse
+from harness.run.plan import block_cost, in_order
 from tests.helpers import make_sample
 from tests.test_benchmarks import Place, lines
 

@@ -9,8 +9,8 @@ from matplotlib import style
 from matplotlib.figure import Figure
 from matplotlib.path import Path as Path2D
 
-from harness.report.drawing import LOOK
-from harness.report.svg import write_svg
+from harness.report.figures.style import LOOK
+from harness.report.figures.svg import write_svg
 
 
 def _drawn(path: Path, off: float = 0.0) -> str:

@@ -15,8 +15,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from harness.checkpoints import durable
-from harness.checkpoints.durable import write_atomically, write_folder_atomically
+from harness import atomic_write
+from harness.atomic_write import write_atomically, write_folder_atomically
 from tests.helpers import ROOT
 
 CONVERT = [sys.executable, "-m", "harness", "convert"]
@@ -72,7 +72,7 @@ def test_a_name_that_is_taken_meanwhile_stays_as_it_is(tmp_path: Path, write: Ca
 
 
 def test_a_file_system_without_a_rename_that_looks_still_keeps_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(durable, "_HAS_RENAMEAT2", False)
+    monkeypatch.setattr(atomic_write, "_HAS_RENAMEAT2", False)
     write_atomically(tmp_path / "a", lambda temporary: temporary.write_text("first"), replace=False)
     with pytest.raises(FileExistsError):
         write_atomically(tmp_path / "a", lambda temporary: temporary.write_text("second"), replace=False)
@@ -80,7 +80,7 @@ def test_a_file_system_without_a_rename_that_looks_still_keeps_what_is_there(tmp
 
 
 def test_only_what_dead_processes_of_this_machine_left_is_removed(tmp_path: Path) -> None:
-    place = durable._place()
+    place = atomic_write._place()
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         gone.wait()
     dead, alive = tmp_path / f".a.{place}-{gone.pid}-0.part.bin", tmp_path / f".a.{place}-{os.getpid()}-999.part.bin"
@@ -113,7 +113,7 @@ def test_a_mapped_file_that_shrinks_is_one_line(tmp_path: Path) -> None:
 
 
 def test_an_error_nobody_thought_of_is_one_line_with_a_way_to_see_more(tmp_path: Path) -> None:
-    program = "import sys, harness.cli as cli; cli._COMMANDS['doctor'] = cli._Command('', lambda _: None, lambda _: 1 / 0); raise SystemExit(cli.entry())"
+    program = "import sys, harness.cli as cli; import harness.commands.doctor as doctor; doctor.run = lambda _: 1 / 0; raise SystemExit(cli.entry())"
     for flags, lines in (((), 1), (("--traceback",), 5)):
         ended = subprocess.run([sys.executable, "-c", program, "doctor", *flags], cwd=ROOT, capture_output=True, text=True)
         assert ended.stderr.count("\n") >= lines and ("Traceback" in ended.stderr) == (lines > 1)

@@ -36,18 +36,18 @@ def checksums(tensors: Mapping[str, torch.Tensor]) -> dict[str, Checksum]:
         return dict(zip(tensors, pool.map(checksum, tensors.values()), strict=True))
 
 
-def difference(found: Mapping[str, Checksum], expected: Mapping[str, Checksum]) -> str | None:
+def difference(actual: Mapping[str, Checksum], expected: Mapping[str, Checksum]) -> str | None:
     """Return what is wrong with tensors by their checksums, the first of each kind by name, or None where they are the expected ones."""
-    both = [name for name in expected if name in found]
+    both = [name for name in expected if name in actual]
     kinds = {
-        "missing": [name for name in expected if name not in found],
-        "not the checkpoint's": [name for name in found if name not in expected],
-        "of another dtype": [name for name in both if found[name][0] != expected[name][0]],
-        "of another shape": [name for name in both if found[name][0] == expected[name][0] and found[name][1] != expected[name][1]],
-        "of other bytes": [name for name in both if found[name][:2] == expected[name][:2] and found[name][2] != expected[name][2]],
+        "missing": [name for name in expected if name not in actual],
+        "not the checkpoint's": [name for name in actual if name not in expected],
+        "of another dtype": [name for name in both if actual[name][0] != expected[name][0]],
+        "of another shape": [name for name in both if actual[name][0] == expected[name][0] and actual[name][1] != expected[name][1]],
+        "of other bytes": [name for name in both if actual[name][:2] == expected[name][:2] and actual[name][2] != expected[name][2]],
     }
-    said = [f"{names[0]}{f' and {len(names) - 1} more' if names[1:] else ''} {kind}" for kind, names in kinds.items() if names]
-    return "; ".join(said) or None
+    phrases = [f"{names[0]}{f' and {len(names) - 1} more' if names[1:] else ''} {kind}" for kind, names in kinds.items() if names]
+    return "; ".join(phrases) or None
 
 
 def checksum(tensor: torch.Tensor) -> Checksum:
@@ -66,8 +66,8 @@ def _dtype_name(dtype: torch.dtype) -> str:
 def _crc(flat: torch.Tensor, size: int) -> int:
     if size == 0:
         return 0
-    held = flat.cpu() if flat.is_cuda else flat
-    return zlib.crc32((ctypes.c_char * size).from_address(held.data_ptr()))
+    on_cpu = flat.cpu() if flat.is_cuda else flat
+    return zlib.crc32((ctypes.c_char * size).from_address(on_cpu.data_ptr()))
 
 
 def _sum_of_words(flat: torch.Tensor, size: int) -> int:

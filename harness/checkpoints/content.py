@@ -47,8 +47,8 @@ def make_tensor(layout: str, index: int, spec: TensorSpec, seed: int) -> torch.T
 def make_tensors(layout: str, seed: int, numbered: Sequence[tuple[int, TensorSpec]]) -> dict[str, torch.Tensor]:
     """Return the given tensors of a layout by name, made on every core."""
     with ThreadPoolExecutor(usable_cores()) as pool:
-        made = pool.map(lambda item: make_tensor(layout, item[0], item[1], seed), numbered)
-        return {spec.name: tensor for (_, spec), tensor in zip(numbered, made, strict=True)}
+        tensors = pool.map(lambda item: make_tensor(layout, item[0], item[1], seed), numbered)
+        return {spec.name: tensor for (_, spec), tensor in zip(numbered, tensors, strict=True)}
 
 
 def _replicated(mask: int, width: int) -> int:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from harness.checkpoints.durable import write_atomically, write_folder_atomically, write_text
+from harness.atomic_write import write_atomically, write_folder_atomically, write_text
 from harness.checkpoints.folders import (
     WeightSet,
     indexed,
@@ -25,10 +25,10 @@ from harness.checkpoints.folders import (
     walk,
     weight_sets,
 )
-from harness.checkpoints.header import SAFETENSORS_SUFFIXES
-from harness.checkpoints.mapped import is_safetensors, open_mapped
-from harness.checkpoints.sharing import sharing
-from harness.checkpoints.stream import copy, safetensors_start, stream
+from harness.checkpoints.mapped_files import is_safetensors, open_mapped
+from harness.checkpoints.safetensors_file import SAFETENSORS_SUFFIXES
+from harness.checkpoints.shared_tensors import sharing
+from harness.checkpoints.streamed_write import copy, safetensors_start, stream
 from harness.errors import WeighbridgeError
 
 
@@ -115,19 +115,21 @@ def convert_weights(
     They are named by their hub names at the same places. What is there as safetensors already is not made again.
     Raises `WeighbridgeError` where there are no torch weights or the scan is not clean.
     """
-    sets = [found for found in ([only] if only else weight_sets(source, say)) if found.torch]
+    sets = [weight_set for weight_set in ([only] if only else weight_sets(source, say)) if weight_set.torch]
     if not sets:
         raise WeighbridgeError(f"{source}: holds no torch weights that are not there as safetensors already; there is nothing to convert")
-    _scan([file for found in sets for file in found.files])
-    made: list[Path] = []
-    for found in sets:
-        folder = into / found.folder.relative_to(source)
+    _scan([file for weight_set in sets for file in weight_set.files])
+    paths: list[Path] = []
+    for weights in sets:
+        folder = into / weights.folder.relative_to(source)
         folder.mkdir(parents=True, exist_ok=True)
-        files = [_convert_told(file, folder / safetensors_name(file.name), say, partial(_counts, found, file), key) for file in found.files]
-        made += [converted.path for converted in files]
-        if found.index:
-            made.append(_write_index(found, folder, files))
-    return made
+        files = [
+            _convert_told(file, folder / safetensors_name(file.name), say, partial(_counts, weights, file), key) for file in weights.files
+        ]
+        paths += [converted.path for converted in files]
+        if weights.index:
+            paths.append(_write_index(weights, folder, files))
+    return paths
 
 
 def _counts(weights: WeightSet, file: Path, name: str) -> bool:
@@ -199,7 +201,7 @@ def _resolved(path: Path) -> Path:
 
 def _copy_rest(source: Path, into: Path, sets: Sequence[WeightSet], lines: Sequence[str], say: Callable[[str], None]) -> None:
     """Copy what a loader needs beside the converted weights, and say of every other weights file that it was left out, unless `lines` do."""
-    converted = {file for found in sets if found.torch for file in (*found.files, *([found.index] if found.index else []))}
+    converted = {file for weights in sets if weights.torch for file in (*weights.files, *([weights.index] if weights.index else []))}
     for file in walk(source):
         relative = file.relative_to(source)
         if file in converted:
@@ -220,16 +222,16 @@ def _convert_told(
     key: str | None = None,
 ) -> Converted:
     began = time.perf_counter()
-    made = convert_file(source, destination, lambda: _tied_names(source.parent), keep, key)
+    converted = convert_file(source, destination, lambda: _tied_names(source.parent), keep, key)
     took = time.perf_counter() - began
-    say(f"{made.path.name}: {len(made.names)} tensors, {made.bytes / 1e6:,.1f} MB in {took:.1f} s, of {source.name}")
-    for name, kept in made.ties.items():
+    say(f"{converted.path.name}: {len(converted.names)} tensors, {converted.bytes / 1e6:,.1f} MB in {took:.1f} s, of {source.name}")
+    for name, kept in converted.ties.items():
         say(f"  {name} is {kept}, which is kept; the metadata says so")
-    for name, kept in made.parts.items():
+    for name, kept in converted.parts.items():
         say(f"  {name} shares memory with {kept}; both are kept whole, and the metadata says so")
-    if made.note:
-        say(f"  {made.note}")
-    return made
+    if converted.note:
+        say(f"  {converted.note}")
+    return converted
 
 
 def _scan(files: Iterable[Path]) -> None:
@@ -239,13 +241,13 @@ def _scan(files: Iterable[Path]) -> None:
     for finding in scan(files):
         if finding.verdict != CLEAN:
             raise WeighbridgeError(
-                f"{finding.path}: {finding.verdict} in a scan ({finding.found}); nothing of it was run, and nothing is converted"
+                f"{finding.path}: {finding.verdict} in a scan ({finding.detail}); nothing of it was run, and nothing is converted"
             )
 
 
-def _write_index(found: WeightSet, folder: Path, files: list[Converted]) -> Path:
-    assert found.index
-    path = folder / safetensors_index_name(found.index.name)
+def _write_index(weights: WeightSet, folder: Path, files: list[Converted]) -> Path:
+    assert weights.index
+    path = folder / safetensors_index_name(weights.index.name)
     index = {
         "metadata": {"total_size": sum(file.bytes for file in files)},
         "weight_map": {name: file.path.name for file in files for name in sorted(file.names)},

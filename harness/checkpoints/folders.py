@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.checkpoints.header import SAFETENSORS_SUFFIXES
+from harness.checkpoints.safetensors_file import SAFETENSORS_SUFFIXES
 from harness.errors import WeighbridgeError
 
 TORCH_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pth.tar")
@@ -174,7 +174,7 @@ def weights_at(path: Path, say: Callable[[str], None] = lambda _: None) -> Weigh
     )
 
 
-def container_of(weights: WeightSet) -> str:
+def format_of(weights: WeightSet) -> str:
     """Return the format of a set by its first file: `safetensors`, `torch-zip`, or `torch-legacy` where it is no zip archive."""
     if not weights.torch:
         return "safetensors"
@@ -207,8 +207,8 @@ def indexed(index: Path) -> WeightSet:
 
 def _chosen(singles: list[WeightSet], indexes: list[Path], top: Path, say: Callable[[str], None]) -> WeightSet:
     """Return the form of a set that a loader takes: safetensors before torch, one file before shards."""
-    order = sorted(singles, key=lambda one: one.torch)
-    of_torch = [one for one in order if one.torch]
+    order = sorted(singles, key=lambda entry: entry.torch)
+    of_torch = [weights for weights in order if weights.torch]
     if order and not order[0].torch:
         chosen = order[0]
     elif any(_of_safetensors(index) for index in indexes):

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.checkpoints.durable import ThreadedFile
-from harness.checkpoints.header import BY_TORCH, METADATA
+from harness.atomic_write import ThreadedFile
+from harness.checkpoints.safetensors_file import BY_TORCH, METADATA
 from harness.errors import WeighbridgeError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Format:
-    """One container: its file name, its writer and the reader that verifies what was written.
+    """One format: its file name, its writer and the reader that verifies what was written.
 
     Both are given a path; of one that is a `folder`, the path is that of a folder, which the writer fills.
     """
@@ -35,7 +35,7 @@ class Format:
     write: Callable[[Tensors, Path], None]
     read: Callable[[Path], Tensors]
     index: str | None = None
-    """Name of the index file of its sharded form; None where nobody shards this container."""
+    """Name of the index file of its sharded form; None where nobody shards this format."""
     requires: tuple[str, ...] = ()
     """Packages that writing it takes, beyond torch and safetensors."""
     extra: str | None = None
@@ -47,8 +47,8 @@ class Format:
     beside: Callable[[str], Mapping[str, str] | None] | None = None
     """For a folder that a model is made from: returns what it holds beside the weights of a checkpoint of this name, the text of each file
     by its path, or None where there is no such model. A format without it holds any tensors at all."""
-    rehearsal: str = "rehearsal"
-    """The tiny checkpoint that its loaders rehearse on, one of `REHEARSALS`."""
+    warm_up: str = "warm_up"
+    """The tiny checkpoint that its loaders warm up on, one of `WARM_UPS`."""
 
     def refusal(self, name: str, dtypes: Iterable[str], sharded: bool) -> str | None:
         """Return why a checkpoint of this name and these dtypes cannot be made in this format here, or None."""
@@ -149,4 +149,4 @@ FORMATS = {
         ),
     )
 }
-"""The containers that everyone uses, by name; a loader's module may bring its own."""
+"""The formats that everyone uses, by name; a loader's module may bring its own."""

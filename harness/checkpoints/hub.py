@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from harness.checkpoints.durable import write_atomically, write_folder_atomically
+from harness.atomic_write import write_atomically, write_folder_atomically
 from harness.checkpoints.folders import walk
 from harness.errors import WeighbridgeError
 
@@ -21,6 +21,9 @@ _ID = re.compile(rf"({_NAME}/{_NAME})(?:@([\w][\w./-]*))?")
 _FILE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".safetensors", ".json", ".pkl", ".pickle")
 _SNAPSHOT = re.compile(r"[0-9a-f]{40}")
 _PULL_REQUESTS = "refs/pr/"
+
+CHECKPOINT_HELP = "a weights file, a folder, or a hub id: ORG/NAME or ORG/NAME@REVISION"
+"""What a command may be given as a checkpoint."""
 
 
 def resolve(text: str) -> Path:
@@ -72,12 +75,12 @@ def snapshot(repo: str, revision: str | None) -> Path:
                 pass
         return Path(hub.snapshot_download(repo, revision=revision))
     except Exception as error:  # the hub's client raises its own, its transport's and OSError
-        asked = f"{repo}@{revision}" if revision else repo
+        request = f"{repo}@{revision}" if revision else repo
         fetch = f"hf download {repo}{f' --revision {revision}' if revision else ''}"
         why = "it is not in the hub's cache, or not all of it, and the hub cannot be reached from here"
         if not isinstance(error, hub.errors.LocalEntryNotFoundError | hub.errors.IncompleteSnapshotError):
             why = f"the hub does not give it ({type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]})"
-        raise WeighbridgeError(f"{asked}: there is no such file or folder, and as a hub id {why}; where it can be: `{fetch}`") from None
+        raise WeighbridgeError(f"{request}: there is no such file or folder, and as a hub id {why}; where it can be: `{fetch}`") from None
 
 
 def open_pull_request(source: str, repo: str | None, say: Callable[[str], None]) -> str:
@@ -103,13 +106,13 @@ def open_pull_request(source: str, repo: str | None, say: Callable[[str], None])
     for name in ("blobs", "refs/refs/pr", "snapshots"):
         (home / name).mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=home, prefix=".convert-") as workplace:
-        made = _make(weights, Path(workplace), say)
+        paths = _make(weights, Path(workplace), say)
         kept = walk(base, hidden=True)
         listing = {str(file.relative_to(base)): _blob(home, base, file) for file in kept}
-        present = [name for name in made if name in listing]
+        present = [name for name in paths if name in listing]
         if present:
             raise WeighbridgeError(f"{source}: {target} holds {present[0]} already; a pull request of it would overwrite it")
-        listing |= {name: _blob(home, Path(workplace), file) for name, file in made.items()}
+        listing |= {name: _blob(home, Path(workplace), file) for name, file in paths.items()}
         commit = _put_snapshot(home, listing)
     return _put_reference(home, commit)
 
@@ -119,10 +122,10 @@ def _make(weights: Path, workplace: Path, say: Callable[[str], None]) -> dict[st
     from harness.checkpoints.convert import convert, convert_weights, default_destination  # imported here: it brings torch
 
     if weights.is_dir():
-        made = convert_weights(weights, workplace, say)
+        paths = convert_weights(weights, workplace, say)
     else:
-        made = [convert(weights, workplace / default_destination(weights).name, say)]
-    return {str(file.relative_to(workplace)): file for file in made}
+        paths = [convert(weights, workplace / default_destination(weights).name, say)]
+    return {str(file.relative_to(workplace)): file for file in paths}
 
 
 def _cached(repo: str) -> Path | None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.checkpoints.header import BY_TORCH
+from harness.checkpoints.safetensors_file import BY_TORCH
 
 ITEM_BYTES = {name: dtype.bits * dtype.packed // 8 for name, dtype in BY_TORCH.items()} | {"complex128": 16, "complex32": 4}
 """Size in bytes of one element, as torch counts them, of each dtype that a checkpoint can hold."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from harness.checkpoints.diffusion import pipeline_layout
 from harness.checkpoints.layout import Entries, Layout, TensorSpec
+from harness.checkpoints.stable_diffusion import pipeline_layout
 
 
 def _lora_1000() -> Entries:
@@ -116,7 +116,7 @@ def _bloom(vocabulary: int, width: int, layers: int) -> Entries:
 
 GPT2_SIZES = {
     "gpt2": {"n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024, "vocab_size": 50257},
-    "rehearsal-gpt2": {"n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 16, "vocab_size": 64},
+    "warm-up-gpt2": {"n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 16, "vocab_size": 64},
 }
 """The models of GPT-2's class, with what their configurations say of their sizes."""
 
@@ -147,11 +147,8 @@ LAYOUTS: dict[str, Callable[[], Layout]] = {
 """Every layout by name. All but two are published: `bloom-slim` is an eighth of bloom-560m's layers and vocabulary, `small-stable-diffusion` a
 pipeline of the same classes with fewer channels, for runs in a hurry."""
 
-BLOOM_176B = Layout("bloom-176b", _uniform("bfloat16", _bloom(250880, 14336, 70)), heads=112)
-"""The model of the document's claim about several GPUs: names and shapes to reckon with; too large to be made here."""
-
-REHEARSAL = Layout(
-    "rehearsal",
+WARM_UP = Layout(
+    "warm_up",
     (
         TensorSpec("a", "float32", (4, 4)),
         TensorSpec("b", "bfloat16", (8,)),
@@ -159,11 +156,11 @@ REHEARSAL = Layout(
         TensorSpec("d", "int64", (3,)),
     ),
 )
-"""The tiny checkpoint of a sample's rehearsal: one tensor of each usual dtype."""
+"""The tiny checkpoint of a sample's warm-up load: one tensor of each usual dtype."""
 
-REHEARSALS: dict[str, Callable[[], Layout]] = {
-    "rehearsal": lambda: REHEARSAL,
-    "rehearsal-gpt2": lambda: Layout("rehearsal-gpt2", _uniform("float32", _gpt2("rehearsal-gpt2"))),
-    "rehearsal-stable-diffusion": lambda: pipeline_layout("rehearsal-stable-diffusion"),
+WARM_UPS: dict[str, Callable[[], Layout]] = {
+    "warm_up": lambda: WARM_UP,
+    "warm-up-gpt2": lambda: Layout("warm-up-gpt2", _uniform("float32", _gpt2("warm-up-gpt2"))),
+    "warm-up-stable-diffusion": lambda: pipeline_layout("warm-up-stable-diffusion"),
 }
 """Every tiny checkpoint by name: a loader that makes a model needs a tiny model."""

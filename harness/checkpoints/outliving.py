@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from harness.checkpoints import durable
+from harness import atomic_write
 from harness.errors import WeighbridgeError
 
 
@@ -28,7 +28,7 @@ def outlived(work: Callable[[], int]) -> int:
     child = os.fork()
     if child == 0:
         os.close(reading)
-        durable.on_temporary = lambda path: os.write(writing, os.fsencode(path.absolute()) + b"\0")
+        atomic_write.on_temporary = lambda path: os.write(writing, os.fsencode(path.absolute()) + b"\0")
         os._exit(_status(work))
     os.close(writing)
     try:

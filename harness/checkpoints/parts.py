@@ -64,7 +64,7 @@ def _one_layer(tensors: Sequence[TensorSpec]) -> list[Piece]:
 
 def _middle_layer(tensors: Sequence[TensorSpec]) -> list[TensorSpec]:
     """Return the tensors whose first number in the name is the middle one of all such numbers."""
-    numbered = [(int(found[1]), tensor) for tensor in tensors if (found := _LAYER.search(tensor.name))]
+    numbered = [(int(match[1]), tensor) for tensor in tensors if (match := _LAYER.search(tensor.name))]
     numbers = sorted({number for number, _ in numbered})
     return [tensor for number, tensor in numbered if number == numbers[len(numbers) // 2]]
 

@@ -28,9 +28,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from harness.checkpoints.folders import TORCH_SUFFIXES
-from harness.checkpoints.header import SAFETENSORS_SUFFIXES, NoSafetensorsError, read_header
-from harness.checkpoints.mapped import ZIP_MAGIC, is_safetensors
+from harness.checkpoints.mapped_files import ZIP_MAGIC, is_safetensors
 from harness.checkpoints.refusals import told_by_content
+from harness.checkpoints.safetensors_file import SAFETENSORS_SUFFIXES, NoSafetensorsError, read_header
 
 CLEAN = "clean"
 FOUND = "found"
@@ -81,7 +81,7 @@ class Finding:
     """What it is by its content."""
     verdict: str
     """CLEAN, FOUND or UNKNOWN."""
-    found: str
+    detail: str
     """What it would import, or why nothing can be said."""
     passed_over: bool = False
     """Whether it was met in a folder and is nothing that is unpickled, such as a text: it is counted, and decides nothing."""
@@ -102,8 +102,11 @@ def scan(paths: Iterable[Path]) -> list[Finding]:
 def table(findings: Iterable[Finding]) -> str:
     """Return the findings as lines of text: file, kind, verdict, what was found; last, how many files were not looked into."""
     findings = list(findings)
-    shown = [one for one in findings if not one.passed_over]
-    rows = [("file", "kind", "verdict", "found"), *((str(one.path), one.kind, one.verdict, one.found) for one in shown)]
+    shown = [finding for finding in findings if not finding.passed_over]
+    rows = [
+        ("file", "kind", "verdict", "found"),
+        *((str(finding.path), finding.kind, finding.verdict, finding.detail) for finding in shown),
+    ]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = ["  ".join((*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[3])).rstrip() for row in rows]
     return "\n".join([*(lines if shown else []), _counted(findings)])
@@ -116,9 +119,9 @@ def exit_status(findings: Iterable[Finding]) -> int:
 
 
 def _counted(findings: list[Finding]) -> str:
-    counts = Counter(one.verdict for one in findings if not one.passed_over)
+    counts = Counter(finding.verdict for finding in findings if not finding.passed_over)
     words = [f"{counts[verdict]} {verdict}" for verdict in (FOUND, CLEAN, UNKNOWN) if counts[verdict]]
-    if others := Counter(one.kind for one in findings if one.passed_over):
+    if others := Counter(finding.kind for finding in findings if finding.passed_over):
         words.append(
             f"{others.total()} that no loader unpickles ({', '.join(f'{count} {kind}' for kind, count in sorted(others.items()))})"
         )
@@ -126,7 +129,7 @@ def _counted(findings: list[Finding]) -> str:
 
 
 def _scan_folder(folder: Path) -> Iterator[Finding]:
-    """Yield a finding on everything under a folder, in the order of the names; a folder that several links lead to is walked once."""
+    """Yield a finding on everything under a folder, in the order of the names; a folder that several links lead to is touched once."""
     seen: set[tuple[int, int]] = set()
     waiting = [folder]
     while waiting:
@@ -156,7 +159,7 @@ def _scan_folder(folder: Path) -> Iterator[Finding]:
             else:
                 finding = _scan(path)
                 plain = finding.kind == "other" and not path.name.lower().endswith(_SUFFIXES) and finding.verdict != FOUND
-                yield Finding(path, "other", finding.verdict, finding.found, passed_over=True) if plain else finding
+                yield Finding(path, "other", finding.verdict, finding.detail, passed_over=True) if plain else finding
         waiting = [*folders, *waiting]
 
 
@@ -167,7 +170,7 @@ def _scan(path: Path) -> Finding:
     """Return the finding on one file; one that is named as weights and could not be told is called what it is, where its beginning tells."""
     finding = _looked_into(path)
     if finding.verdict == UNKNOWN and path.name.lower().endswith(_SUFFIXES) and path.is_file() and (content := told_by_content(path)):
-        return replace(finding, found=content)
+        return replace(finding, detail=content)
     return finding
 
 
@@ -184,9 +187,9 @@ def _looked_into(path: Path) -> Finding:
             if path.stat().st_size == 0 or kind in _OTHER_MAGICS.values():
                 return Finding(path, kind, UNKNOWN, _unknown(path, kind))
             look.into(file, path.name, 0, safetensors=kind == "safetensors")
-            if kind == "other" and not look.found.seen:
+            if kind == "other" and not look.contents.seen:
                 return Finding(path, kind, UNKNOWN, _unknown(path, kind))
-        return Finding(path, kind, *look.found.verdict())
+        return Finding(path, kind, *look.contents.verdict())
     except Exception as error:  # what is broken breaks picklescan and zipfile in any way it likes
         return Finding(path, kind, UNKNOWN, f"cannot be read: {type(error).__name__} {error}".replace("\n", " "))
 
@@ -328,12 +331,12 @@ class _Look:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._left = MOST_UNPACKED
-        self.found = _Found()
+        self.contents = _Found()
 
     def into(self, file: IO[bytes], name: str, depth: int, *, safetensors: bool = False) -> None:
         """Look into content that can be sought in, by what it is; `name` is what it is called where it lies."""
         if depth > DEPTH:
-            self.found.failures.append(f"{name} lies in more than {DEPTH} archives")
+            self.contents.failures.append(f"{name} lies in more than {DEPTH} archives")
             return
         file.seek(0)
         head = file.read(512)
@@ -344,8 +347,8 @@ class _Look:
             self._numpy(file)
         elif other := next((kind for magic, kind in _OTHER_MAGICS.items() if head.startswith(magic)), None):
             if depth:
-                self.found.seen = True
-                self.found.failures.append(f"{name} is a {other}, which a scan does not look into")
+                self.contents.seen = True
+                self.contents.failures.append(f"{name} is a {other}, which a scan does not look into")
         elif head[257:262] == b"ustar":
             self._tar(file, depth)
         elif _compression(head) and self._compressed(file, head, name, depth):
@@ -357,16 +360,16 @@ class _Look:
 
     def _zips(self, file: IO[bytes], name: str, depth: int) -> None:
         """Look into every archive that ends somewhere in the content: one behind another is what `.distcp` files are."""
-        self.found.seen = True
-        before = self.found.pickles
+        self.contents.seen = True
+        before = self.contents.pickles
         ends = _ends_of_archives(file)
         for end in ends:
             self._zip(_Part(file, end), depth)
         torch_named = PurePosixPath(name.lower()).suffix in TORCH_SUFFIXES
         if not ends:
-            self.found.failures.append("its archive is cut short or broken")
-        elif torch_named and self.found.pickles == before and not self.found.failures:
-            self.found.failures.append("named like a file of torch, but its archive holds no pickle")
+            self.contents.failures.append("its archive is cut short or broken")
+        elif torch_named and self.contents.pickles == before and not self.contents.failures:
+            self.contents.failures.append("named like a file of torch, but its archive holds no pickle")
 
     def _zip(self, file: Any, depth: int) -> None:
         from picklescan.relaxed_zipfile import RelaxedZipFile
@@ -378,7 +381,7 @@ class _Look:
                 if entry.is_dir():
                     continue
                 if entry.flag_bits & 1 and not self._readable(archive, entry):
-                    self.found.failures.append(f"{entry.filename} is encrypted")
+                    self.contents.failures.append(f"{entry.filename} is encrypted")
                     continue
                 if of_torch and _STORAGE.fullmatch(entry.filename):
                     with archive.open(entry) as opened:  # torch reads it as a tensor's bytes; a pickle in it is looked at all the same
@@ -401,7 +404,7 @@ class _Look:
         return checksum == entry.CRC
 
     def _tar(self, file: IO[bytes], depth: int) -> None:
-        self.found.seen = True
+        self.contents.seen = True
         with tarfile.open(fileobj=file, mode="r:") as archive:
             for entry in archive:
                 opened = archive.extractfile(entry) if entry.isreg() else None
@@ -419,18 +422,18 @@ class _Look:
             file.seek(0)
             if kind in ("zlib", "lzma"):
                 return False
-            self.found.seen = True
-            self.found.failures.append(f"{name} begins like {kind} and is broken")
+            self.contents.seen = True
+            self.contents.failures.append(f"{name} begins like {kind} and is broken")
             return True
         file.seek(0)
-        self.found.seen = True
+        self.contents.seen = True
         inner = name[: -len(PurePosixPath(name).suffix)] if PurePosixPath(name).suffix.lower() in (".gz", ".bz2", ".xz", ".z") else name
         try:
             with self._unpacked(_decompressing(kind, file), name) as member:
                 if member is not None:
                     self.into(member, inner, depth + 1)
         except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-            self.found.failures.append(f"{name} is {kind} that breaks off ({type(error).__name__})")
+            self.contents.failures.append(f"{name} is {kind} that breaks off ({type(error).__name__})")
         return True
 
     @contextmanager
@@ -440,7 +443,7 @@ class _Look:
             while piece := opened.read(1 << 20):
                 self._left -= len(piece)
                 if self._left < 0:
-                    self.found.failures.append(f"{name} was not looked into: more than {MOST_UNPACKED >> 30} GiB is unpacked of no file")
+                    self.contents.failures.append(f"{name} was not looked into: more than {MOST_UNPACKED >> 30} GiB is unpacked of no file")
                     yield None
                     return
                 copied.write(piece)
@@ -450,8 +453,8 @@ class _Look:
     def _numpy(self, file: IO[bytes]) -> None:
         from picklescan.scanner import scan_numpy
 
-        self.found.seen = True
-        self.found.add(scan_numpy(io.BytesIO(file.read(_MOST_PICKLE_BYTES)), str(self._path)))
+        self.contents.seen = True
+        self.contents.add(scan_numpy(io.BytesIO(file.read(_MOST_PICKLE_BYTES)), str(self._path)))
 
     def _pickle(self, file: IO[bytes], head: bytes, name: str) -> None:
         from picklescan.scanner import scan_bytes, scan_pickle_bytes
@@ -460,22 +463,22 @@ class _Look:
         new = head[:1] == b"\x80" and head[1:2] <= b"\x05"
         if not new and not _is_old_pickle(file, name):
             if named:
-                self.found.seen = True
-                self.found.failures.append(f"{name} is named like a pickle and is none, or is cut short or broken")
+                self.contents.seen = True
+                self.contents.failures.append(f"{name} is named like a pickle and is none, or is cut short or broken")
             return
         file.seek(0)
-        self.found.seen = True
-        self.found.pickles += 1
+        self.contents.seen = True
+        self.contents.pickles += 1
         legacy = new and _first_number(head) == _TORCH_MAGIC
         content = file.read(_MOST_PICKLE_BYTES)
         start = io.BytesIO(content)
         whole = _end(start, _LEGACY_PICKLES if legacy else 1)
         if not whole and (named or not new or not _STORAGE.fullmatch(name)):
             large = len(content) == _MOST_PICKLE_BYTES
-            self.found.failures.append("its pickle is too long to look into" if large else "its pickle is cut short or broken")
+            self.contents.failures.append("its pickle is too long to look into" if large else "its pickle is cut short or broken")
         # What follows the last pickle of torch's legacy form is content, which is never unpickled. Read as a pickle it could ask for any memory.
         data = io.BytesIO(content[: start.tell()] if legacy and whole else content)
-        self.found.add(scan_bytes(data, str(self._path), ".bin") if legacy else scan_pickle_bytes(data, str(self._path)))
+        self.contents.add(scan_bytes(data, str(self._path), ".bin") if legacy else scan_pickle_bytes(data, str(self._path)))
         file.seek(0)
 
 

@@ -13,10 +13,10 @@ import torch
 
 from harness.checkpoints.content import make_tensors
 from harness.checkpoints.digest import checkpoint_digest, tensor_digests
-from harness.checkpoints.folders import WeightSet, container_of, weights_at
-from harness.checkpoints.header import NoSafetensorsError, read_header
+from harness.checkpoints.folders import WeightSet, format_of, weights_at
 from harness.checkpoints.layout import Layout, TensorSpec
 from harness.checkpoints.refusals import refusal, told_by_content
+from harness.checkpoints.safetensors_file import NoSafetensorsError, read_header
 from harness.checkpoints.state_dict import state_dict_of
 from harness.errors import WeighbridgeError
 
@@ -27,7 +27,7 @@ Tensors = dict[str, torch.Tensor]
 class Given:
     """Files of the person's own that already are one format of the checkpoint; they are only ever read."""
 
-    container: str
+    format: str
     files: tuple[Path, ...]
 
 
@@ -89,7 +89,7 @@ def _person_source(path: Path, name: str, key: str | None) -> Source:
         sizes.append(sum(tensor.nbytes for tensor in tensors.values()))
         shards.append(tuple(_spec(name, tensor) for name, tensor in tensors.items()))
     if not any(sizes):
-        raise WeighbridgeError(f"{path}: holds no tensors, or none with content; there is nothing to weigh")
+        raise WeighbridgeError(f"{path}: holds no tensors, or none with content; there is nothing to measure")
     del tensors  # a mapping of the person's file must not outlive this: mapped pages cannot be evicted
 
     def make(shard: int) -> Tensors:
@@ -97,7 +97,7 @@ def _person_source(path: Path, name: str, key: str | None) -> Source:
         _unshare(tensors)
         return tensors
 
-    given = None if altered else Given(container_of(weights), weights.files)
+    given = None if altered else Given(format_of(weights), weights.files)
     return Source(name, checkpoint_digest(digests)[:12], tuple(sizes), tuple(shards), make, given, tuple(notes))
 
 
@@ -123,13 +123,13 @@ def _read(path: Path, weights: WeightSet, key: str | None) -> tuple[Tensors, str
             loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # a broken pickle can raise anything at all
             raise WeighbridgeError(
-                f"{path}: torch.load with weights_only=True refuses it: {refusal(error)}; nothing of it was run, and nothing is weighed"
+                f"{path}: torch.load with weights_only=True refuses it: {refusal(error)}; nothing of it was run, and nothing is measured"
             ) from None
         try:
-            held = state_dict_of(loaded, key)
+            state_dict = state_dict_of(loaded, key)
         except WeighbridgeError as error:
             raise WeighbridgeError(f"{path}: {error}") from None
-        tensors, note = {name: tensor.detach() for name, tensor in held.tensors.items()}, held.note
+        tensors, note = {name: tensor.detach() for name, tensor in state_dict.tensors.items()}, state_dict.note
     counted = {name: tensor for name, tensor in tensors.items() if weights.counts(name, path)}
     return counted, note, note is not None or len(counted) < len(tensors)
 

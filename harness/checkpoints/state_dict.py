@@ -29,9 +29,9 @@ class StateDict:
     @property
     def note(self) -> str | None:
         """What a person should know of it in a line: where the tensors lay, and what is no part of them."""
-        said = [f"its tensors lie under {self.place!r}"] if self.place else []
-        said += [f"left out: {', '.join(self.left_out)}"] if self.left_out else []
-        return "; ".join(said) or None
+        phrases = [f"its tensors lie under {self.place!r}"] if self.place else []
+        phrases += [f"left out: {', '.join(self.left_out)}"] if self.left_out else []
+        return "; ".join(phrases) or None
 
 
 def state_dict_of(loaded: Any, key: str | None = None) -> StateDict:
@@ -65,7 +65,7 @@ def _places(table: Mapping[Any, Any], deepest: int) -> Iterator[tuple[str, Mappi
         if any(isinstance(value, torch.Tensor) for value in inner.values()):
             yield name, inner
         elif deepest > 1:
-            yield from ((f"{name}.{place}", found) for place, found in _places(inner, deepest - 1))
+            yield from ((f"{name}.{place}", value) for place, value in _places(inner, deepest - 1))
 
 
 def _under(loaded: Mapping[Any, Any], key: str) -> Mapping[Any, Any]:
@@ -95,8 +95,8 @@ def _state_dict(table: Mapping[Any, Any], place: str | None, beside: list[str]) 
     return StateDict(tensors, place, tuple(inside + beside))
 
 
-def _others(loaded: Mapping[Any, Any], taken: str) -> list[str]:
-    return [f"{name} ({_what(value)})" for name, value in loaded.items() if name != taken]
+def _others(loaded: Mapping[Any, Any], text: str) -> list[str]:
+    return [f"{name} ({_what(value)})" for name, value in loaded.items() if name != text]
 
 
 def _count(table: Mapping[Any, Any]) -> int:

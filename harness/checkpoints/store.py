@@ -14,12 +14,12 @@ from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.atomic_write import write_atomically, write_folder_atomically, write_text
 from harness.checkpoints.checksum import Checksum, checksums
 from harness.checkpoints.digest import checkpoint_digest, tensor_digests
-from harness.checkpoints.durable import write_atomically, write_folder_atomically, write_text
 from harness.checkpoints.formats import FORMATS, Format
 from harness.checkpoints.layout import TensorSpec
-from harness.checkpoints.layouts import REHEARSALS
+from harness.checkpoints.layouts import WARM_UPS
 from harness.checkpoints.parts import Piece
 from harness.checkpoints.sources import Source, layout_source
 from harness.errors import WeighbridgeError
@@ -63,7 +63,7 @@ class Checkpoint:
     shards: tuple[tuple[TensorSpec, ...], ...]
     """The tensors of each file, in file order."""
     refused: dict[str, str]
-    """Why it was not made in a container that was asked for, by the container."""
+    """Why it was not made in a format that was asked for, by the format."""
     notes: tuple[str, ...] = ()
     """What a person should know of how their own was read."""
 
@@ -95,8 +95,8 @@ class Store:
         self._say = say
         self._formats = formats
 
-    def checkpoint(self, source: Source, containers: Iterable[str], known_digest: str | None = None) -> Checkpoint:
-        """Return the checkpoint with at least these containers, making what is missing; one that cannot be made is told by its reason.
+    def checkpoint(self, source: Source, formats: Iterable[str], known_digest: str | None = None) -> Checkpoint:
+        """Return the checkpoint with at least these formats, making what is missing; one that cannot be made is told by its reason.
 
         Raises `DoesNotFitError` before anything is written where disk or memory is short, and `WeighbridgeError` where the content
         comes out other than `known_digest`.
@@ -106,15 +106,15 @@ class Store:
         sharded = len(source.shard_bytes) > 1
         given = source.given if source.given and _same_device(source.given.files, self.folder) else None
         dtypes = {spec.dtype for shard in source.shards for spec in shard}
-        asked = [self._formats[name] for name in containers]
-        refused = {form.name: reason for form in asked if (reason := form.refusal(source.name, dtypes, sharded))}
-        wanted = [form for form in asked if form.name not in refused]
-        missing = [form for form in wanted if not (given and given.container == form.name) and _receipt(folder, form, sharded) is None]
+        format_s = [self._formats[name] for name in formats]
+        refused = {form.name: reason for form in format_s if (reason := form.refusal(source.name, dtypes, sharded))}
+        forms = [form for form in format_s if form.name not in refused]
+        missing = [form for form in forms if not (given and given.format == form.name) and _receipt(folder, form, sharded) is None]
         digests_file, checksums_file = folder / "digests.json", folder / "checksums.json"
         if missing or not (digests_file.exists() and checksums_file.exists()):
             failed = self._make(source, folder, missing, sharded)
             refused |= failed
-            wanted = [form for form in wanted if form.name not in failed]
+            forms = [form for form in forms if form.name not in failed]
         digests: dict[str, str] = json.loads(digests_file.read_text())
         digest = checkpoint_digest(digests)
         if known_digest and digest != known_digest:
@@ -122,8 +122,8 @@ class Store:
                 f"{source.name}: its content has digest {digest[:12]} here and {known_digest[:12]} elsewhere, so figures would not compare; report this, with NumPy's version"
             )
         artifacts = {}
-        for form in wanted:
-            own = given is not None and given.container == form.name
+        for form in forms:
+            own = given is not None and given.format == form.name
             files = given.files if given and own else _receipt(folder, form, sharded) or ()
             name = form.sharded_name if sharded else form.name
             artifacts[form.name] = Artifact(name, files, sum(file.stat().st_size for file in files), own)
@@ -140,28 +140,30 @@ class Store:
         }
         return replace(checkpoint, artifacts=artifacts)
 
-    def selections(self, source: Source, wanted: Mapping[str, Sequence[Piece]]) -> dict[str, Selection]:
+    def selections(self, source: Source, selection: Mapping[str, Sequence[Piece]]) -> dict[str, Selection]:
         """Return the selection of each name, its checksums made from the source's own tensors where they are not known yet."""
         folder = self.folder / f"{source.name}-{source.identity}" / "selections"
         folder.mkdir(parents=True, exist_ok=True)
-        files = {name: folder / f"{name}-{hashlib.sha256(repr(pieces).encode()).hexdigest()[:12]}.json" for name, pieces in wanted.items()}
-        missing = {name: wanted[name] for name, file in files.items() if not file.exists()}
+        files = {
+            name: folder / f"{name}-{hashlib.sha256(repr(pieces).encode()).hexdigest()[:12]}.json" for name, pieces in selection.items()
+        }
+        missing = {name: selection[name] for name, file in files.items() if not file.exists()}
         if missing:
             self._say(f"noting what {', '.join(missing)} of {source.name} hold")
             for name, content in _select(source, missing).items():
                 write_text(files[name], json.dumps(content))
         return {name: Selection(file, json.loads(file.read_text())["bytes"]) for name, file in files.items()}
 
-    def rehearsal(self, containers: Iterable[str]) -> dict[str, tuple[Path, ...]]:
-        """Return the files of the tiny checkpoint that a sample's process loads before the one that is timed, by container.
+    def warm_up(self, formats: Iterable[str]) -> dict[str, tuple[Path, ...]]:
+        """Return the files of the tiny checkpoint that a sample's process loads before the one that is timed, by format.
 
-        A container that cannot be made here is left out.
+        A format that cannot be made here is left out.
         """
         by_layout: dict[str, list[str]] = {}
-        for container in containers:
-            by_layout.setdefault(self._formats[container].rehearsal, []).append(container)
-        made = [self.checkpoint(layout_source(REHEARSALS[name](), 0), wanted) for name, wanted in by_layout.items()]
-        return {container: artifact.files for checkpoint in made for container, artifact in checkpoint.artifacts.items()}
+        for format_name in formats:
+            by_layout.setdefault(self._formats[format_name].warm_up, []).append(format_name)
+        checkpoints = [self.checkpoint(layout_source(WARM_UPS[name](), 0), names) for name, names in by_layout.items()]
+        return {format_name: artifact.files for checkpoint in checkpoints for format_name, artifact in checkpoint.artifacts.items()}
 
     def _make(self, source: Source, folder: Path, missing: list[Format], sharded: bool) -> dict[str, str]:
         """Make a checkpoint in the formats that are missing; return why each that cannot hold it was left out, by its name."""
@@ -196,7 +198,7 @@ class Store:
                 write_text(folder / form.index, json.dumps(index, indent=2))
             files = [folder / name for name in form.file_names(shards)]
             if form.folder:
-                files = sorted(file for one in files for file in one.rglob("*") if file.is_file())
+                files = sorted(file for path in files for file in path.rglob("*") if file.is_file())
             receipt = {"files": {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}}
             write_text(_receipt_path(folder, form, sharded), json.dumps(receipt))
         return failed
@@ -212,12 +214,12 @@ class Store:
             raise DoesNotFitError(f"{source.name}: making it needs {memory / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB can be had")
 
 
-def _select(source: Source, wanted: Mapping[str, Sequence[Piece]]) -> dict[str, dict[str, Any]]:
+def _select(source: Source, selection: Mapping[str, Sequence[Piece]]) -> dict[str, dict[str, Any]]:
     """Return {pieces: by shard, bytes, checksums} of each selection; each shard is made once."""
-    selected: dict[str, dict[str, Any]] = {name: {"pieces": [], "bytes": 0, "checksums": {}} for name in wanted}
+    selected: dict[str, dict[str, Any]] = {name: {"pieces": [], "bytes": 0, "checksums": {}} for name in selection}
     for number, specs in enumerate(source.shards):
         names = {spec.name for spec in specs}
-        here = {name: [piece for piece in pieces if piece.tensor in names] for name, pieces in wanted.items()}
+        here = {name: [piece for piece in pieces if piece.tensor in names] for name, pieces in selection.items()}
         tensors = source.make(number) if any(here.values()) else {}
         for name, pieces in here.items():
             cut = {piece.tensor: piece.of(tensors[piece.tensor]).contiguous() for piece in pieces}

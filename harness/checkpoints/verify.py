@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from harness.checkpoints.folders import WeightSet, indexed, is_index, single, weight_sets
-from harness.checkpoints.mapped import Tensors, open_mapped, release
-from harness.checkpoints.sharing import sharing
+from harness.checkpoints.mapped_files import Tensors, open_mapped, release
+from harness.checkpoints.shared_tensors import sharing
 from harness.errors import WeighbridgeError
 
 _PIECE_BYTES = 16 << 20
@@ -63,8 +63,8 @@ class _Side:
 
     def group(self, name: str) -> frozenset[str]:
         """Return all the names of the tensor of this name."""
-        one = self.one(name)
-        return frozenset({one, *(other for other, kept in self.same.items() if kept == one)})
+        key = self.one(name)
+        return frozenset({key, *(other for other, kept in self.same.items() if kept == key)})
 
     def overlap(self, name: str) -> frozenset[str]:
         """Return all the names whose memory overlaps that of the tensor of this name, or is recorded to."""
@@ -89,13 +89,13 @@ def differences(a: Path, b: Path, key: str | None = None) -> list[str]:
             )
         (first,), (second,) = ours.values(), theirs.values()
         return _compare(_side(a, first, key), _side(b, second, key), "")
-    found = [f"{name}: {a} has these weights, {b} has not" for name in ours if name not in theirs]
-    found += [f"{name}: {b} has these weights, {a} has not" for name in theirs if name not in ours]
+    names = [f"{name}: {a} has these weights, {b} has not" for name in ours if name not in theirs]
+    names += [f"{name}: {b} has these weights, {a} has not" for name in theirs if name not in ours]
     several_sets = len({*ours, *theirs}) > 1
     for name in ours:
         if name in theirs:
-            found += _compare(_side(a, ours[name], key), _side(b, theirs[name], key), f"{name}: " if several_sets else "")
-    return found
+            names += _compare(_side(a, ours[name], key), _side(b, theirs[name], key), f"{name}: " if several_sets else "")
+    return names
 
 
 def _components(path: Path) -> dict[str, WeightSet]:
@@ -106,7 +106,7 @@ def _components(path: Path) -> dict[str, WeightSet]:
         return {"": single(path)}
     if not path.is_dir():
         raise WeighbridgeError(f"{path}: there is no such file or folder")
-    sets = {str((found.folder / found.name).relative_to(path)): found for found in weight_sets(path)}
+    sets = {str((weights.folder / weights.name).relative_to(path)): weights for weights in weight_sets(path)}
     if not sets:
         raise WeighbridgeError(f"{path}: the folder holds no weights, neither safetensors nor files of torch; name the weights file itself")
     return sets
@@ -130,30 +130,30 @@ def _side(called: Path, weights: WeightSet, key: str | None) -> _Side:
 def _compare(a: _Side, b: _Side, prefix: str) -> list[str]:
     a.forget_notes(b)
     b.forget_notes(a)
-    found = [f"{name}: only in {a.called}" for name in sorted(a.names() - b.names())]
-    found += [f"{name}: only in {b.called}" for name in sorted(b.names() - a.names())]
+    names = [f"{name}: only in {a.called}" for name in sorted(a.names() - b.names())]
+    names += [f"{name}: only in {b.called}" for name in sorted(b.names() - a.names())]
     seen: dict[tuple[str, str], str | None] = {}
     for name in sorted(a.names() & b.names()):
         pair = (a.one(name), b.one(name))
         if pair not in seen:  # what is one tensor on both sides is looked at once
             seen[pair] = _difference(a.tensors[pair[0]], b.tensors[pair[1]])
-        if said := seen[pair]:
-            found.append(f"{name}: {said}")
-    return [prefix + line for line in found + _broken_ties(a, b)]
+        if text := seen[pair]:
+            names.append(f"{name}: {text}")
+    return [prefix + line for line in names + _broken_ties(a, b)]
 
 
 def _broken_ties(a: _Side, b: _Side) -> list[str]:
-    found: list[str] = []
+    names: list[str] = []
     both = a.names() & b.names()
     for name in sorted(both):
-        one, other = a.group(name) & both, b.group(name) & both
-        if one != other:
-            found.append(f"{name}: in {a.called} {_tied(name, one)}, in {b.called} {_tied(name, other)}")
-        if name in {*a.parts, *b.parts} and a.overlap(name) & both != b.overlap(name) & both and one == other:
-            found.append(
+        tied, other = a.group(name) & both, b.group(name) & both
+        if tied != other:
+            names.append(f"{name}: in {a.called} {_tied(name, tied)}, in {b.called} {_tied(name, other)}")
+        if name in {*a.parts, *b.parts} and a.overlap(name) & both != b.overlap(name) & both and tied == other:
+            names.append(
                 f"{name}: in {a.called} it {_overlaps(name, a)}, in {b.called} it {_overlaps(name, b)}",
             )
-    return found
+    return names
 
 
 def _tied(name: str, group: frozenset[str]) -> str:
@@ -168,13 +168,13 @@ def _overlaps(name: str, side: _Side) -> str:
 
 def _difference(a: torch.Tensor, b: torch.Tensor) -> str | None:
     """Return what sets two tensors apart, or None."""
-    said = []
+    differences = []
     if a.dtype != b.dtype:
-        said.append(f"dtype {_plain(a)} and {_plain(b)}")
+        differences.append(f"dtype {_plain(a)} and {_plain(b)}")
     if a.shape != b.shape:
-        said.append(f"shape {list(a.shape)} and {list(b.shape)}")
-    if said:
-        return "; ".join(said)
+        differences.append(f"shape {list(a.shape)} and {list(b.shape)}")
+    if differences:
+        return "; ".join(differences)
     count, first, at = 0, None, 0
     for ours, theirs in zip(_pieces(a), _pieces(b), strict=True):
         if _libc.memcmp(ours.data_ptr(), theirs.data_ptr(), ours.nbytes):

@@ -1,7 +1,7 @@
 """Hostile files: a corpus made by code from a seed, the same bytes on every machine, none of it harmful.
 
 What a file would have a loader do is only ever told by a canary: a payload that is run leaves a file of that name in the folder it runs in.
-A module joins by lying in this folder; a function of it joins as a file by the decorator `specimen`. Nothing here needs more than the
+A module joins by lying in this folder; a function of it joins as a file by the decorator `hostile_file`. Nothing here needs more than the
 standard library, and nothing here reads a corpus file.
 """
 
@@ -20,10 +20,8 @@ from typing import Any
 
 CANARY = "canary"
 """What a payload leaves in its working folder."""
-CODE, MEMORY, TIME, LIE, BROKEN, NONE = HARMS = ("runs code", "takes memory", "takes time", "lies", "is broken", "none")
-"""What a file would do to whoever believed it; none is a harmless oddity, whose refusal is told as well."""
-CONTAINERS = ("pickle", "torch-zip", "torch-legacy", "safetensors", "npz", "npy", "gguf", "tensorizer", "index", "none")
-"""What a file gives itself out for; `none` is no container that a loader of the suite reads."""
+FORMATS = ("pickle", "torch-zip", "torch-legacy", "safetensors", "npz", "npy", "gguf", "tensorizer", "index", "none")
+"""What a file gives itself out for; `none` is no format that a loader of the suite reads."""
 
 Content = bytes | Mapping[str, bytes]
 """One file, or several by their paths in a folder, the one that is to be opened first."""
@@ -31,13 +29,13 @@ Make = Callable[[Random], Content]
 
 
 @dataclass(frozen=True)
-class Specimen:
+class HostileFile:
     """One file of the corpus, with what it may need beside it."""
 
     name: str
     """Its own name, unique in the corpus."""
     family: str
-    container: str
+    format: str
     harm: str
     says: str
     """What is wrong with it, in one line."""
@@ -48,25 +46,25 @@ class Specimen:
     """Time to be given to a loader, where it is not that of all."""
 
     def files(self, seed: int) -> dict[str, bytes]:
-        """Return the content of each file by its path, the specimen's own first."""
-        made = self.make(Random(f"{seed}/{self.name}"))  # noqa: S311  # filler that is to be the same everywhere
-        return {self.name: made} if isinstance(made, bytes) else dict(made)
+        """Return the content of each file by its path, the hostile file's own first."""
+        content = self.make(Random(f"{seed}/{self.name}"))  # noqa: S311  # filler that is to be the same everywhere
+        return {self.name: content} if isinstance(content, bytes) else dict(content)
 
 
 class Family:
-    """A family of specimens: `specimen` is the decorator by which a function joins it."""
+    """A family of hostile files: `hostile_file` is the decorator by which a function joins it."""
 
-    def __init__(self, name: str, container: str, harm: str) -> None:
-        self.name, self._container, self._harm = name, container, harm
-        self.specimens: list[Specimen] = []
+    def __init__(self, name: str, format_name: str, harm: str) -> None:
+        self.name, self._format_name, self._harm = name, format_name, harm
+        self.hostile_files: list[HostileFile] = []
 
-    def specimen(
-        self, name: str, *, container: str | None = None, harm: str | None = None, plain: bool = False, limit_s: float | None = None
+    def hostile_file(
+        self, name: str, *, format_name: str | None = None, harm: str | None = None, plain: bool = False, limit_s: float | None = None
     ) -> Callable[[Make], Make]:
         """Return a decorator that enters a function as the file `name`; its docstring's first line says what is wrong with the file."""
 
         def enter(make: Make) -> Make:
-            self.add(name, _said(make.__doc__), make, container=container, harm=harm, plain=plain, limit_s=limit_s)
+            self.add(name, _said(make.__doc__), make, format_name=format_name, harm=harm, plain=plain, limit_s=limit_s)
             return make
 
         return enter
@@ -77,21 +75,23 @@ class Family:
         says: str,
         make: Make,
         *,
-        container: str | None = None,
+        format_name: str | None = None,
         harm: str | None = None,
         plain: bool = False,
         limit_s: float | None = None,
     ) -> None:
         """Enter a file, for files that are rows of a table rather than functions of their own."""
-        self.specimens.append(Specimen(name, self.name, container or self._container, harm or self._harm, says, make, plain, limit_s))
+        self.hostile_files.append(
+            HostileFile(name, self.name, format_name or self._format_name, harm or self._harm, says, make, plain, limit_s)
+        )
 
     def table(
-        self, name: str, rows: Iterable[Sequence[Any]], made: Callable[..., Content], *, container: str | None = None, harms: bool = False
+        self, name: str, rows: Iterable[Sequence[Any]], make: Callable[..., Content], *, format_name: str | None = None, harms: bool = False
     ) -> None:
         """Enter a file for each row: what `name` is filled in with, what is wrong, what `made` is given, and last its harm where it has `harms`."""
         for stem, says, *given in rows:
             harm = given.pop() if harms else None
-            self.add(name.format(stem), says, partial(_made, made, given), container=container, harm=harm)
+            self.add(name.format(stem), says, partial(_made, make, given), format_name=format_name, harm=harm)
 
 
 def _said(doc: str | None) -> str:
@@ -100,14 +100,14 @@ def _said(doc: str | None) -> str:
     return line if line[1:2].isupper() else line[:1].lower() + line[1:]
 
 
-def _made(made: Callable[..., Content], given: Sequence[Any], _: Random) -> Content:
-    return made(*given)
+def _made(make: Callable[..., Content], given: Sequence[Any], _: Random) -> Content:
+    return make(*given)
 
 
-def corpus(families: Iterable[str] | None = None) -> tuple[Specimen, ...]:
-    """Return every specimen, or those of some families, in the modules' order."""
-    wanted = None if families is None else set(families)
-    return tuple(one for family in _families() if wanted is None or family.name in wanted for one in family.specimens)
+def corpus(families: Iterable[str] | None = None) -> tuple[HostileFile, ...]:
+    """Return every hostile file, or those of some families, in the modules' order."""
+    selected = None if families is None else set(families)
+    return tuple(file for family in _families() if selected is None or family.name in selected for file in family.hostile_files)
 
 
 def family_names() -> tuple[str, ...]:
@@ -117,37 +117,38 @@ def family_names() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Written:
-    """A specimen on disk: its files, its own first, and their size together."""
+    """A hostile file on disk: its files, its own first, and their size together."""
 
-    specimen: Specimen
+    hostile_file: HostileFile
     files: tuple[Path, ...]
     bytes: int
 
 
-def write_corpus(specimens: Iterable[Specimen], folder: Path, seed: int = 0) -> tuple[tuple[Written, ...], str]:
-    """Write specimens, each into a folder of its own, and return them with one SHA-256 over all their names and bytes."""
+def write_corpus(hostile_files: Iterable[HostileFile], folder: Path, seed: int = 0) -> tuple[tuple[Written, ...], str]:
+    """Write hostile files, each into a folder of its own, and return them with one SHA-256 over all their names and bytes."""
     whole = hashlib.sha256()
     written = []
-    for specimen in specimens:
+    for hostile_file in hostile_files:
         paths, size = [], 0
-        for name, content in specimen.files(seed).items():
-            whole.update(f"{specimen.name}/{name}/{len(content)}/".encode())
+        for name, content in hostile_file.files(seed).items():
+            whole.update(f"{hostile_file.name}/{name}/{len(content)}/".encode())
             whole.update(hashlib.sha256(content).digest())
-            path = folder / specimen.name / name
+            path = folder / hostile_file.name / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
             paths.append(path)
             size += len(content)
-        written.append(Written(specimen, tuple(paths), size))
+        written.append(Written(hostile_file, tuple(paths), size))
     return tuple(written), whole.hexdigest()
 
 
 def _families() -> Iterator[Family]:
     for module in _modules():
-        yield from (found for found in vars(module).values() if isinstance(found, Family))
+        yield from (family for family in vars(module).values() if isinstance(family, Family))
 
 
 def _modules() -> list[ModuleType]:
     return [
-        importlib.import_module(f"{__name__}.{module.name}") for module in sorted(pkgutil.iter_modules(__path__), key=lambda one: one.name)
+        importlib.import_module(f"{__name__}.{module.name}")
+        for module in sorted(pkgutil.iter_modules(__path__), key=lambda entry: entry.name)
     ]

@@ -1,4 +1,4 @@
-"""Containers by hand: zip archives that may lie, compressed runs, torch's zip and legacy forms. Nothing here depends on a library's version.
+"""Formats by hand: zip archives that may lie, compressed runs, torch's zip and legacy forms. Nothing here depends on a library's version.
 
 The forms: APPNOTE.TXT of PKWARE for zip, RFC 1951 for deflate, torch/serialization.py for the rest.
 """
@@ -96,12 +96,12 @@ def legacy_tensor(key: str = "0", numel: Any = 6, offset: Any = 0, shape: Any = 
 
 def torch_members(pickle: bytes, records: Mapping[str, bytes] | None = None) -> list[Member]:
     """Return the members of a torch file: its pickle, the tensors' memory by key, and what it says of itself."""
-    held = {"0": FLOATS} if records is None else records
-    said = {"byteorder": b"little", "version": b"3\n"}
+    storages = {"0": FLOATS} if records is None else records
+    members = {"byteorder": b"little", "version": b"3\n"}
     return [
         Member("archive/data.pkl", pickle),
-        *(Member(f"archive/data/{key}", content) for key, content in held.items()),
-        *(Member(f"archive/{name}", content) for name, content in said.items()),
+        *(Member(f"archive/data/{key}", content) for key, content in storages.items()),
+        *(Member(f"archive/{name}", content) for name, content in members.items()),
     ]
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from harness.hostile import CODE, MEMORY, TIME, Family
+from harness.hostile import Family
 from harness.hostile.archives import FLOATS, Member, deflated_run, tensor, torch_members, torch_zip, zipped
 from harness.hostile.callables import SOURCE
 from harness.hostile.opcodes import PROTO_2, PROTO_4, STOP, Global, pickled, push
+from harness.records.trials import CODE, MEMORY, TIME
 
 memory = Family("memory-bombs", "pickle", MEMORY)
 time = Family("time-bombs", "pickle", TIME)
@@ -25,19 +26,19 @@ def _in_zip(value: Any) -> bytes:
     return torch_zip({"a": tensor(), "b": value})
 
 
-@memory.specimen("bytearray.bin", container="torch-zip")
+@memory.hostile_file("bytearray.bin", format_name="torch-zip")
 def _bytearray(_: object) -> bytes:
     """A bytearray of a million gigabytes, which weights_only allows, in a torch file."""
     return _in_zip(Global("builtins", "bytearray")(1 << 50))
 
 
-@memory.specimen("bytearrays.bin", container="torch-zip")
+@memory.hostile_file("bytearrays.bin", format_name="torch-zip")
 def _bytearrays(_: object) -> bytes:
     """Three hundred bytearrays of 16 MiB, each of which there would be room for."""
     return _in_zip([Global("builtins", "bytearray")(16 << 20) for _ in range(300)])
 
 
-@memory.specimen("doubling-text.pkl")
+@memory.hostile_file("doubling-text.pkl")
 def _doubling(_: object) -> bytes:
     """A text that is doubled forty times by str.join."""
     joined = Global("builtins", "str.join")
@@ -48,44 +49,44 @@ def _doubling(_: object) -> bytes:
     return PROTO_4 + opcodes + STOP
 
 
-@memory.specimen("range-list.pkl")
+@memory.hostile_file("range-list.pkl")
 def _range_list(_: object) -> bytes:
     """A list of ten billion numbers, made of a range."""
     return pickled(Global("builtins", "list")(Global("builtins", "range")(10_000_000_000)))
 
 
-@memory.specimen("expanded.bin", container="torch-zip")
+@memory.hostile_file("expanded.bin", format_name="torch-zip")
 def _expanded(_: object) -> bytes:
     """A tensor of ten million million floats in the memory of one: its stride is nothing."""
     return torch_zip({"a": tensor(numel=1, shape=(10_000_000, 1_000_000), stride=(0, 0))}, {"0": FLOATS[:4]})
 
 
-@memory.specimen("storage-numel.bin", container="torch-zip")
+@memory.hostile_file("storage-numel.bin", format_name="torch-zip")
 def _numel(_: object) -> bytes:
     """A tensor's memory is said to be four million million floats and is six."""
     return torch_zip({"a": tensor(numel=1 << 42, shape=(1 << 42,), stride=(1,))})
 
 
-@memory.specimen("deep-lists.bin", container="torch-zip")
+@memory.hostile_file("deep-lists.bin", format_name="torch-zip")
 def _deep(_: object) -> bytes:
     """Thirty thousand lists, each in the next: taking them apart again recurses."""
     return torch_zip(PROTO_2 + b"]" * 30_000 + b"a" * 29_999 + STOP)
 
 
-@time.specimen("hash-tower.bin", container="torch-zip")
+@time.hostile_file("hash-tower.bin", format_name="torch-zip")
 def _hash_tower(_: object) -> bytes:
     """A key that is forty tuples of two high: its hash takes a million million steps, and no name is imported for it."""
     storeys = b"".join(b"h" + bytes([level]) + b"\x86q" + bytes([level + 1]) for level in range(40))
     return torch_zip(PROTO_2 + push(0) + b"q\x00" + storeys + b"}h\x28" + push(1) + b"s" + STOP)
 
 
-@time.specimen("sleep.pkl")
+@time.hostile_file("sleep.pkl")
 def _sleep(_: object) -> bytes:
     """Sleeps for an hour."""
     return pickled(Global("time", "sleep")(3600))
 
 
-@time.specimen("fifo.pkl")
+@time.hostile_file("fifo.pkl")
 def _fifo(_: object) -> bytes:
     """Opens a pipe that nobody writes to."""
     return pickled((Global("os", "mkfifo")("pipe"), Global("builtins", "open")("pipe")))
@@ -104,14 +105,14 @@ lengths.table(
 )
 
 
-@zip_bombs.specimen("pickle-of-nones.bin")
+@zip_bombs.hostile_file("pickle-of-nones.bin")
 def _nones(_: object) -> bytes:
     """data.pkl is two billion times None, deflated to 13 MB."""
     members = [Member("archive/data.pkl", b"", 8, deflated_run(0x4E, _RUN), size=_RUN), *torch_members(b"")[1:]]
     return zipped(members)
 
 
-@zip_bombs.specimen("zeros.bin")
+@zip_bombs.hostile_file("zeros.bin")
 def _zeros(_: object) -> bytes:
     """A tensor of two billion zeros, deflated to 13 MB, which is what it says it is."""
     zeros = Member("archive/data/0", b"", 8, deflated_run(0, _RUN), size=_RUN, crc=0)
@@ -119,13 +120,13 @@ def _zeros(_: object) -> bytes:
     return zipped([Member("archive/data.pkl", value), zeros, *torch_members(b"")[2:]])
 
 
-@zip_bombs.specimen("zeros.npz", container="npz")
+@zip_bombs.hostile_file("zeros.npz", format_name="npz")
 def _zeros_npz(_: object) -> bytes:
     """An array's member of two billion zeros, deflated to 13 MB, without an array's head."""
     return zipped([Member("arr_0.npy", b"", 8, deflated_run(0, _RUN), size=_RUN)])
 
 
-@zip_bombs.specimen("overlapping.bin")
+@zip_bombs.hostile_file("overlapping.bin")
 def _overlapping(_: object) -> bytes:
     """A hundred members of the directory are the same million bytes of the file."""
     body = Member("archive/data/x", b"", 8, deflated_run(0, 1 + 258 * 4000), size=1 + 258 * 4000)
@@ -142,38 +143,38 @@ def _runs(source: str) -> bytes:
     return pickled(Global("builtins", "exec")(f"{SOURCE}\n{source}"))
 
 
-@resources.specimen("processes.pkl")
+@resources.hostile_file("processes.pkl")
 def _processes(_: object) -> bytes:
     """Forks seven times over, each process going on with the rest, and all of them wait."""
     return _runs("import os, time\nfor _ in range(7): os.fork()\ntime.sleep(3600)")
 
 
-@resources.specimen("left-behind.pkl")
+@resources.hostile_file("left-behind.pkl")
 def _left_behind(_: object) -> bytes:
     """Leaves a process behind that has a session of its own, and goes on."""
     return _runs("import os, time\nif os.fork() == 0:\n    os.setsid()\n    os.fork()\n    time.sleep(3600)")
 
 
-@resources.specimen("disk.pkl")
+@resources.hostile_file("disk.pkl")
 def _disk(_: object) -> bytes:
     """Writes a file of four gigabytes."""
     return _runs("with open('large', 'wb') as file:\n    for _ in range(4096): file.write(bytes(1 << 20))")
 
 
-@resources.specimen("elsewhere.pkl")
+@resources.hostile_file("elsewhere.pkl")
 def _elsewhere(_: object) -> bytes:
     """Writes, renames and cuts files above its folder, and in the folder for temporary files."""
     tries = ("open('../outside', 'w')", "open('/tmp/weighbridge-outside', 'w')", "__import__('os').rename('case', '../case')")
-    return _runs("\n".join(f"try: {one}\nexcept OSError: pass" for one in tries))
+    return _runs("\n".join(f"try: {name}\nexcept OSError: pass" for name in tries))
 
 
-@resources.specimen("parent.pkl")
+@resources.hostile_file("parent.pkl")
 def _parent(_: object) -> bytes:
     """Sends its parent a signal that stops it."""
     return _runs("import os, signal\ntry: os.kill(os.getppid(), signal.SIGSTOP)\nexcept OSError: pass")
 
 
-@resources.specimen("false-answer.pkl")
+@resources.hostile_file("false-answer.pkl")
 def _false_answer(_: object) -> bytes:
     """Writes a line that says it was loaded to everything that is open."""
     line = r"b'{\"ended\": \"loaded\"}\n'"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.hostile import CANARY, CODE, Family
+from harness.hostile import CANARY, Family
 from harness.hostile.opcodes import PROTO_2, PROTO_4, Call, Global, pickled
+from harness.records.trials import CODE
 
 SHELL = f": > {CANARY}"
 SOURCE = f"open({CANARY!r}, 'w').close()"
@@ -96,20 +97,20 @@ for _name, _value in (PLAIN | OTHERS).items():
     _enter(_name, _value, _name in PLAIN)
 
 
-@callables.specimen("run-path.pkl")
+@callables.hostile_file("run-path.pkl")
 def _run_path(_: object) -> dict[str, bytes]:
     """Calls runpy.run_path of a script that lies beside it."""
     return {"run-path.pkl": pickled(Global("runpy", "run_path")("case/beside.py")), "beside.py": SOURCE.encode()}
 
 
-@callables.specimen("import-beside.pkl")
+@callables.hostile_file("import-beside.pkl")
 def _import_beside(_: object) -> dict[str, bytes]:
     """Imports a module that lies beside it, having put its folder where modules are looked for."""
     path = Global("sys", "path.insert")(0, "case")
     return {"import-beside.pkl": pickled((path, _of("beside_it")), PROTO_4), "beside_it.py": SOURCE.encode()}
 
 
-@callables.specimen("pickle-loads.pkl")
+@callables.hostile_file("pickle-loads.pkl")
 def _pickle_loads(_: object) -> bytes:
     """Unpickles a second pickle, which it holds as bytes."""
     return pickled(Global("pickle", "loads")(pickled(Global("os", "system")(SHELL))))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from harness.hostile import CODE, Family
+from harness.hostile import Family
 from harness.hostile.callables import SHELL
 from harness.hostile.opcodes import PROTO_2, PROTO_4, STOP, Global, Raw, pickled, push, short_text, stack_global, text_global
+from harness.records.trials import CODE
 
 SYSTEM = Global("os", "system")
 PAYLOAD = SYSTEM(SHELL)
@@ -38,109 +39,109 @@ nested.table(
 )
 
 
-@nested.specimen("in-state.pkl")
+@nested.hostile_file("in-state.pkl")
 def _in_state(_: object) -> bytes:
     """The payload is the state that BUILD gives to an object."""
     return pickled(Raw(push(Global("collections", "OrderedDict")()) + push({"a": PAYLOAD}) + b"b"))
 
 
-@nested.specimen("setstate.pkl")
+@nested.hostile_file("setstate.pkl")
 def _setstate(_: object) -> bytes:
     """BUILD calls what functools.partial was told to call by its state."""
     state: Any = (SYSTEM, (SHELL,), {}, None)
     return pickled(Raw(push(Global("functools", "partial")(SYSTEM)) + push(state) + b"b"))[:-1] + b")R" + STOP
 
 
-@nested.specimen("in-persistent-id.pkl")
+@nested.hostile_file("in-persistent-id.pkl")
 def _in_persistent_id(_: object) -> bytes:
     """The payload is part of a persistent id, as torch's files name a tensor's memory."""
     return pickled(Raw(push(("storage", PAYLOAD)) + b"Q"))
 
 
-@spelled.specimen("reduce.pkl", plain=True)
+@spelled.hostile_file("reduce.pkl", plain=True)
 def _reduce(_: object) -> bytes:
     """GLOBAL and REDUCE, as pickle itself writes a call."""
     return pickled(PAYLOAD)
 
 
-@spelled.specimen("inst.pkl")
+@spelled.hostile_file("inst.pkl")
 def _inst(_: object) -> bytes:
     """INST, of the first protocol: module and name as text, arguments from the stack."""
     return b"(S" + repr(SHELL).encode() + b"\nios\nsystem\n" + STOP
 
 
-@spelled.specimen("newobj.pkl")
+@spelled.hostile_file("newobj.pkl")
 def _newobj(_: object) -> bytes:
     """NEWOBJ alone: a tuple made of a map over the arguments, and no REDUCE."""
     mapped = push(Global("builtins", "map")) + push((SYSTEM, [SHELL])) + b"\x81"
     return PROTO_2 + push(Global("builtins", "tuple")) + mapped + b"\x85\x81" + STOP
 
 
-@spelled.specimen("stack-global.pkl")
+@spelled.hostile_file("stack-global.pkl")
 def _stack_global(_: object) -> bytes:
     """STACK_GLOBAL: the module's and the callable's names are values on the stack."""
     return PROTO_4 + stack_global("os", "system") + _ARGUMENTS + b"R" + STOP
 
 
-@spelled.specimen("stack-global-decoded.pkl")
+@spelled.hostile_file("stack-global-decoded.pkl")
 def _stack_global_decoded(_: object) -> bytes:
     """STACK_GLOBAL with a name that codecs.decode makes of other letters."""
     name = Global("_codecs", "decode")("flfgrz", "rot13")
     return PROTO_4 + short_text("os") + push(name) + b"\x93" + _ARGUMENTS + b"R" + STOP
 
 
-@spelled.specimen("stack-global-from-memo.pkl")
+@spelled.hostile_file("stack-global-from-memo.pkl")
 def _stack_global_memo(_: object) -> bytes:
     """STACK_GLOBAL with names fetched from the memo, where they were put among others."""
     put = short_text("os") + b"\x94" + short_text("path") + b"\x94" + short_text("system") + b"\x94" + b"000"
     return PROTO_4 + put + b"h\x00h\x02\x93" + _ARGUMENTS + b"R" + STOP
 
 
-@spelled.specimen("dotted-name.pkl")
+@spelled.hostile_file("dotted-name.pkl")
 def _dotted_name(_: object) -> bytes:
     """A callable reached through another module's import of os."""
     return pickled(Global("shutil", "os.system")(SHELL), PROTO_4)
 
 
-@spelled.specimen("extension.pkl")
+@spelled.hostile_file("extension.pkl")
 def _extension(_: object) -> bytes:
     """EXT1: the callable by a number, which the pickle has registered for it before."""
     register = Global("copyreg", "add_extension")("os", "system", 240)
     return PROTO_2 + push(register) + b"0\x82\xf0" + _ARGUMENTS + b"R" + STOP
 
 
-@memo.specimen("overwritten.pkl")
+@memo.hostile_file("overwritten.pkl")
 def _overwritten(_: object) -> bytes:
     """A harmless callable's place in the memo is given to another before it is called."""
     return PROTO_2 + text_global("collections", "OrderedDict") + b"q\x010" + _NAMED + b"q\x010" + b"h\x01" + _ARGUMENTS + b"R" + STOP
 
 
-@memo.specimen("far-away.pkl")
+@memo.hostile_file("far-away.pkl")
 def _far_away(_: object) -> bytes:
     """The callable lies at place 70,000 of the memo."""
     return PROTO_2 + _NAMED + b"r" + struct.pack("<I", 70000) + b"0j" + struct.pack("<I", 70000) + _ARGUMENTS + b"R" + STOP
 
 
-@memo.specimen("decoys.pkl")
+@memo.hostile_file("decoys.pkl")
 def _decoys(_: object) -> bytes:
     """Harmless globals are pushed and popped around the one that is called."""
     decoy = text_global("collections", "OrderedDict") + b"0"
     return PROTO_2 + decoy * 20 + _NAMED + decoy * 20 + _ARGUMENTS + decoy + b"R" + STOP
 
 
-@memo.specimen("popped-mark.pkl")
+@memo.hostile_file("popped-mark.pkl")
 def _popped_mark(_: object) -> bytes:
     """What the call returns is thrown away by POP_MARK, so that the value is plain."""
     return PROTO_2 + b"(" + push(PAYLOAD) + b"1" + push({"a": 1}) + STOP
 
 
-@second.specimen("second-pickle.pkl")
+@second.hostile_file("second-pickle.pkl")
 def _second(_: object) -> bytes:
     """A plain pickle, and behind it one with the payload: who reads the first alone is safe."""
     return pickled({"a": 1}) + pickled(PAYLOAD)
 
 
-@second.specimen("before-an-archive.pkl")
+@second.hostile_file("before-an-archive.pkl")
 def _before_an_archive(_: object) -> bytes:
     """A pickle with an archive behind it: a reader of archives finds nothing wrong."""
     from harness.hostile.archives import tensor, torch_members, zipped

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 
-from harness.hostile import BROKEN, CODE, LIE, NONE, Family
+from harness.hostile import Family
 from harness.hostile.archives import torch_zip
 from harness.hostile.disguises import PAYLOAD
 from harness.hostile.opcodes import pickled
 from harness.hostile.safetensors_files import A, safetensors
+from harness.records.trials import BROKEN, CODE, LIE, NONE
 
 indexes = Family("indexes", "index", LIE)
 
@@ -35,32 +36,32 @@ indexes.table(
 )  # fmt: skip
 
 
-@indexes.specimen("index-of-a-pickle", harm=CODE)
+@indexes.hostile_file("index-of-a-pickle", harm=CODE)
 def _of_a_pickle(_: object) -> dict[str, bytes]:
     """An index of safetensors that names a torch file with the payload."""
     return {INDEX: _index({"a": "pytorch_model.bin"}), "pytorch_model.bin": torch_zip({"a": PAYLOAD})}
 
 
-@indexes.specimen("index-of-a-disguise", harm=CODE)
+@indexes.hostile_file("index-of-a-disguise", harm=CODE)
 def _of_a_disguise(_: object) -> dict[str, bytes]:
     """An index of safetensors that names a pickle with the payload, called safetensors."""
     return {INDEX: _index({"a": SHARD}), SHARD: pickled(PAYLOAD)}
 
 
-@indexes.specimen("index-of-torch-files", harm=CODE)
+@indexes.hostile_file("index-of-torch-files", harm=CODE)
 def _of_torch_files(_: object) -> dict[str, bytes]:
     """An index of torch files that names one with the payload."""
     index = _index({"a": "pytorch_model-00001-of-00001.bin"})
     return {"pytorch_model.bin.index.json": index, "pytorch_model-00001-of-00001.bin": torch_zip({"a": PAYLOAD})}
 
 
-@indexes.specimen("index-deep", harm=BROKEN)
+@indexes.hostile_file("index-deep", harm=BROKEN)
 def _deep(_: object) -> dict[str, bytes]:
     """An index that is a hundred thousand lists, each in the next."""
     return {INDEX: b"[" * 100_000 + b"]" * 100_000, SHARD: _GOOD}
 
 
-@indexes.specimen("index-many", harm=BROKEN)
+@indexes.hostile_file("index-many", harm=BROKEN)
 def _many(_: object) -> dict[str, bytes]:
     """An index of two hundred thousand files that are not there."""
     return {INDEX: _index({str(number): f"{number}.safetensors" for number in range(200_000)}), SHARD: _GOOD}

@@ -5,9 +5,10 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from harness.hostile import LIE, Family
+from harness.hostile import Family
 from harness.hostile.archives import FLOATS, legacy_tensor, tensor, torch_legacy, torch_zip
 from harness.hostile.opcodes import Global
+from harness.records.trials import LIE
 
 lying = Family("lying-tensors", "torch-zip", LIE)
 lying_legacy = Family("lying-legacy-tensors", "torch-legacy", LIE)
@@ -17,8 +18,8 @@ _MEMORY = tensor().arguments[0]
 _HOOKS = Global("collections", "OrderedDict")()
 
 
-def _meta(**said: Any) -> Any:
-    given = {"dtype": Global("torch", "float32"), "size": (2, 3), "stride": (3, 1), "requires_grad": False} | said
+def _meta(**report: Any) -> Any:
+    given = {"dtype": Global("torch", "float32"), "size": (2, 3), "stride": (3, 1), "requires_grad": False} | report
     return Global("torch._utils", "_rebuild_meta_tensor_no_storage")(*given.values())
 
 
@@ -26,10 +27,10 @@ def _sparse(indices: bytes, size: tuple[int, ...]) -> bytes:
     """Return a torch file of a sparse tensor of two values, whose places are `indices`."""
     at = tensor("1", 4, 0, (2, 2), (2, 1), "LongStorage")
     values = tensor("0", 2, 0, (2,), (1,))
-    made = Global("torch._utils", "_rebuild_sparse_tensor")(
+    call = Global("torch._utils", "_rebuild_sparse_tensor")(
         Global("torch.serialization", "_get_layout")("torch.sparse_coo"), (at, values, size, False)
     )
-    return torch_zip({"a": made}, {"0": FLOATS[:8], "1": indices})
+    return torch_zip({"a": call}, {"0": FLOATS[:8], "1": indices})
 
 
 lying.table(
@@ -51,7 +52,7 @@ lying.table(
 )  # fmt: skip
 
 
-@lying.specimen("record-short.bin")
+@lying.hostile_file("record-short.bin")
 def _short(_: object) -> bytes:
     """A tensor's memory is said to be 24 bytes and is 20."""
     return torch_zip({"a": tensor()}, {"0": FLOATS[:20]})
@@ -69,7 +70,7 @@ lying_legacy.table(
 )  # fmt: skip
 
 
-@lying.specimen("sparse-beyond.bin")
+@lying.hostile_file("sparse-beyond.bin")
 def _sparse_beyond(_: object) -> bytes:
     """A sparse tensor one of whose values lies outside of it."""
     return _sparse(struct.pack("<4q", 0, 99, 0, 1 << 40), (2, 2))

@@ -1,14 +1,15 @@
-"""What a loader may rightly load: whole files of each container, and harmless oddities. A refusal of these is told as well."""
+"""What a loader may rightly load: whole files of each format, and harmless oddities. A refusal of these is told as well."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from harness.hostile import NONE, Family
+from harness.hostile import Family
 from harness.hostile.archives import FLOATS, Member, deflated, legacy_tensor, tensor, torch_legacy, torch_members, torch_zip, zipped
 from harness.hostile.opcodes import PROTO_4, Global, pickled
 from harness.hostile.packed import CLEAN
 from harness.hostile.safetensors_files import A, safetensors
+from harness.records.trials import NONE
 
 whole = Family("whole-files", "safetensors", NONE)
 odd = Family("harmless-oddities", "safetensors", NONE)
@@ -18,15 +19,15 @@ whole.add(
     "two tensors, as the library writes them",
     lambda _: safetensors({"a": A, "b": A | {"data_offsets": [24, 48]}}, FLOATS * 2),
 )
-whole.add("whole.bin", "a torch file of one tensor", lambda _: torch_zip({"a": tensor()}), container="torch-zip")
+whole.add("whole.bin", "a torch file of one tensor", lambda _: torch_zip({"a": tensor()}), format_name="torch-zip")
 whole.add(
     "whole-legacy.bin",
     "a torch file of the form before zip of one tensor",
     lambda _: torch_legacy({"a": legacy_tensor()}),
-    container="torch-legacy",
+    format_name="torch-legacy",
 )
-whole.add("whole.pkl", "a pickle of plain values", lambda _: pickled({"a": [1, 2.5, "b", None, True]}), container="pickle")
-whole.add("ordered.bin", "a torch file of one tensor in an OrderedDict", lambda _: torch_zip(Global("collections", "OrderedDict")([("a", tensor())])), container="torch-zip")  # fmt: skip
+whole.add("whole.pkl", "a pickle of plain values", lambda _: pickled({"a": [1, 2.5, "b", None, True]}), format_name="pickle")
+whole.add("ordered.bin", "a torch file of one tensor in an OrderedDict", lambda _: torch_zip(Global("collections", "OrderedDict")([("a", tensor())])), format_name="torch-zip")  # fmt: skip
 
 odd.table(
     "odd-{}.safetensors",
@@ -40,7 +41,7 @@ odd.table(
     safetensors,
 )  # fmt: skip
 
-_LIKE: dict[str, Any] = {"container": "torch-zip"}
+_LIKE: dict[str, Any] = {"format_name": "torch-zip"}
 odd.add("odd-padded.safetensors", "a header filled up with spaces, as the library writes it", lambda _: safetensors(b'{"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}}'.ljust(64)))  # fmt: skip
 odd.add("odd-deflated.bin", "a torch file whose data.pkl is deflated", lambda _: zipped([Member("archive/data.pkl", CLEAN, 8, deflated(CLEAN)), *torch_members(CLEAN)[1:]]), **_LIKE)  # fmt: skip
 odd.add(

@@ -84,7 +84,7 @@ def push(value: Any) -> bytes:  # noqa: C901  # one branch for each kind of valu
         case list():
             return b"](" + b"".join(map(push, value)) + b"e"
         case dict():
-            return b"}(" + b"".join(push(key) + push(held) for key, held in value.items()) + b"u"
+            return b"}(" + b"".join(push(key) + push(item) for key, item in value.items()) + b"u"
         case _:
             raise TypeError(f"{value!r}: no opcodes for it")
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import struct
 
-from harness.hostile import BROKEN, LIE, MEMORY, Family
+from harness.hostile import Family
 from harness.hostile.archives import FLOATS, Member, zipped
 from harness.hostile.packed import npy
+from harness.records.trials import BROKEN, LIE, MEMORY
 
 numpy = Family("numpy-files", "npy", LIE)
 gguf = Family("gguf-files", "gguf", LIE)
@@ -28,13 +29,13 @@ numpy.table(
 )
 
 
-@numpy.specimen("member-shape-huge.npz", container="npz", harm=MEMORY)
+@numpy.hostile_file("member-shape-huge.npz", format_name="npz", harm=MEMORY)
 def _member(_: object) -> bytes:
     """An archive whose one array says it has a million million rows."""
     return zipped([Member("arr_0.npy", npy("<f4", (1 << 40,), FLOATS))])
 
 
-@numpy.specimen("index-not-json.npz", container="npz", harm=BROKEN)
+@numpy.hostile_file("index-not-json.npz", format_name="npz", harm=BROKEN)
 def _index(_: object) -> bytes:
     """An archive of one array that should be JSON and is not."""
     return zipped([Member("arr_0.npy", npy("|u1", (5,), b"{oops"))])

@@ -1,4 +1,4 @@
-"""The same plain payload in containers: archives, torch's two forms, NumPy's, compressed, under another's name."""
+"""The same plain payload in formats: archives, torch's two forms, NumPy's, compressed, under another's name."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import tarfile
 import zlib
 from typing import Any
 
-from harness.hostile import BROKEN, CODE, LIE, Family
+from harness.hostile import Family
 from harness.hostile.archives import Member, deflated, legacy_tensor, tensor, torch_legacy, torch_members, torch_zip, zipped
 from harness.hostile.disguises import PAYLOAD
 from harness.hostile.opcodes import pickled
+from harness.records.trials import BROKEN, CODE, LIE
 
-containers = Family("containers", "torch-zip", CODE)
+formats = Family("formats", "torch-zip", CODE)
 members = Family("other-members", "torch-zip", CODE)
 compressed = Family("compressed", "none", CODE)
 renamed = Family("renamed", "pickle", CODE)
@@ -23,38 +24,38 @@ archives = Family("archives", "torch-zip", LIE)
 CLEAN, HOSTILE = pickled({"a": tensor()}), pickled({"a": tensor(), "b": PAYLOAD})
 
 
-@containers.specimen("zip-data.bin", plain=True)
+@formats.hostile_file("zip-data.bin", plain=True)
 def _zip(_: object) -> bytes:
     """A torch file whose data.pkl holds a tensor and the payload."""
     return torch_zip(HOSTILE)
 
 
-@containers.specimen("zip-tensor-hook.bin")
+@formats.hostile_file("zip-tensor-hook.bin")
 def _hook(_: object) -> bytes:
     """A tensor whose backward hooks are the payload."""
     memory = tensor()
     return torch_zip({"a": memory.callable(*memory.arguments[:-1], PAYLOAD)})
 
 
-@containers.specimen("torchscript.bin")
+@formats.hostile_file("torchscript.bin")
 def _torchscript(_: object) -> bytes:
     """Looks like TorchScript, with the payload in its data.pkl and a constants.pkl beside it."""
     return zipped([*torch_members(HOSTILE), Member("archive/constants.pkl", pickled(())), Member("archive/code/__torch__.py", b"")])
 
 
-@containers.specimen("numpy-objects.npy", container="npy")
+@formats.hostile_file("numpy-objects.npy", format_name="npy")
 def _npy(_: object) -> bytes:
     """A NumPy array of objects, which are a pickle with the payload."""
     return npy("|O", (1,), pickled([PAYLOAD]))
 
 
-@containers.specimen("numpy-objects.npz", container="npz")
+@formats.hostile_file("numpy-objects.npz", format_name="npz")
 def _npz(_: object) -> bytes:
     """An archive of NumPy arrays, one of objects with the payload."""
     return zipped([Member("arr_0.npy", npy("|O", (1,), pickled([PAYLOAD])))])
 
 
-@containers.specimen("tar.pt", container="torch-legacy")
+@formats.hostile_file("tar.pt", format_name="torch-legacy")
 def _tar(_: object) -> bytes:
     """The tar archive of torch before 0.1.10, its pickle the payload."""
     whole = io.BytesIO()
@@ -67,20 +68,20 @@ def _tar(_: object) -> bytes:
 
 
 def _legacy(place: str) -> bytes:
-    held: Any = {"a": legacy_tensor(), "b": PAYLOAD} if place == "value" else PAYLOAD
-    given: dict[str, Any] = {"value": {"a": legacy_tensor()}} | {place: pickled(held)}
+    state_dict: Any = {"a": legacy_tensor(), "b": PAYLOAD} if place == "value" else PAYLOAD
+    given: dict[str, Any] = {"value": {"a": legacy_tensor()}} | {place: pickled(state_dict)}
     return torch_legacy(**given)
 
 
-containers.table(
+formats.table(
     "legacy-{}.bin",
     [(place, f"a torch file of the form before zip, the payload in its pickle of the {place}", place) for place in ("magic", "system")],
     _legacy,
-    container="torch-legacy",
+    format_name="torch-legacy",
 )
 
 
-@containers.specimen("legacy-value.bin", container="torch-legacy", plain=True)
+@formats.hostile_file("legacy-value.bin", format_name="torch-legacy", plain=True)
 def _legacy_value(_: object) -> bytes:
     """A torch file of the form before zip, the payload in its pickle of the value."""
     return _legacy("value")
@@ -99,20 +100,20 @@ members.table(
 )  # fmt: skip
 
 
-@compressed.specimen("deflated.bin", container="torch-zip")
+@compressed.hostile_file("deflated.bin", format_name="torch-zip")
 def _deflated(_: object) -> bytes:
     """data.pkl with the payload is deflated in its archive."""
     return zipped([Member("archive/data.pkl", HOSTILE, 8, deflated(HOSTILE)), *torch_members(CLEAN)[1:]])
 
 
-@compressed.specimen("gzip.pkl.gz")
+@compressed.hostile_file("gzip.pkl.gz")
 def _gzip(_: object) -> bytes:
     """A pickle with the payload, in gzip."""
     content = pickled(PAYLOAD)
     return b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + deflated(content) + struct.pack("<II", zlib.crc32(content), len(content))
 
 
-@compressed.specimen("bzip2.pkl.bz2")
+@compressed.hostile_file("bzip2.pkl.bz2")
 def _bzip2(_: object) -> bytes:
     """A pickle with the payload, in bzip2."""
     return bz2.compress(pickled(PAYLOAD))
@@ -133,17 +134,17 @@ renamed.table(
         ("pkl", "a torch file with the payload, named as a pickle"),
     ),
     lambda: torch_zip(HOSTILE),
-    container="torch-zip",
+    format_name="torch-zip",
 )
 
 
-@renamed.specimen("legacy.safetensors", container="torch-legacy")
+@renamed.hostile_file("legacy.safetensors", format_name="torch-legacy")
 def _legacy_renamed(_: object) -> bytes:
     """A torch file of the form before zip with the payload, named as safetensors."""
     return torch_legacy({"a": legacy_tensor(), "b": PAYLOAD})
 
 
-@renamed.specimen("two-in-one.safetensors", container="safetensors")
+@renamed.hostile_file("two-in-one.safetensors", format_name="safetensors")
 def _two_in_one(_: object) -> bytes:
     """Valid safetensors whose tensor is a whole torch file with the payload: which it is depends on who reads it."""
     size = len(torch_zip(HOSTILE))
@@ -162,13 +163,13 @@ archives.table(
 )  # fmt: skip
 
 
-@archives.specimen("directory-cut.bin", harm=BROKEN)
+@archives.hostile_file("directory-cut.bin", harm=BROKEN)
 def _directory_cut(_: object) -> bytes:
     """A torch file cut in the middle of its directory."""
     return torch_zip(CLEAN)[:-60]
 
 
-@archives.specimen("comment-is-an-archive.bin", harm=LIE)
+@archives.hostile_file("comment-is-an-archive.bin", harm=LIE)
 def _comment(_: object) -> bytes:
     """A clean archive whose comment is another one's end, so that two directories can be found."""
     other = zipped([Member("archive/data.pkl", HOSTILE), *torch_members(CLEAN)[1:]])
@@ -177,6 +178,6 @@ def _comment(_: object) -> bytes:
 
 def npy(kind: str, shape: object, content: bytes, *, header: str | None = None) -> bytes:
     """Return a NumPy array's file, whatever it says of itself."""
-    said = header if header is not None else f"{{'descr': {kind!r}, 'fortran_order': False, 'shape': {shape!r}, }}"
-    padded = said.encode() + b" " * (-(len(said) + 11) % 64) + b"\n"
+    text = header if header is not None else f"{{'descr': {kind!r}, 'fortran_order': False, 'shape': {shape!r}, }}"
+    padded = text.encode() + b" " * (-(len(text) + 11) % 64) + b"\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(padded) & 0xFFFF) + padded + content

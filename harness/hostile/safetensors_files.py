@@ -10,8 +10,9 @@ import struct
 from random import Random
 from typing import Any
 
-from harness.hostile import BROKEN, LIE, MEMORY, NONE, Family
+from harness.hostile import Family
 from harness.hostile.archives import FLOATS
+from harness.records.trials import BROKEN, LIE, MEMORY, NONE
 
 HEADER_CAP = 100_000_000
 """Most bytes of a header that the library takes."""
@@ -65,50 +66,50 @@ length.table(
 )
 
 
-@enormous.specimen("cap-padded.safetensors", harm=NONE, limit_s=_EDGE_S)
+@enormous.hostile_file("cap-padded.safetensors", harm=NONE, limit_s=_EDGE_S)
 def _cap_padded(_: object) -> bytes:
     """Its header has exactly as many bytes as are allowed, spaces most of them."""
     return safetensors(json.dumps({"a": A}).encode().ljust(HEADER_CAP))
 
 
-@enormous.specimen("cap-text.safetensors", harm=NONE, limit_s=_EDGE_S)
+@enormous.hostile_file("cap-text.safetensors", harm=NONE, limit_s=_EDGE_S)
 def _cap_text(_: object) -> bytes:
     """Its header has exactly as many bytes as are allowed, most of them one text of its metadata."""
     return safetensors(_described(HEADER_CAP))
 
 
-@enormous.specimen("cap-text-over.safetensors", limit_s=_EDGE_S)
+@enormous.hostile_file("cap-text-over.safetensors", limit_s=_EDGE_S)
 def _cap_text_over(_: object) -> bytes:
     """Its header has one byte more than is allowed, most of them one text of its metadata."""
     return safetensors(_described(HEADER_CAP + 1))
 
 
-@enormous.specimen("five-thousand-tensors.safetensors")
+@enormous.hostile_file("five-thousand-tensors.safetensors")
 def _tensors(_: object) -> bytes:
     """Five thousand tensors of no elements in a file of a quarter of a megabyte."""
     entry = ',"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
     return safetensors(b"{" + "".join(entry % number for number in range(5_000)).encode()[1:] + b"}", b"")
 
 
-@enormous.specimen("many-notes.safetensors", limit_s=_EDGE_S)
+@enormous.hostile_file("many-notes.safetensors", limit_s=_EDGE_S)
 def _notes(_: object) -> bytes:
     """Metadata of a hundred and fifty thousand entries beside one tensor."""
     return safetensors({"__metadata__": {str(number): "" for number in range(150_000)}, "a": A})
 
 
-@enormous.specimen("many-dimensions.safetensors")
+@enormous.hostile_file("many-dimensions.safetensors")
 def _dimensions(_: object) -> bytes:
     """One tensor of three hundred thousand dimensions of one."""
     return safetensors({"a": {"dtype": "F32", "shape": [1] * 300_000, "data_offsets": [0, 4]}}, FLOATS[:4])
 
 
-@enormous.specimen("long-name.safetensors")
+@enormous.hostile_file("long-name.safetensors")
 def _long_name(_: object) -> bytes:
     """One tensor whose name has four million letters."""
     return safetensors({"a" * 4_000_000: A})
 
 
-@enormous.specimen("deep-lists.safetensors")
+@enormous.hostile_file("deep-lists.safetensors")
 def _deep_lists(_: object) -> bytes:
     """A hundred thousand lists, each in the next, in the place of a shape."""
     deep = b"[" * 100_000 + b"]" * 100_000
@@ -183,7 +184,7 @@ around.table(
 )
 
 
-@around.specimen("noise.safetensors")
+@around.hostile_file("noise.safetensors")
 def _noise(rng: Random) -> bytes:
     """A kilobyte of noise."""
     return rng.randbytes(1024)

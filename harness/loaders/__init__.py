@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from harness.checkpoints.formats import FORMATS, Format, missing_package
 from harness.checkpoints.parts import Piece
 from harness.errors import WeighbridgeError
+from harness.records.loader_keys import parts_of
 
 if TYPE_CHECKING:
     import torch
@@ -52,7 +53,7 @@ Wanted = tuple[str, Sequence[Piece]]
 class Shares:
     """What a rank's loader is asked for: for each rank the files with its pieces, and which rank this one is."""
 
-    wanted: Sequence[Sequence[Wanted]]
+    selections: Sequence[Sequence[Wanted]]
     rank: int
 
 
@@ -71,7 +72,7 @@ class Loader:
     """
 
     name: str
-    container: str
+    format: str
     load: Callable[[Any, str, Any], Any]
     requires: tuple[str, ...] = ("torch",)
     supported: Callable[[], str | None] = lambda: None
@@ -157,21 +158,10 @@ def _imported(module: str) -> ModuleType:
         ) from error
 
 
-def key_of(module: str, name: str, kind: str = EVERYTHING) -> str:
-    """Return the text by which a server finds a loader."""
-    return f"{module}:{name}" if kind == EVERYTHING else f"{module}:{name}:{kind}"
-
-
-def label_of(key: str) -> str:
-    """Return the words by which a table names the loader of a key."""
-    _, name, *kind = key.split(":")
-    return f"{name}{ {MODEL: ', a model', PART: ', of a part', SHARE: ', over ranks', CONVERTER: ', to another file', SCANNER: ', a scanner'}[kind[0]] if kind else '' }"
-
-
 def by_key(key: str) -> tuple[str, Loader]:
     """Return (kind, loader) of a key."""
-    module, name, *kind = key.split(":")
-    return (kind or [EVERYTHING])[0], loaders(module, (kind or [EVERYTHING])[0])[name]
+    module, name, kind = parts_of(key)
+    return kind, loaders(module, kind)[name]
 
 
 def merged(load_one: Callable[[str], Tensors], files: Sequence[str]) -> Tensors:
@@ -190,9 +180,9 @@ def then_cut(load: Callable[[Sequence[str], str, Any], Tensors], *, mapped: bool
     A piece is copied, so that the rest can go; a whole tensor is too where what was loaded is `mapped`, and kept as it is elsewhere.
     """
 
-    def cut(wanted: Sequence[Wanted], device: str, prepared: Any) -> Tensors:
+    def cut(selections: Sequence[Wanted], device: str, prepared: Any) -> Tensors:
         tensors: Tensors = {}
-        for file, pieces in wanted:
+        for file, pieces in selections:
             loaded = load([file], device, prepared)
             for piece in pieces:
                 tensor = loaded[piece.tensor]

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.checkpoints.header import Entry, parse
+from harness.checkpoints.safetensors_file import Entry, parse
 from harness.loaders import Loader
 from harness.machine.description import usable_cores
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _BLOCK, _LARGE_BLOCK = 1 << 20, 4 << 20
 _PAGE = mmap.PAGESIZE
 _MOST_THREADS = 32  # past that, requests only wait for each other
-_LEAST_HELD = 1 << 20  # room for a rehearsal
+_LEAST_HELD = 1 << 20  # room for a warm-up load
 
 _held: mmap.mmap | None = None
 

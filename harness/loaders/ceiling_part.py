@@ -17,8 +17,8 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.checkpoints.header import Entry, read_header
 from harness.checkpoints.parts import Piece
+from harness.checkpoints.safetensors_file import Entry, read_header
 from harness.loaders import Loader, Wanted
 from harness.loaders.ceiling import as_described, held, hold, read_into, started_threads, threads, view
 
@@ -33,7 +33,7 @@ _ALIGNED = 64
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Region:
     """A piece in its file: `runs` runs of `length` bytes, from byte `first`, each `distance` after the one before, and its place in memory."""
 
     entry: Entry
@@ -53,25 +53,25 @@ class _Found:
 class _Plan:
     """What is read of one file: its pieces by name, the pages that hold them, and the blocks of those that are contiguous."""
 
-    pieces: dict[str, _Found]
+    pieces: dict[str, _Region]
     pages: tuple[tuple[int, int], ...]
     blocks: tuple[tuple[int, int, int], ...]
     """(first byte, bytes, place in memory)"""
-    strided: tuple[_Found, ...]
+    strided: tuple[_Region, ...]
     bytes: int
 
 
 _Prepared = tuple[dict[str, "torch.Tensor"], ThreadPoolExecutor]
 
 
-def _reserve(wanted: Sequence[Wanted]) -> None:
+def _reserve(selections: Sequence[Wanted]) -> None:
     """Hold memory for the bytes and find out where they are, both in the process that samples are forked from."""
-    hold(sum(_plan(file, tuple(pieces)).bytes for file, pieces in wanted))
+    hold(sum(_plan(file, tuple(pieces)).bytes for file, pieces in selections))
 
 
-def _prepare(wanted: Sequence[Wanted], _device: str) -> _Prepared:
+def _prepare(selections: Sequence[Wanted], _device: str) -> _Prepared:
     """Return held memory for each file's bytes, and threads that have started."""
-    plans = {file: _plan(file, tuple(pieces)) for file, pieces in wanted}
+    plans = {file: _plan(file, tuple(pieces)) for file, pieces in selections}
     memory = held(sum(plan.bytes for plan in plans.values()))
     buffers, start = {}, 0
     for file, plan in plans.items():
@@ -80,9 +80,9 @@ def _prepare(wanted: Sequence[Wanted], _device: str) -> _Prepared:
     return buffers, started_threads()
 
 
-def _read(wanted: Sequence[Wanted], _device: str, prepared: _Prepared) -> Tensors:
+def _read(selections: Sequence[Wanted], _device: str, prepared: _Prepared) -> Tensors:
     buffers, pool = prepared
-    for file, pieces in wanted:
+    for file, pieces in selections:
         plan, memory, fd = _plan(file, tuple(pieces)), view(buffers[file]), os.open(file, os.O_RDONLY)
         try:
             _together(pool, plan.pages, lambda pages, fd=fd: _announce(fd, pages))
@@ -112,7 +112,7 @@ def _read_blocks(fd: int, memory: memoryview, blocks: Sequence[tuple[int, int, i
         read_into(fd, memory[place : place + length], start)
 
 
-def _copy(fd: int, memory: torch.Tensor, strided: Sequence[_Found], pool: ThreadPoolExecutor) -> None:
+def _copy(fd: int, memory: torch.Tensor, strided: Sequence[_Region], pool: ThreadPoolExecutor) -> None:
     import torch
 
     mapping = mmap.mmap(fd, 0, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)  # never written: torch wants writable memory
@@ -120,19 +120,19 @@ def _copy(fd: int, memory: torch.Tensor, strided: Sequence[_Found], pool: Thread
         mapping.madvise(mmap.MADV_RANDOM)
     whole = torch.frombuffer(mapping, dtype=torch.uint8)  # the mapping goes with it
 
-    def copy(pieces: Sequence[_Found]) -> None:
-        for found in pieces:
-            runs = whole.as_strided((found.runs, found.length), (found.distance, 1), found.first)
-            memory[found.place : found.place + found.bytes].view(found.runs, found.length).copy_(runs)
+    def copy(pieces: Sequence[_Region]) -> None:
+        for region in pieces:
+            runs = whole.as_strided((region.runs, region.length), (region.distance, 1), region.first)
+            memory[region.place : region.place + region.bytes].view(region.runs, region.length).copy_(runs)
 
     _together(pool, strided, copy)
 
 
-def _name_tensors(buffers: Tensors, wanted: Sequence[Wanted]) -> Tensors:
+def _name_tensors(buffers: Tensors, selections: Sequence[Wanted]) -> Tensors:
     return {
-        name: as_described(buffers[file][found.place : found.place + found.bytes], found.entry, found.shape)
-        for file, pieces in wanted
-        for name, found in _plan(file, tuple(pieces)).pieces.items()
+        name: as_described(buffers[file][region.place : region.place + region.bytes], region.entry, region.shape)
+        for file, pieces in selections
+        for name, region in _plan(file, tuple(pieces)).pieces.items()
     }
 
 
@@ -140,35 +140,37 @@ def _name_tensors(buffers: Tensors, wanted: Sequence[Wanted]) -> Tensors:
 def _plan(file: str, pieces: tuple[Piece, ...]) -> _Plan:
     """Return where the pieces lie in a safetensors file."""
     header = read_header(Path(file))
-    found: dict[str, _Found] = {}
+    region: dict[str, _Region] = {}
     place = 0
     for piece in pieces:
-        found[piece.tensor] = _find(header.tensors[piece.tensor], piece, header.data, place)
-        place += -(-found[piece.tensor].bytes // _ALIGNED) * _ALIGNED
-    contiguous = [one for one in found.values() if one.runs == 1]
-    blocks = ((one.first + at, min(_BLOCK, one.length - at), one.place + at) for one in contiguous for at in range(0, one.length, _BLOCK))
-    return _Plan(found, tuple(_pages(found.values())), tuple(blocks), tuple(one for one in found.values() if one.runs > 1), place)
+        region[piece.tensor] = _find(header.tensors[piece.tensor], piece, header.data, place)
+        place += -(-region[piece.tensor].bytes // _ALIGNED) * _ALIGNED
+    contiguous = [part for part in region.values() if part.runs == 1]
+    blocks = (
+        (part.first + at, min(_BLOCK, part.length - at), part.place + at) for part in contiguous for at in range(0, part.length, _BLOCK)
+    )
+    return _Plan(region, tuple(_pages(region.values())), tuple(blocks), tuple(part for part in region.values() if part.runs > 1), place)
 
 
-def _find(entry: Entry, piece: Piece, data: int, place: int) -> _Found:
+def _find(entry: Entry, piece: Piece, data: int, place: int) -> _Region:
     shape = list(entry.torch_shape)
     start, stop = data + entry.start, data + entry.end
     if piece.axis is None:
-        return _Found(entry, tuple(shape), start, 1, stop - start, stop - start, place)
+        return _Region(entry, tuple(shape), start, 1, stop - start, stop - start, place)
     runs = prod(shape[: piece.axis])
     distance = (stop - start) // max(runs, 1)
     step = distance // shape[piece.axis]
     shape[piece.axis] = piece.stop - piece.start
-    return _Found(entry, tuple(shape), start + piece.start * step, runs, distance, shape[piece.axis] * step, place)
+    return _Region(entry, tuple(shape), start + piece.start * step, runs, distance, shape[piece.axis] * step, place)
 
 
-def _pages(pieces: Iterable[_Found]) -> Iterator[tuple[int, int]]:
+def _pages(pieces: Iterable[_Region]) -> Iterator[tuple[int, int]]:
     """Yield (first byte, end) of the pages that hold any run, in order and none twice, those that touch taken together up to a block."""
     runs = sorted(
-        (at // _PAGE, -(-(at + found.length) // _PAGE))
-        for found in pieces
-        if found.length
-        for at in (found.first + run * found.distance for run in range(found.runs))
+        (at // _PAGE, -(-(at + region.length) // _PAGE))
+        for region in pieces
+        if region.length
+        for at in (region.first + run * region.distance for run in range(region.runs))
     )
     first = end = runs[0][0] if runs else 0
     for start, stop in [*runs, (1 << 62, 1 << 62)]:

@@ -36,7 +36,7 @@ def _anew(source: str) -> Path:
 
 
 def _file_copy(files: Sequence[str], _device: str, _: Any) -> Tensors:
-    from harness.checkpoints.stream import copy
+    from harness.checkpoints.streamed_write import copy
 
     folder = _anew(files[0])
     for file in files:
@@ -62,15 +62,15 @@ def _convert_and_verify(files: Sequence[str], device: str, prepared: Any) -> Ten
 
     _convert(files, device, prepared)
     for file in files:
-        found = differences(Path(file), _made(file) / f"{Path(file).stem}.safetensors")
-        if found:
-            raise ValueError("; ".join(found))
+        names = differences(Path(file), _made(file) / f"{Path(file).stem}.safetensors")
+        if names:
+            raise ValueError("; ".join(names))
     return {}
 
 
 def _read_back(_: Tensors, files: Sequence[str]) -> Tensors:
     """Return the tensors of what was made, mapped, and remove it: the mapping keeps its bytes until they have been checked."""
-    from harness.checkpoints.mapped import open_mapped
+    from harness.checkpoints.mapped_files import open_mapped
 
     folder = _made(files[0])
     tensors = {name: tensor for file in sorted(folder.iterdir()) for name, tensor in open_mapped(file).tensors.items()}
@@ -78,8 +78,8 @@ def _read_back(_: Tensors, files: Sequence[str]) -> Tensors:
     return tensors
 
 
-def _converter(name: str, container: str, work: Callable[[Sequence[str], str, Any], Tensors], requires: tuple[str, ...]) -> Loader:
-    return Loader(name, container, work, requires, reveal=_read_back, writes=True, devices=("cpu",))
+def _converter(name: str, format_name: str, work: Callable[[Sequence[str], str, Any], Tensors], requires: tuple[str, ...]) -> Loader:
+    return Loader(name, format_name, work, requires, reveal=_read_back, writes=True, devices=("cpu",))
 
 
 CONVERTERS = (

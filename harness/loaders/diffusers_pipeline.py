@@ -22,29 +22,29 @@ if TYPE_CHECKING:
 
 _REQUIRES = ("torch", "diffusers", "transformers", "accelerate")
 _EXTRA = "pipelines"
-_REHEARSAL = "rehearsal-stable-diffusion"
+_WARM_UP = "warm-up-stable-diffusion"
 _STEMS = {"text_encoder": {"safetensors": "model", "torch-zip": "pytorch_model"}}
 _CONFIGURATION = "configuration"
 
 
-def _weights_file(component: str, container: str) -> str:
+def _weights_file(component: str, format_name: str) -> str:
     """Return the path of a component's weights in a pipeline's folder, as published."""
-    stem = _STEMS.get(component, {}).get(container, "diffusion_pytorch_model")
-    return f"{component}/{stem}{COMMON[container].suffix}"
+    stem = _STEMS.get(component, {}).get(format_name, "diffusion_pytorch_model")
+    return f"{component}/{stem}{COMMON[format_name].suffix}"
 
 
-def _write_pipeline(tensors: Tensors, folder: Path, container: str) -> None:
-    from harness.checkpoints.diffusion import COMPONENTS
+def _write_pipeline(tensors: Tensors, folder: Path, format_name: str) -> None:
+    from harness.checkpoints.stable_diffusion import COMPONENTS
 
     for component in COMPONENTS:
         own = {name.removeprefix(f"{component}."): tensor for name, tensor in tensors.items() if name.startswith(f"{component}.")}
-        COMMON[container].write(own, folder / _weights_file(component, container))
+        COMMON[format_name].write(own, folder / _weights_file(component, format_name))
 
 
-def _read_pipeline(folder: Path, container: str) -> Tensors:
-    from harness.checkpoints.diffusion import COMPONENTS
+def _read_pipeline(folder: Path, format_name: str) -> Tensors:
+    from harness.checkpoints.stable_diffusion import COMPONENTS
 
-    read = {component: COMMON[container].read(folder / _weights_file(component, container)) for component in COMPONENTS}
+    read = {component: COMMON[format_name].read(folder / _weights_file(component, format_name)) for component in COMPONENTS}
     return {f"{component}.{name}": tensor for component, tensors in read.items() for name, tensor in tensors.items()}
 
 
@@ -52,7 +52,7 @@ def _write_single(tensors: Tensors, folder: Path, name: str) -> None:
     import torch
     from safetensors.torch import save_file
 
-    from harness.checkpoints.original import to_original
+    from harness.checkpoints.single_file_names import to_original
 
     original = {name: tensor.contiguous() for name, tensor in to_original(tensors).items()}
     if name.endswith(".safetensors"):
@@ -66,19 +66,19 @@ def _read_single(folder: Path, name: str) -> Tensors:
     import torch
     from safetensors.torch import load_file
 
-    from harness.checkpoints.diffusion import SHAPES, pipeline_layout
-    from harness.checkpoints.diffusion_files import pipeline_files
-    from harness.checkpoints.original import from_original
+    from harness.checkpoints.single_file_names import from_original
+    from harness.checkpoints.stable_diffusion import SHAPES, pipeline_layout
+    from harness.checkpoints.stable_diffusion_files import pipeline_files
 
-    held = load_file(folder / name) if name.endswith(".safetensors") else torch.load(folder / name, weights_only=True)["state_dict"]
+    state_dict = load_file(folder / name) if name.endswith(".safetensors") else torch.load(folder / name, weights_only=True)["state_dict"]
     described = (folder / _CONFIGURATION / "unet/config.json").read_text(encoding="utf-8")
     layout = next(pipeline_layout(shape) for shape in SHAPES if pipeline_files(shape)["unet/config.json"] == described)
-    return from_original(held, [tensor.name for tensor in layout.tensors])
+    return from_original(state_dict, [tensor.name for tensor in layout.tensors])
 
 
 def _beside(name: str, within: str = "") -> Mapping[str, str] | None:
-    from harness.checkpoints.diffusion import SHAPES
-    from harness.checkpoints.diffusion_files import pipeline_files
+    from harness.checkpoints.stable_diffusion import SHAPES
+    from harness.checkpoints.stable_diffusion_files import pipeline_files
 
     return {f"{within}{path}": text for path, text in pipeline_files(name).items()} if name in SHAPES else None
 
@@ -86,16 +86,16 @@ def _beside(name: str, within: str = "") -> Mapping[str, str] | None:
 def _from_pretrained(files: Sequence[str], device: str, _: Any, *, safetensors: bool) -> Any:
     import torch
 
-    folder, asked = os.path.commonpath(files), {"dtype": torch.float16, "use_safetensors": safetensors, "local_files_only": True}
-    return _placed(_quiet().DiffusionPipeline.from_pretrained(folder, **asked), device)
+    folder, parameters = os.path.commonpath(files), {"dtype": torch.float16, "use_safetensors": safetensors, "local_files_only": True}
+    return _placed(_quiet().DiffusionPipeline.from_pretrained(folder, **parameters), device)
 
 
 def _from_single_file(files: Sequence[str], device: str, _: Any, *, name: str) -> Any:
     import torch
 
     folder = os.path.commonpath(files)
-    asked = {"config": f"{folder}/{_CONFIGURATION}", "dtype": torch.float16, "local_files_only": True}
-    return _placed(_quiet().StableDiffusionPipeline.from_single_file(f"{folder}/{name}", **asked), device)
+    parameters = {"config": f"{folder}/{_CONFIGURATION}", "dtype": torch.float16, "local_files_only": True}
+    return _placed(_quiet().StableDiffusionPipeline.from_single_file(f"{folder}/{name}", **parameters), device)
 
 
 def _placed(pipeline: Any, device: str) -> Any:
@@ -104,7 +104,7 @@ def _placed(pipeline: Any, device: str) -> Any:
 
 def _weights(pipeline: Any) -> Tensors:
     """Name a pipeline's tensors as the checkpoint does: transformers 5.6 took `text_model.` out of the encoder's names, not out of its files."""
-    from harness.checkpoints.diffusion import COMPONENTS
+    from harness.checkpoints.stable_diffusion import COMPONENTS
 
     tensors: Tensors = {}
     for component in COMPONENTS:
@@ -139,19 +139,19 @@ def _takes_dtype() -> str | None:
     return None if able else f"diffusers {release} cannot be asked for a dtype by that name (0.42 and later can)"
 
 
-def _folder_format(name: str, container: str) -> Format:
-    write, read = partial(_write_pipeline, container=container), partial(_read_pipeline, container=container)
-    return Format(name, name, "", write, read, folder=True, beside=_beside, rehearsal=_REHEARSAL)
+def _folder_format(name: str, format_name: str) -> Format:
+    write, read = partial(_write_pipeline, format_name=format_name), partial(_read_pipeline, format_name=format_name)
+    return Format(name, name, "", write, read, folder=True, beside=_beside, warm_up=_WARM_UP)
 
 
 def _single_format(name: str, file: str) -> Format:
     beside = partial(_beside, within=f"{_CONFIGURATION}/")
     write, read = partial(_write_single, name=file), partial(_read_single, name=file)
-    return Format(name, name, "", write, read, folder=True, beside=beside, rehearsal=_REHEARSAL)
+    return Format(name, name, "", write, read, folder=True, beside=beside, warm_up=_WARM_UP)
 
 
-def _loader(name: str, container: str, load: Callable[..., Any], memory: float = 0.0) -> Loader:
-    return Loader(name, container, load, _REQUIRES, _takes_dtype, _EXTRA, weights=_weights, run=_run, memory=memory)
+def _loader(name: str, format_name: str, load: Callable[..., Any], memory: float = 0.0) -> Loader:
+    return Loader(name, format_name, load, _REQUIRES, _takes_dtype, _EXTRA, weights=_weights, run=_run, memory=memory)
 
 
 FORMATS = (

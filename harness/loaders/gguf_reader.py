@@ -43,12 +43,12 @@ def _write(tensors: Tensors, path: Path) -> None:
     writer = GGUFWriter(path, "weighbridge")
     altered = {}
     for number, (name, tensor) in enumerate(tensors.items()):
-        key, held = name, tensor
+        key, array = name, tensor
         if not _sayable(name, tensor):
-            key, held = f"weighbridge.{number}", tensor.reshape(-1)
+            key, array = f"weighbridge.{number}", tensor.reshape(-1)
             altered[key] = [name, list(tensor.shape)]
         kind = GGMLQuantizationType[_TYPES[str(tensor.dtype).removeprefix("torch.")]]
-        bits = held.view(torch.uint16) if held.dtype == torch.bfloat16 else held
+        bits = array.view(torch.uint16) if array.dtype == torch.bfloat16 else array
         writer.add_tensor(key, bits.numpy(), raw_dtype=kind)
     writer.add_string(_ALTERED, json.dumps(altered))
     writer.write_header_to_file()

@@ -99,8 +99,8 @@ def _dtype(tensor: torch.Tensor) -> str:
 def _array(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
     import torch
 
-    held = tensor if _dtype(tensor) in _NATIVE else tensor.view(getattr(torch, _BITS[tensor.itemsize]))
-    array: np.ndarray[Any, Any] = held.numpy()
+    native = tensor if _dtype(tensor) in _NATIVE else tensor.view(getattr(torch, _BITS[tensor.itemsize]))
+    array: np.ndarray[Any, Any] = native.numpy()
     return array
 
 

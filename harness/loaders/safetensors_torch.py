@@ -55,20 +55,20 @@ def _load_bytes(files: Sequence[str], _device: str, _: Any) -> Tensors:
     return merged(lambda file: load(Path(file).read_bytes()), files)
 
 
-def _slices(wanted: Sequence[Wanted], device: str, _: Any) -> Tensors:
+def _slices(selections: Sequence[Wanted], device: str, _: Any) -> Tensors:
     """Ask for nothing but the pieces; what comes back lies in the mapped file, so it is copied."""
-    return {name: own(tensor) for name, tensor in _cut(wanted, device).items()}
+    return {name: own(tensor) for name, tensor in _cut(selections, device).items()}
 
 
-def _pread_slices(wanted: Sequence[Wanted], device: str, _: Any) -> Tensors:
-    return _cut(wanted, device, backend="pread")
+def _pread_slices(selections: Sequence[Wanted], device: str, _: Any) -> Tensors:
+    return _cut(selections, device, backend="pread")
 
 
-def _cut(wanted: Sequence[Wanted], device: str, **options: Any) -> Tensors:
+def _cut(selections: Sequence[Wanted], device: str, **options: Any) -> Tensors:
     from safetensors import safe_open
 
     tensors = {}
-    for path, pieces in wanted:
+    for path, pieces in selections:
         with safe_open(path, framework="pt", device=device, **options) as file:
             for piece in pieces:
                 name = piece.tensor

@@ -56,12 +56,12 @@ def _modelscan(file: str) -> None:
     from modelscan.modelscan import ModelScan
 
     logging.getLogger("modelscan").setLevel(logging.CRITICAL)
-    found = ModelScan().scan(file)
-    if found["issues"]:
-        raise FoundError(_listed(f"{issue.get('module')}.{issue.get('operator')}" for issue in found["issues"]))
-    if found["errors"]:
-        raise CannotTellError(str(found["errors"][0].get("description") or found["errors"][0]))
-    if not found["summary"]["scanned"]["total_scanned"]:
+    report = ModelScan().scan(file)
+    if report["issues"]:
+        raise FoundError(_listed(f"{issue.get('module')}.{issue.get('operator')}" for issue in report["issues"]))
+    if report["errors"]:
+        raise CannotTellError(str(report["errors"][0].get("description") or report["errors"][0]))
+    if not report["summary"]["scanned"]["total_scanned"]:
         raise CannotTellError("it looked at nothing")
 
 
@@ -70,9 +70,9 @@ def _weighbridge(file: str) -> None:
 
     for finding in scan([Path(file)]):
         if finding.verdict == FOUND:
-            raise FoundError(finding.found)
+            raise FoundError(finding.detail)
         if finding.verdict == UNKNOWN:
-            raise CannotTellError(finding.found)
+            raise CannotTellError(finding.detail)
 
 
 def _listed(names: Any) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from harness.checkpoints.header import DTYPES
 from harness.checkpoints.parts import Piece
+from harness.checkpoints.safetensors_file import DTYPES
 from harness.loaders import Loader, Shares, own
 
 if TYPE_CHECKING:
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from harness.loaders import Tensors
 
 
-def _scatter(asked: Shares, device: str, _: Any) -> Tensors:
+def _scatter(shares: Shares, device: str, _: Any) -> Tensors:
     """Return this rank's pieces: rank 0 maps each file and sends, tensor by tensor; what every rank holds whole is broadcast."""
     from safetensors import safe_open
 
     tensors = {}
-    for number, (path, pieces) in enumerate(asked.wanted[asked.rank]):
+    for number, (path, pieces) in enumerate(shares.selections[shares.rank]):
         with safe_open(path, framework="pt", device=device) as file:
             for place, piece in enumerate(pieces):
-                source = file.get_tensor(piece.tensor) if asked.rank == 0 else None
-                cuts = [wanted[number][1][place] for wanted in asked.wanted]
+                source = file.get_tensor(piece.tensor) if shares.rank == 0 else None
+                cuts = [selections[number][1][place] for selections in shares.selections]
                 tensors[piece.tensor] = _share(source, cuts, _empty(file, piece, device))
     return tensors
 
@@ -32,11 +32,11 @@ def _empty(file: Any, piece: Piece, device: str) -> torch.Tensor:
     """Return memory for a piece: its shape and dtype stand in the file's header, which every rank reads."""
     import torch
 
-    found = file.get_slice(piece.tensor)
-    shape = list(found.get_shape())
+    part = file.get_slice(piece.tensor)
+    shape = list(part.get_shape())
     if piece.axis is not None:
         shape[piece.axis] = piece.stop - piece.start
-    return torch.empty(shape, dtype=_dtype(found.get_dtype()), device=device)
+    return torch.empty(shape, dtype=_dtype(part.get_dtype()), device=device)
 
 
 def _share(source: torch.Tensor | None, cuts: list[Piece], target: torch.Tensor) -> torch.Tensor:
@@ -54,8 +54,8 @@ def _share(source: torch.Tensor | None, cuts: list[Piece], target: torch.Tensor)
 def _dtype(name: str) -> torch.dtype:
     import torch
 
-    found: torch.dtype = getattr(torch, DTYPES[name].torch or "")
-    return found
+    dtype: torch.dtype = getattr(torch, DTYPES[name].torch or "")
+    return dtype
 
 
 SHARE_LOADERS = (Loader("safetensors-scatter", "safetensors", _scatter, ("torch", "safetensors"), whole=False),)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.checkpoints.header import parse
+from harness.checkpoints.safetensors_file import parse
 from harness.loaders import Loader, safetensors_torch, torch_pickle
 from harness.loaders.ceiling import as_described, read_into, view
 

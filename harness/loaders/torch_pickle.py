@@ -1,4 +1,4 @@
-"""`torch.load` in its variants, over the zip and the legacy container."""
+"""`torch.load` in its variants, over the zip and the legacy format."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 _CPU = ("cpu",)  # on a GPU the way there would hide what tells these apart
 
 
-def _torch_load(name: str, container: str, *, trusting: bool = False, devices: tuple[str, ...] = DEVICES, **options: Any) -> Loader:
+def _torch_load(name: str, format_name: str, *, trusting: bool = False, devices: tuple[str, ...] = DEVICES, **options: Any) -> Loader:
     def load(files: Sequence[str], device: str, _: Any) -> Tensors:
         import torch
 
         return merged(lambda file: torch.load(file, map_location=device, weights_only=not trusting, **options), files)
 
-    return Loader(name, container, load, trusting=trusting, devices=devices)
+    return Loader(name, format_name, load, trusting=trusting, devices=devices)
 
 
 EVERYTHING = _torch_load("torch-load", "torch-zip")

@@ -34,13 +34,13 @@ def _beside(name: str) -> Mapping[str, str] | None:
     return {_CONFIGURATION: json.dumps(described, indent=2) + "\n"}
 
 
-def _form(name: str, container: str) -> Format:
-    file, common = COMMON[container].file_names(1)[0], COMMON[container]
+def _form(name: str, format_name: str) -> Format:
+    file, common = COMMON[format_name].file_names(1)[0], COMMON[format_name]
 
     def write(tensors: Tensors, folder: Path) -> None:
         common.write(tensors, folder / file)
 
-    return Format(name, name, "", write, lambda folder: common.read(folder / file), folder=True, beside=_beside, rehearsal="rehearsal-gpt2")
+    return Format(name, name, "", write, lambda folder: common.read(folder / file), folder=True, beside=_beside, warm_up="warm-up-gpt2")
 
 
 def _from_pretrained(files: Sequence[str], device: str, _: Any, *, safetensors: bool) -> Any:
@@ -58,13 +58,13 @@ def _mapped_to(files: Sequence[str], device: str, _: Any) -> Any:
     return GPT2Model.from_pretrained(folder, use_safetensors=True, local_files_only=True, device_map=device)
 
 
-def _filled(files: Sequence[str], device: str, _: Any, *, container: str, assign: bool) -> Any:
+def _filled(files: Sequence[str], device: str, _: Any, *, format_name: str, assign: bool) -> Any:
     """Make a model without weights, of the meta device, and give it the file's: assigned as they are, or copied into memory of its own."""
     import torch
     from transformers import GPT2Config, GPT2Model
 
     folder = Path(files[0]).parent
-    weights = COMMON[container].read(folder / COMMON[container].file_names(1)[0])
+    weights = COMMON[format_name].read(folder / COMMON[format_name].file_names(1)[0])
     with torch.device("meta"):
         model = GPT2Model(GPT2Config.from_json_file(folder / _CONFIGURATION))
     if not assign:
@@ -85,8 +85,8 @@ def _run(model: Any) -> None:
         model(torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False)
 
 
-def _loader(name: str, container: str, load: Callable[..., Any], memory: float = 0.0) -> Loader:
-    return Loader(name, container, load, _REQUIRES, extra=_EXTRA, weights=_weights, run=_run, memory=memory)
+def _loader(name: str, format_name: str, load: Callable[..., Any], memory: float = 0.0) -> Loader:
+    return Loader(name, format_name, load, _REQUIRES, extra=_EXTRA, weights=_weights, run=_run, memory=memory)
 
 
 _SAFETENSORS, _BIN = "transformers-safetensors", "transformers-bin"
@@ -95,8 +95,8 @@ MODEL_LOADERS = (
     _loader("transformers-safetensors", _SAFETENSORS, partial(_from_pretrained, safetensors=True)),
     replace(_loader("transformers-device-map", _SAFETENSORS, _mapped_to), requires=(*_REQUIRES, "accelerate"), devices=("cuda",)),
     _loader("transformers-bin", _BIN, partial(_from_pretrained, safetensors=False)),
-    _loader("assign-safetensors", _SAFETENSORS, partial(_filled, container="safetensors", assign=True)),
-    _loader("copy-safetensors", _SAFETENSORS, partial(_filled, container="safetensors", assign=False), 1.0),
-    _loader("assign-torch", _BIN, partial(_filled, container="torch-zip", assign=True), 1.0),
-    _loader("copy-torch", _BIN, partial(_filled, container="torch-zip", assign=False), 2.0),
+    _loader("assign-safetensors", _SAFETENSORS, partial(_filled, format_name="safetensors", assign=True)),
+    _loader("copy-safetensors", _SAFETENSORS, partial(_filled, format_name="safetensors", assign=False), 1.0),
+    _loader("assign-torch", _BIN, partial(_filled, format_name="torch-zip", assign=True), 1.0),
+    _loader("copy-torch", _BIN, partial(_filled, format_name="torch-zip", assign=False), 2.0),
 )

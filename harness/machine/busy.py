@@ -12,9 +12,6 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
-AT_MOST = 0.10
-"""Largest share of the usable cores' time that others may use while a sample is taken. With one of two cores taken, ratios of loaders come
-out wrong by a factor of two; below a tenth no shift was found."""
 WINDOW_S = 0.5
 """Shortest time that a share is taken over: the kernel counts in hundredths of a second. A shorter sample is judged by the half second that
 it ends, or begins where nothing was counted before it."""
@@ -119,7 +116,7 @@ def _read() -> _Reading | None:
         of_cores = [[int(value) for value in fields] for name, *fields in map(str.split, lines) if name in usable]
         if not of_cores:
             return None
-        used = sum(user + nice + system for user, nice, system, *_ in of_cores)  # guests' time is a part of user and nice
+        used = sum(user + nice + system for user, nice, system, *_ in of_cores)  # time of virtual machines is a part of user and nice
         stolen = sum(fields[7] for fields in of_cores if len(fields) > 7)
         return _Reading(time.monotonic(), used * tick, _own() * tick, stolen * tick, tuple(map(_waited, _RESOURCES)))
     except (OSError, ValueError):

@@ -54,8 +54,10 @@ def refusal() -> str | None:
         return "no process can be confined here: Landlock is Linux's"
     abi = _abi()
     if abi < _LEAST_ABI:
-        found = f"this kernel has version {abi}" if abi > 0 else "this kernel has none, or it is switched off (see the boot parameter lsm=)"
-        return f"no process can be confined here: Landlock of version {_LEAST_ABI} is needed (Linux 6.2), and {found}"
+        reason = (
+            f"this kernel has version {abi}" if abi > 0 else "this kernel has none, or it is switched off (see the boot parameter lsm=)"
+        )
+        return f"no process can be confined here: Landlock of version {_LEAST_ABI} is needed (Linux 6.2), and {reason}"
     if not Path(f"/proc/self/task/{os.getpid()}/children").exists():
         return "no process can be confined here: this kernel does not tell a process's children (CONFIG_PROC_CHILDREN)"
     return None
@@ -66,9 +68,9 @@ def confine(folder: Path, limits: Limits) -> None:
 
     Raises `OSError` where the kernel refuses: then the process must not go on.
     """
-    held = _private_bytes() + limits.memory
+    own_bytes = _private_bytes() + limits.memory
     for what, most in (
-        (resource.RLIMIT_DATA, held),
+        (resource.RLIMIT_DATA, own_bytes),
         (resource.RLIMIT_CPU, int(limits.seconds) + 2),
         (resource.RLIMIT_FSIZE, limits.file_bytes),
         (resource.RLIMIT_NOFILE, limits.files),
@@ -89,22 +91,22 @@ def adopt_orphans() -> None:
 
 def descendants(pid: int) -> list[int]:
     """Return every process below `pid` by its number; one that has ended and was not waited for is counted until it is."""
-    found, ahead = [], [pid]
+    numbers, ahead = [], [pid]
     while ahead:
         below = _children(ahead.pop())
-        found += below
+        numbers += below
         ahead += below
-    return found
+    return numbers
 
 
 def _children(pid: int) -> list[int]:
     """Return the children of all threads of a process (proc(5), `children`, Linux 4.2 with CONFIG_PROC_CHILDREN); none of one that is gone."""
-    found: list[int] = []
+    numbers: list[int] = []
     with suppress(OSError):
         for thread in os.scandir(f"/proc/{pid}/task"):
             with suppress(OSError), open(f"{thread.path}/children") as children:
-                found += map(int, children.read().split())
-    return found
+                numbers += map(int, children.read().split())
+    return numbers
 
 
 def end_descendants(settle: bool = True) -> int:
@@ -142,9 +144,9 @@ def _abi() -> int:
 def _landlock(folder: Path) -> None:
     abi = _abi()
     handled = _WRITES | (_IOCTL if abi >= 5 else 0)
-    asked = struct.pack("=QQQ", handled, _TCP if abi >= 4 else 0, _SCOPES if abi >= 6 else 0)
+    rules = struct.pack("=QQQ", handled, _TCP if abi >= 4 else 0, _SCOPES if abi >= 6 else 0)
     size = 24 if abi >= 6 else 16 if abi >= 4 else 8
-    ruleset = _checked(_libc.syscall(_CREATE_RULESET, asked, ctypes.c_size_t(size), ctypes.c_uint(0)), "a Landlock ruleset")
+    ruleset = _checked(_libc.syscall(_CREATE_RULESET, rules, ctypes.c_size_t(size), ctypes.c_uint(0)), "a Landlock ruleset")
     try:
         _allow(ruleset, str(folder), handled)
         for device in _DEVICES:

@@ -140,7 +140,7 @@ def _reclaims_proactively() -> bool | None:
     if not admin.is_dir() and not module:
         return None
     running = [kdamond for kdamond in admin.glob("[0-9]*") if _lines(kdamond / "state") == ["on"]]
-    return module == "Y" or any(_lines(action) == ["pageout"] for one in running for action in one.glob("contexts/*/schemes/*/action"))
+    return module == "Y" or any(_lines(action) == ["pageout"] for path in running for action in path.glob("contexts/*/schemes/*/action"))
 
 
 def _chosen(path: Path) -> str | None:

@@ -23,7 +23,7 @@ def collapse_heap() -> int:
         mappings = Path("/proc/self/maps").read_text().splitlines()
     except OSError:
         return 0
-    for start, end in ((int(found[1], 16), int(found[2], 16)) for found in map(_PRIVATE.match, mappings) if found):
+    for start, end in ((int(match[1], 16), int(match[2], 16)) for match in map(_PRIVATE.match, mappings) if match):
         first, last = -(-start // _HUGE) * _HUGE, end // _HUGE * _HUGE
         if first < last and _libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), _MADV_COLLAPSE) == 0:
             gathered += last - first

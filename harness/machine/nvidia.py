@@ -97,8 +97,8 @@ def _told(ask: Callable[[], Any]) -> Any:
         return None
 
 
-def _text(found: str | bytes) -> str:
-    return found.decode() if isinstance(found, bytes) else found
+def _text(text: str | bytes) -> str:
+    return text.decode() if isinstance(text, bytes) else text
 
 
 def _old(nvml: Any) -> bool:

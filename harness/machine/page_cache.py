@@ -98,10 +98,10 @@ def residency(paths: Sequence[Path]) -> Residency:
     fractions = []
     for path in paths:
         with _opened(path) as fd:
-            one = _by_cachestat(fd) or _by_mincore(fd)
-        pages, cached, method = pages + one.pages, cached + one.cached, one.method
-        fractions += [one.fraction] if one.pages else []
-        dirty = None if dirty is None or one.dirty is None else dirty + one.dirty
+            residency = _by_cachestat(fd) or _by_mincore(fd)
+        pages, cached, method = pages + residency.pages, cached + residency.cached, residency.method
+        fractions += [residency.fraction] if residency.pages else []
+        dirty = None if dirty is None or residency.dirty is None else dirty + residency.dirty
     return Residency(pages, cached, dirty, method, tuple(fractions))
 
 
@@ -134,9 +134,9 @@ def warm(paths: Sequence[Path]) -> Residency:
     for folder in {path.parent for path in paths}:
         with suppress(OSError):
             os.listdir(folder)  # noqa: PTH208  # for its own sake, not for what it finds
-    found = residency(paths)
-    if found.cached == found.pages:
-        return found
+    pages = residency(paths)
+    if pages.cached == pages.pages:
+        return pages
     with mmap.mmap(-1, _READ_BLOCK) as buffer:  # one that the C library allocated and freed would change how it serves those after it
         for path in paths:
             with _opened(path) as fd:
@@ -244,7 +244,7 @@ def _pages(size: int) -> int:
 def _by_cachestat(fd: int) -> Residency | None:
     """Ask `cachestat(2)`; None where the kernel lacks it or refuses this file (it wants ownership or write permission since 6.13).
 
-    None on overlayfs too, and so in every container: there it asks the overlay's own inode, which holds no page, and answers 0. A mapping
+    None on overlayfs too, and so in every format: there it asks the overlay's own inode, which holds no page, and answers 0. A mapping
     is of the file below, so `mincore` tells the truth (measured on Linux 6.18).
     """
     if not sys.platform.startswith("linux") or _magic_of(fd) == _OVERLAYFS:

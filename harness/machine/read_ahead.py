@@ -79,40 +79,40 @@ def restore_left_over() -> str | None:
 
     To be called at its beginning by the run that holds the machine.
     """
-    text, said = _own_journal(), None
+    text, line = _own_journal(), None
     if text is None:
         return None
     journal = _parsed(text)
     if journal is None:
-        said = f"{journal_path()} was damaged and is dropped: a readahead that a killed run has set may still be in force"
+        line = f"{journal_path()} was damaged and is dropped: a readahead that a killed run has set may still be in force"
     elif journal.boot == _BOOT.read_text().strip() and (file := read_ahead_of(journal.device)):  # or it is gone by itself
         left = f"readahead of {journal.device} was left at {journal.during} KiB by a run that was killed"
         now = int(file.read_text())
         if now not in (journal.before, journal.during):
-            said = f"{left}; somebody has made it {now} KiB since, so it stays; before that run it was {journal.before} KiB"
+            line = f"{left}; somebody has made it {now} KiB since, so it stays; before that run it was {journal.before} KiB"
         elif now != journal.before:
             try:
                 _put(file, journal.before, f"run as root, or put it back by hand: echo {journal.before} | sudo tee {file}")
             except WeighbridgeError as error:
                 return f"{left}; {error}"
-            said = f"{left}; put back to {journal.before} KiB"
+            line = f"{left}; put back to {journal.before} KiB"
     journal_path().unlink(missing_ok=True)
-    return said
+    return line
 
 
 def _put(file: Path, kb: int, advice: str) -> None:
     try:
         if int(file.read_text()) != kb:
             file.write_text(f"{kb}\n")
-        found = int(file.read_text())
+        count = int(file.read_text())
     except OSError as error:
         raise WeighbridgeError(f"{file} cannot be set to {kb} KiB ({error.strerror}): {advice}") from error
-    if found != kb:
-        raise WeighbridgeError(f"{file} was set to {kb} KiB and the kernel made {found} KiB of it: {advice}")
+    if count != kb:
+        raise WeighbridgeError(f"{file} was set to {kb} KiB and the kernel made {count} KiB of it: {advice}")
 
 
 def _write_journal(journal: _Journal) -> None:
-    """Write the journal durably, whole or not at all; what somebody planted under its name is replaced, never followed."""
+    """Write the journal durably, whole or not at all; what somebody injected under its name is replaced, never followed."""
     path = journal_path()
     try:
         fd, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)  # made with O_EXCL, for this user alone
@@ -130,11 +130,11 @@ def _write_journal(journal: _Journal) -> None:
 
 def _own_journal() -> str | None:
     """Return the text of this user's journal; whatever else lies under its name, in a folder open to all, counts as none."""
-    wary = os.O_NOFOLLOW | os.O_NONBLOCK  # a planted link would lead away, a planted pipe wait for a writer
+    wary = os.O_NOFOLLOW | os.O_NONBLOCK  # an injected link would lead away, an injected pipe wait for a writer
     try:
         with open(journal_path(), errors="replace", opener=lambda path, flags: os.open(path, flags | wary)) as file:
-            found = os.fstat(file.fileno())
-            return file.read(4096) if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() else None
+            status = os.fstat(file.fileno())
+            return file.read(4096) if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() else None
     except OSError:
         return None
 

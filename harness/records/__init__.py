@@ -1,1 +1,1 @@
-"""Records: the run directory, appended to as samples come and readable at any moment."""
+"""The run directory as plain data: what any room may read; it imports nothing above it."""

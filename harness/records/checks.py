@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 CHECKS = "checks.jsonl"
@@ -36,8 +36,3 @@ class Check:
     def as_json(self) -> dict[str, Any]:
         """Return the check as its line of `checks.jsonl` holds it."""
         return asdict(self)
-
-    @classmethod
-    def from_json(cls, line: dict[str, Any]) -> Check:
-        """Return the check of a line; fields that a later version added are left aside."""
-        return cls(**{field.name: line[field.name] for field in fields(cls) if field.name in line})

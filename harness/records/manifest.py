@@ -2,67 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from harness import __version__
-from harness.errors import WeighbridgeError
-from harness.machine.description import describe_machine, packages
-from harness.machine.page_cache import Capability
-from harness.machine.storage import storage
-from harness.measure.sample import SCHEMA
-
 Manifest = dict[str, Any]
-
-_SAME = (
-    ("machine", "cpu"),
-    ("machine", "cpu_model"),
-    ("machine", "kernel"),
-    ("machine", "cores"),
-    ("machine", "memory_bytes"),
-    ("storage", "device"),
-)
-
-
-def new_manifest(run: str, options: dict[str, Any], command: Sequence[str], store: Path, capability: Capability) -> Manifest:
-    """Return the manifest of a run that begins now; cells, checkpoints and environments are filled in as they come."""
-    return {
-        "schema": SCHEMA,
-        "run": run,
-        "version": __version__,
-        "created_at": now(),
-        "finished_at": None,
-        "command": " ".join(_public(argument) for argument in command),
-        "options": options,
-        "seed": options["seed"],
-        **conditions_here(store),
-        "page_cache": asdict(capability),
-        "packages": packages(),
-        "git": _git(),
-        "environments": {},
-        "checkpoints": {},
-        "skipped": [],
-        "cells": [],
-        "ceilings": {},
-        "host_cache": None,
-    }
 
 
 def fingerprint(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return what makes a machine the same one for a comparison of times: processor, cores, memory, kernel, GPUs and storage."""
     machine, place = manifest.get("machine") or {}, manifest.get("storage") or {}
-    found = {name: machine.get(name) for name in ("cpu", "cpu_model", "cores", "memory_bytes", "kernel", "gpus")}
-    return found | {f"storage {name}": place.get(name) for name in ("device", "file_system")}
-
-
-def fingerprint_here(store: Path) -> dict[str, Any]:
-    """Return the fingerprint of this machine, its checkpoints lying in `store`, as the manifest of a run taken now would have it."""
-    return fingerprint(conditions_here(store))
+    result = {name: machine.get(name) for name in ("cpu", "cpu_model", "cores", "memory_bytes", "kernel", "gpus")}
+    return result | {f"storage {name}": place.get(name) for name in ("device", "file_system")}
 
 
 def same_machine(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
@@ -78,11 +29,6 @@ def same_machine(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     return all(mine[name] == theirs[name] for name in mine if name == deciding or name not in ("cpu_model", "kernel"))
 
 
-def conditions_here(store: Path) -> Manifest:
-    """Return what the manifest of a run taken now would tell of this machine, its checkpoints lying in `store`."""
-    return {"machine": describe_machine(), "storage": asdict(storage(store))}
-
-
 def _gigabytes(count: int | None) -> int | None:
     return None if count is None else round(count / 1e9)
 
@@ -90,40 +36,3 @@ def _gigabytes(count: int | None) -> int | None:
 def now() -> str:
     """Return the time, UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def refuse_other_conditions(recorded: Manifest, fresh: Manifest) -> None:
-    """Raise `WeighbridgeError` where a run would be completed under other conditions than it began with."""
-    pairs = [(f"{part} {name}", recorded[part].get(name), fresh[part].get(name)) for part, name in _SAME]
-    pairs += [(name, recorded["packages"].get(name), fresh["packages"].get(name)) for name in ("python", "torch", "safetensors")]
-    pairs.append(("version", recorded["version"], fresh["version"]))
-    pairs.append(("commit", (recorded["git"] or {}).get("commit"), (fresh["git"] or {}).get("commit")))
-    for what, then, current in pairs:
-        if then != current:
-            raise WeighbridgeError(f"--resume {recorded['run']}: it began with {what} {then}, here it is {current}; start a new run")
-
-
-def _public(argument: str) -> str:
-    """Return a command's argument with every absolute path in it cut down to its last name."""
-    option, equals, value = argument.partition("=")
-    if equals and Path(value).is_absolute():
-        return f"{option}=…/{Path(value).name}"
-    return f"…/{Path(argument).name}" if Path(argument).is_absolute() else argument
-
-
-def _git() -> dict[str, Any] | None:
-    """Return {commit, dirty} of the checkout this code runs from.
-
-    Where it is none, `WEIGHBRIDGE_COMMIT` may name the commit (whether it was changed is unknown then); None without it.
-    """
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-
-    try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
-    except (OSError, subprocess.SubprocessError):
-        named = os.environ.get("WEIGHBRIDGE_COMMIT")
-        return {"commit": named, "dirty": None} if named else None

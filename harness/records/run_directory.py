@@ -7,27 +7,28 @@ import gzip
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness.checkpoints.durable import write_text
+import msgspec
+
+from harness.atomic_write import write_text
 from harness.errors import WeighbridgeError
-from harness.measure.sample import SCHEMA, Sample
 from harness.records.checks import CHECKS, Check
-from harness.records.meetings import SCENARIOS, Meeting
+from harness.records.old_names import is_trial, line_in_new_names, manifest_in_new_names
+from harness.records.sample import SCHEMA, Sample
+from harness.records.trials import TRIALS, Trial
 
 MANIFEST, SAMPLES, BENCHMARK = "manifest.json", "samples.jsonl", "benchmark.json"
 TRACEBACKS = "tracebacks.txt"
+REFERENCE = Path("results/reference")
+"""Where the committed runs lie, from the project's folder."""
 
 Manifest = dict[str, Any]
-_loads: Callable[[bytes], Any] = import_module("orjson" if find_spec("orjson") else "json").loads
-"""orjson takes a quarter of the time, which a million lines feel; a run is read in any environment that holds torch, and there json does."""
-_Line = TypeVar("_Line", Sample, Check, Meeting)
+_Line = TypeVar("_Line", Sample, Check, Trial)
 
 
 class RunDirectory:
@@ -93,7 +94,8 @@ class RunDirectory:
             raise WeighbridgeError(
                 f"{self.path}: schema {manifest.get('schema')}, and this release reads schema {SCHEMA}; read it with the release that wrote it"
             )
-        return manifest
+        renamed: Manifest = manifest_in_new_names(manifest)
+        return renamed
 
     def append(self, sample: Sample) -> None:
         """Add a sample as one line, handed to the kernel in one write before this returns: a killed run keeps it."""
@@ -103,9 +105,9 @@ class RunDirectory:
         """Add a check as one line of its own file, as safely as a sample."""
         self._append(CHECKS, check.as_json())
 
-    def append_meeting(self, meeting: Meeting) -> None:
-        """Add a meeting as one line beside the samples, as safely as one of them."""
-        self._append(SAMPLES, meeting.as_json(), compact=True)
+    def append_trial(self, trial: Trial) -> None:
+        """Add a trial as one line of its own file, as safely as a sample."""
+        self._append(TRIALS, trial.as_json(), compact=True)
 
     def samples(self) -> list[Sample]:
         """Return every whole sample in the order taken; a last line without its end is one that was being written, and is left out.
@@ -113,20 +115,20 @@ class RunDirectory:
         Raises `WeighbridgeError` for any other line that cannot be read or has other fields than the first.
         """
         with _no_collection():
-            return list(self._read(SAMPLES, Sample.from_json, "a sample", lambda line: line.get("scenario") not in SCENARIOS, alike=True))
+            return list(self._read(SAMPLES, Sample, "a sample", lambda line: not is_trial(line), alike=True))
 
-    def meetings(self) -> list[Meeting]:
-        """Return every whole meeting in the order held, none where the run has none; as careful as `samples`."""
-        named = b'"hostile-'  # what a line has to hold to be worth reading as JSON
-        return list(self._read(SAMPLES, Meeting.from_json, "a meeting", lambda line: line.get("scenario") in SCENARIOS, named))
+    def trials(self) -> list[Trial]:
+        """Return every whole trial in the order held, none where the run has none; as careful as `samples`."""
+        apart = any((self.path / name).exists() for name in (TRIALS, f"{TRIALS}.gz"))
+        return list(self._read(TRIALS if apart else SAMPLES, Trial, "a trial", is_trial))
 
     def checks(self) -> list[Check]:
         """Return every whole check in the order carried out, none where the run has none; as careful as `samples`."""
-        return list(self._read(CHECKS, Check.from_json, "a check"))
+        return list(self._read(CHECKS, Check, "a check"))
 
     def drop_unfinished_line(self) -> None:
         """Cut off a last line that has no end, so that what is appended next stands on a line of its own."""
-        for path in (self.path / SAMPLES, self.path / CHECKS):
+        for path in (self.path / name for name in (SAMPLES, TRIALS, CHECKS)):
             if path.exists():
                 content = path.read_bytes()
                 whole = content.rfind(b"\n") + 1
@@ -143,32 +145,36 @@ class RunDirectory:
     def _read(
         self,
         name: str,
-        parse: Callable[[dict[str, Any]], _Line],
+        kind: type[_Line],
         what: str,
-        wanted: Callable[[dict[str, Any]], bool] = lambda _: True,
-        named: bytes = b"",
+        belongs: Callable[[bytes], bool] = lambda _: True,
         alike: bool = False,
     ) -> Iterator[_Line]:
+        """Yield the records of a file; where they are `alike`, a line with other fields than the first is an error.
+
+        A run is of one release, so such a line has lost some of its fields.
+        """
         path = self.path / name
         packed = path.with_name(f"{name}.gz")
         if not path.exists() and not packed.exists():
             return
-        first: Set[str] | None = None
+        decoder, keys = msgspec.json.Decoder(kind), msgspec.json.Decoder(dict[str, msgspec.Raw])
+        first: set[str] | None = None
         with path.open("rb") if path.exists() else gzip.open(packed) as lines:  # a long run is kept packed
             for number, line in enumerate(lines, start=1):
                 if not line.endswith(b"\n"):
                     return
-                if named not in line:
+                if not belongs(line):
                     continue
                 try:
-                    held = _loads(line)
-                    if not wanted(held):
-                        continue
-                    first = first or held.keys()
-                    if alike and held.keys() != first:  # a run is of one release: a line with other fields has lost some of them
-                        raise ValueError(f"{', '.join(sorted(held.keys() ^ first))}: not in every line alike")
-                    yield parse(held)
-                except (ValueError, TypeError, AttributeError) as error:
+                    renamed = line_in_new_names(line)
+                    if alike:
+                        fields = set(keys.decode(renamed))
+                        first = first or fields
+                        if fields != first:
+                            raise ValueError(f"{', '.join(sorted(fields ^ first))}: not in every line alike")
+                    yield decoder.decode(renamed)
+                except ValueError as error:
                     raise WeighbridgeError(f"{path}, line {number}: not {what} ({error})") from None
 
 

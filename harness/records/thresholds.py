@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.checkpoints.durable import write_text
+from harness.atomic_write import write_text
 from harness.errors import WeighbridgeError
 
 FILE = "thresholds.json"

@@ -8,16 +8,16 @@ from typing import Any
 
 import pandas as pd
 
-from harness.loaders import label_of
-from harness.measure.sample import REASONS, Sample
-from harness.report.cells import Cell, invalid_counts, shortfalls
-from harness.report.words import megabytes, ratio_text, share_text, significant, size_text, spread, time_unit
-from harness.verdicts.binding import binds
-from harness.verdicts.ceilings import is_ceiling
-from harness.verdicts.cells import COUNTED, ArmSummary
-from harness.verdicts.costs import SampleCost, sample_costs
-from harness.verdicts.fit import Fit
-from harness.verdicts.statistics import Estimate
+from harness.analysis.arms import COUNTED, ArmSummary
+from harness.analysis.bottleneck import bottleneck_of
+from harness.analysis.ceilings import is_ceiling
+from harness.analysis.overhead import SampleCost, sample_costs
+from harness.analysis.run_cells import MeasuredCell, invalid_counts, shortfalls
+from harness.analysis.statistics import Estimate
+from harness.analysis.time_model import Fit
+from harness.records.loader_keys import label_of
+from harness.records.sample import REASONS, Sample
+from harness.report.format import megabytes, ratio_text, share_text, significant, size_text, spread, time_unit
 
 _ESTIMATES = {
     "returned": "returned_s",
@@ -30,22 +30,22 @@ _ESTIMATES = {
 _SHARES = ("share_of_ceiling", "amplification")
 
 
-def cell_frame(cell: Cell, fits: Iterable[Fit] = ()) -> pd.DataFrame:
+def cell_frame(cell: MeasuredCell, fits: Iterable[Fit] = ()) -> pd.DataFrame:
     """Return one row for each arm of a cell, fastest to `ready` first: times in s, sizes in bytes, rates in bytes/s, shares 0 to 1.
 
-    `ceiling` is the one that `share_of_ceiling` is of, and `bound_by` what binds, told with the help of `fits`. Loaders that were left out or never sampled follow, so that every loader asked for has its row.
+    `ceiling` is the one that `share_of_ceiling` is of, and `bottleneck` the bottleneck, told with the help of `fits`. Loaders that were left out or never sampled follow, so that every loader asked for has its row.
     """
     fits = list(fits)
-    rows = [_figures(arm) | {"bound_by": binds(arm, fits)} for arm in cell.arms]
-    rows += [{"loader": loader, "status": "missing", "taken": 0, "valid": 0} for loader in cell.not_sampled]
-    rows += [{"loader": loader, "status": "left out", "taken": 0, "valid": 0} for loader in cell.left_out]
-    columns = ["loader", "environment", "status", "valid", "taken", "requested_bytes"]
+    rows = [_figures(arm) | {"bottleneck": bottleneck_of(arm, fits)} for arm in cell.arms]
+    rows += [{"loader": loader, "status": "missing", "total": 0, "valid": 0} for loader in cell.not_sampled]
+    rows += [{"loader": loader, "status": "left out", "total": 0, "valid": 0} for loader in cell.left_out]
+    columns = ["loader", "environment", "status", "valid", "total", "requested_bytes"]
     for name in (*_ESTIMATES.values(), *_SHARES):
         columns += [name, _bound(name, "low"), _bound(name, "high")]
-    return pd.DataFrame(rows, columns=[*columns, "ceiling", "bound_by", "bytes_per_s", *COUNTED])
+    return pd.DataFrame(rows, columns=[*columns, "ceiling", "bottleneck", "bytes_per_s", *COUNTED])
 
 
-def cell_table(cell: Cell) -> pd.DataFrame:
+def cell_table(cell: MeasuredCell) -> pd.DataFrame:
     """Return the rows of `cell_frame` as a person reads them: units in the heads, and a word wherever there is no figure."""
     measured = [arm for arm in cell.arms if arm.ready]
     returned = time_unit(arm.returned.median for arm in measured if arm.returned)
@@ -64,7 +64,7 @@ def cell_table(cell: Cell) -> pd.DataFrame:
     return arm_table(cell, heads, lambda arm: _words(cell, arm, returned[0], ready[0]))
 
 
-def gpu_lines(cell: Cell) -> list[str]:
+def gpu_lines(cell: MeasuredCell) -> list[str]:
     """Return what is to be said beside the table of a cell on a GPU: device memory, the link, and what host memory misses."""
     arms = [arm for arm in cell.measured() if arm.peak_device_bytes is not None]
     if cell.device == "cpu" or not arms:
@@ -81,15 +81,15 @@ def gpu_lines(cell: Cell) -> list[str]:
     return lines
 
 
-def arm_table(cell: Cell, heads: Sequence[str], words: Callable[[ArmSummary], list[str]]) -> pd.DataFrame:
+def arm_table(cell: MeasuredCell, heads: Sequence[str], words: Callable[[ArmSummary], list[str]]) -> pd.DataFrame:
     """Return a row for each loader of a cell, what `words` says of its arm between its name, its count and its status.
 
     `heads` are those of the middle. A word stands in each of its places for a loader without a figure, so that every one asked for has its row.
     """
     rows = []
     for arm in cell.arms:
-        said = words(arm) if arm.ready else ["wrong" if arm.wrong else "missing"] * len(heads)
-        rows.append([cell.label(arm), *said, f"{arm.valid} / {arm.taken}", arm.status])
+        phrases = words(arm) if arm.ready else ["wrong" if arm.wrong else "missing"] * len(heads)
+        rows.append([cell.label(arm), *phrases, f"{arm.valid} / {arm.total}", arm.status])
     for status, loaders in (("missing", cell.not_sampled), ("left out", list(cell.left_out))):
         rows += [[loader, *[status] * len(heads), "0 / 0", status] for loader in loaders]
     return pd.DataFrame(rows, columns=["loader", *heads, "valid / taken", "status"])
@@ -99,8 +99,8 @@ def first_calls_frame(manifest: Mapping[str, Any]) -> pd.DataFrame:
     """Return what each loader's first call in a process took, in s, slowest first, in each environment."""
     calls = [
         (label_of(key), environment, float(seconds))
-        for environment, found in (manifest.get("environments") or {}).items()
-        for key, seconds in (found.get("first_calls") or {}).items()
+        for environment, installed in (manifest.get("environments") or {}).items()
+        for key, seconds in (installed.get("first_calls") or {}).items()
         if seconds is not None
     ]
     return pd.DataFrame(sorted(calls, key=lambda call: (call[1], -call[2], call[0])), columns=["loader", "environment", "first_call_s"])
@@ -146,7 +146,7 @@ def costs_table(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["checkpoint", "size", "samples", *heads])
 
 
-def shortfall_frame(manifest: Mapping[str, Any], cells: Sequence[Cell]) -> pd.DataFrame:
+def shortfall_frame(manifest: Mapping[str, Any], cells: Sequence[MeasuredCell]) -> pd.DataFrame:
     """Return one row for everything the run does not say, with its reason."""
     return pd.DataFrame(shortfalls(manifest, cells), columns=["kind", "what", "reason"])
 
@@ -172,12 +172,12 @@ _ABSENT = ("missing", "wrong", "left out", "no reference", "no pairs", "no ceili
 
 def _figures(arm: ArmSummary) -> dict[str, Any]:
     row: dict[str, Any] = {
-        name: getattr(arm, name) for name in ("loader", "environment", "status", "valid", "taken", "requested_bytes", "ceiling", *COUNTED)
+        name: getattr(arm, name) for name in ("loader", "environment", "status", "valid", "total", "requested_bytes", "ceiling", *COUNTED)
     }
     for field, name in (*_ESTIMATES.items(), *((name, name) for name in _SHARES)):
-        found: Estimate | None = getattr(arm, field)
-        if found:
-            row |= {name: found.median, _bound(name, "low"): found.low, _bound(name, "high"): found.high}
+        estimate: Estimate | None = getattr(arm, field)
+        if estimate:
+            row |= {name: estimate.median, _bound(name, "low"): estimate.low, _bound(name, "high"): estimate.high}
     return row | {"bytes_per_s": arm.rate}
 
 
@@ -186,7 +186,7 @@ def _bound(name: str, which: str) -> str:
     return f"{stem}_{which}{unit}"
 
 
-def _words(cell: Cell, arm: ArmSummary, returned: float, ready: float) -> list[str]:
+def _words(cell: MeasuredCell, arm: ArmSummary, returned: float, ready: float) -> list[str]:
     return [
         spread(arm.returned, "missing", returned),
         spread(arm.ready, "missing", ready),
@@ -204,7 +204,7 @@ def _escaped(text: str) -> str:
 
 
 def side_by_side(
-    tables: Iterable[tuple[str, str, Callable[[ArmSummary], str]]], cells: Sequence[Cell], column: Callable[[Cell], str]
+    tables: Iterable[tuple[str, str, Callable[[ArmSummary], str]]], cells: Sequence[MeasuredCell], column: Callable[[MeasuredCell], str]
 ) -> list[str]:
     """Return tables of loaders by cells in Markdown, ceilings last; each is a title, a cache state and what stands in a field."""
     blocks: list[str] = []

@@ -7,11 +7,22 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from harness.measure.sample import Sample
-from harness.report.cells import FULL_LOAD, Cell, cells_of, shortfalls
-from harness.report.words import binding_text, busy_line, invalid_line, ratio_text, share_text, significant, size_text, time_text, time_unit
-from harness.verdicts.cells import ArmSummary, compared_of, reference_of
-from harness.verdicts.statistics import Estimate
+from harness.analysis.arms import ArmSummary
+from harness.analysis.run_cells import MeasuredCell, cells_of, shortfalls
+from harness.analysis.statistics import Estimate
+from harness.records.sample import Sample
+from harness.report.format import (
+    bottleneck_text,
+    busy_line,
+    invalid_line,
+    ratio_text,
+    share_text,
+    significant,
+    size_text,
+    time_text,
+    time_unit,
+)
+from harness.scenarios import FULL_LOAD
 
 WIDTH = 110
 _SHORTEST_NAME = 24
@@ -25,7 +36,7 @@ def cell_table(samples: Sequence[Sample]) -> str:
     factor, unit = time_unit(time for arm in cell.arms if arm.ready for time in (_median(arm.returned), _median(arm.ready)))
     blocks = len({sample.block for sample in cell.samples})
     lines = _wrapped(
-        f"{cell.name}: {size_text(cell.bytes)}, {cell.samples[0].tensors} tensors, {blocks} blocks; ratios to {reference_of(cell.scenario, cell.checkpoint)}"
+        f"{cell.name}: {size_text(cell.bytes)}, {cell.samples[0].tensors} tensors, {blocks} blocks; ratios to {cell.pair.reference}"
     )
     if any(not sample.valid for sample in cell.samples):
         lines += _wrapped(invalid_line(cell.samples))
@@ -40,7 +51,7 @@ def cell_table(samples: Sequence[Sample]) -> str:
     if _amplified(cell):
         lines += _wrapped("read: storage bytes over the bytes asked for")
     lines += _columns([heads, *(_row(cell, arm, factor) for arm in cell.arms)])
-    return "\n".join([*lines, *_wrapped(binding_text(cell) or "")])
+    return "\n".join([*lines, *_wrapped(bottleneck_text(cell) or "")])
 
 
 def run_summary(manifest: Mapping[str, Any], samples: Sequence[Sample]) -> str:
@@ -49,9 +60,7 @@ def run_summary(manifest: Mapping[str, Any], samples: Sequence[Sample]) -> str:
     lines = _wrapped(str(manifest["read_ahead_restored"])) if manifest.get("read_ahead_restored") else []
     for scenario, group in groupby(cells, key=lambda cell: cell.scenario):
         both = scenario == FULL_LOAD
-        for (over, under), of_pair in groupby(
-            group, key=lambda cell: (compared_of(cell.scenario, cell.checkpoint), reference_of(cell.scenario, cell.checkpoint))
-        ):
+        for (over, under), of_pair in groupby(group, key=lambda cell: (cell.pair.compared, cell.pair.reference)):
             lines += _wrapped(f"{scenario}: fastest loader to ready in each cell, and {over} over {under}")
             heads = ["cell", "fastest to ready", *(["ratio returned"] if both else []), "ratio ready", "blocks", "stopped"]
             lines += _columns([heads, *(_outcome(cell, both) for cell in of_pair)])
@@ -66,8 +75,8 @@ def run_summary(manifest: Mapping[str, Any], samples: Sequence[Sample]) -> str:
     return "\n".join(lines)
 
 
-def _row(cell: Cell, arm: ArmSummary, factor: float) -> list[str]:
-    name, count = cell.label(arm), f"{arm.valid}/{arm.taken}"
+def _row(cell: MeasuredCell, arm: ArmSummary, factor: float) -> list[str]:
+    name, count = cell.label(arm), f"{arm.valid}/{arm.total}"
     if not arm.ready or not arm.returned:
         return [name, *[arm.status] * (4 if _of_models(cell) else 5), count]
     last = [
@@ -86,31 +95,31 @@ def _row(cell: Cell, arm: ArmSummary, factor: float) -> list[str]:
     ]
 
 
-def _of_models(cell: Cell) -> bool:
+def _of_models(cell: MeasuredCell) -> bool:
     """Return whether a cell's loaders made models, which have a third clock."""
     return any(arm.module_ready for arm in cell.arms)
 
 
-def _amplified(cell: Cell) -> bool:
+def _amplified(cell: MeasuredCell) -> bool:
     """Return whether what storage gave for the bytes asked for is the cell's first figure."""
     return cell.cache_state == "cold" and cell.key.part is not None
 
 
-def _outcome(cell: Cell, both: bool) -> list[str]:
+def _outcome(cell: MeasuredCell, both: bool) -> list[str]:
     """Return a cell's line; the ratio by *returned* only where the two clocks differ, which private memory does not let them."""
     name = cell.key.what.removesuffix("/cpu").replace("/cpu/", "/")
     clocks = ("ratio_returned", "ratio_ready") if both else ("ratio_ready",)
     fastest = next(iter(cell.measured()), None)
     if fastest is None or fastest.ready is None:
         return [name, *[(cell.reason or "missing").partition(":")[0]] * (1 + len(clocks)), str(cell.record.get("blocks") or 0), "-"]
-    pickle = cell.arm(compared_of(cell.scenario, cell.checkpoint))
+    pickle = cell.arm(cell.pair.compared)
     ratios = [ratio_text(cell, pickle, getattr(pickle, clock), dash="-") if pickle else "missing" for clock in clocks]
     blocks = len({sample.block for sample in cell.samples})
     return [name, f"{cell.label(fastest)} {time_text(fastest.ready.median)}", *ratios, str(blocks), cell.record.get("stopped") or "-"]
 
 
-def _median(found: Estimate | None) -> float | None:
-    return found.median if found else None
+def _median(estimate: Estimate | None) -> float | None:
+    return estimate.median if estimate else None
 
 
 def _wrapped(text: str) -> list[str]:

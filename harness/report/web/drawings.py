@@ -30,9 +30,9 @@ class Glyphs:
     def __init__(self) -> None:
         self._shapes: dict[str, str] = {}
 
-    def take(self, found: re.Match[str]) -> str:
+    def take(self, match: re.Match[str]) -> str:
         """Keep a letter, and leave nothing in its place."""
-        self._shapes[found[1]] = f'<path id="{found[1]}" d="{" ".join(found[2].split())}"{found[3].rstrip()}/>'
+        self._shapes[match[1]] = f'<path id="{match[1]}" d="{" ".join(match[2].split())}"{match[3].rstrip()}/>'
         return ""
 
     def shared(self) -> str:
@@ -51,8 +51,8 @@ def inlined(drawing: str, alt: str, number: int, glyphs: Glyphs) -> str:
     text = re.sub(r'(<use [^>]*)transform="translate\(([\d.]+) 0\)"', r'\1x="\2"', text)  # most of a page's marks are letters
     kept = r"(?!DejaVuSans)"
     for before, after in (('id="', '"'), ('href="#', '"'), (r"url\(#", r"\)")):
-        text = re.sub(rf"{before}{kept}([^\"\)]*){after}", lambda found: _renamed(found, number), text)
-    text = re.sub(r"#[0-9a-fA-F]{6}\b", lambda found: _COLOURS.get(found[0].lower(), found[0]), text)
+        text = re.sub(rf"{before}{kept}([^\"\)]*){after}", lambda match: _renamed(match, number), text)
+    text = re.sub(r"#[0-9a-fA-F]{6}\b", lambda match: _COLOURS.get(match[0].lower(), match[0]), text)
     opening = re.search(r'<svg[^>]*?viewBox="([^"]*)"[^>]*>', text, re.DOTALL)
     if opening is None:
         raise ValueError("no drawing with a viewBox")
@@ -61,5 +61,5 @@ def inlined(drawing: str, alt: str, number: int, glyphs: Glyphs) -> str:
     return re.sub(r"\n\s*", "\n", head + text[opening.end() :])
 
 
-def _renamed(found: re.Match[str], number: int) -> str:
-    return found[0].replace(found[1], f"f{number}-{found[1]}", 1)
+def _renamed(match: re.Match[str], number: int) -> str:
+    return match[0].replace(match[1], f"f{number}-{match[1]}", 1)

@@ -1,0 +1,1 @@
+"""Pure functions over records: statistics, arms, bottlenecks, claims, regression verdicts, recommendations."""

@@ -1,0 +1,251 @@
+"""The claims: what is said, what measures it, and the verdict that the measurements give."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import msgspec
+
+from harness.analysis.claim_rules import FAILS, HOLDS, INCONCLUSIVE, NOT_MEASURED, AnyTest, ClaimTest, Finding, Recorded
+from harness.analysis.machines import Machine, machines_of
+from harness.analysis.recorded_run import RecordedRun
+from harness.errors import WeighbridgeError
+
+VERDICTS = VERDICT_HOLDS, ONLY_IF, DOES_NOT, NOT_TESTED = "holds", "holds only if", "does not hold", "not tested here"
+ENOUGH = 16
+"""With as many pairs an inconclusive test is not measured again."""
+_FILE = Path(__file__).with_name("claims.toml")
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One statement under test."""
+
+    id: str
+    says: str
+    where: str
+    tests: tuple[AnyTest, ...]
+    figure: float | None = None
+    figure_text: str | None = None
+    under: str | None = None
+    """The conditions that it was said under, None where it named none."""
+    left: str | None = None
+    """What of it no test here can reach."""
+
+    def __post_init__(self) -> None:
+        """Refuse a test that needs the claim's figure where there is none."""
+        for number, test in enumerate(self.tests, 1):
+            try:
+                test.criterion(self.figure)
+            except ValueError as error:
+                raise ValueError(f"test {number} ({test.says}): {error}") from None
+
+
+class Measure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What takes the samples of some tests."""
+
+    name: str
+    arguments: tuple[str, ...]
+    """Of pytest, after `benchmarks`."""
+    minutes: int
+    needs: str | None = None
+
+
+class ClaimsFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `claims.toml` holds."""
+
+    measure: tuple[Measure, ...]
+    claim: tuple[Claim, ...]
+
+
+@dataclass(frozen=True)
+class JudgedTest:
+    """A test with what was found, and how its rule puts it into words."""
+
+    test: ClaimTest
+    finding: Finding
+    criterion: str
+
+
+@dataclass(frozen=True)
+class JudgedClaim:
+    """A claim with its verdict: one of `VERDICTS`, its words, and every test that it follows from."""
+
+    claim: Claim
+    verdict: str
+    words: str
+    tests: tuple[JudgedTest, ...]
+
+    @property
+    def main(self) -> JudgedTest | None:
+        """The first test that was measured, whose figure stands for the claim."""
+        return next((result for result in self.tests if result.finding.outcome != NOT_MEASURED), None)
+
+
+@cache
+def claims() -> tuple[Claim, ...]:
+    """Return every claim, in the file's order."""
+    return claims_file().claim
+
+
+@cache
+def measures() -> dict[str, Measure]:
+    """Return what can be measured for the claims, by name."""
+    return {measure.name: measure for measure in claims_file().measure}
+
+
+@cache
+def claims_file() -> ClaimsFile:
+    """Return what `claims.toml` holds; raises `WeighbridgeError`, naming the entry and the key, where it cannot be read."""
+    try:
+        content = tomllib.loads(_FILE.read_text(encoding="utf-8"))
+        file = msgspec.convert(content, ClaimsFile)
+    except msgspec.ValidationError as error:
+        raise WeighbridgeError(f"{_FILE.name}: {_with_entry(str(error), content)}") from None
+    except ValueError as error:
+        raise WeighbridgeError(f"{_FILE.name}: not TOML ({error})") from None
+    known = {measure.name for measure in file.measure}
+    for claim in file.claim:
+        for number, test in enumerate(claim.tests, 1):
+            if test.measure not in known:
+                there = ", ".join(sorted(known))
+                raise WeighbridgeError(
+                    f"{_FILE.name}: claim {claim.id}, test {number} ({test.says}): unknown measure {test.measure!r}; there are: {there}"
+                )
+    return file
+
+
+def _with_entry(error: str, content: dict[str, list[dict[str, object]]]) -> str:
+    """Return a decoding error with the entry's own name in place of its position in the file."""
+    message, _, path = error.partition(" - at `$")
+    names = []
+    for kind, position in re.findall(r"(claim|measure|tests)\[(\d+)\]", path):
+        if kind == "tests":
+            names.append(f"test {int(position) + 1}")
+        else:
+            entry = content[kind][int(position)]
+            names.append(f"{kind} {entry.get('id') or entry.get('name')}")
+    return ": ".join(filter(None, (", ".join(names), message)))
+
+
+def judge_claims(runs: Sequence[Recorded], of: Sequence[Claim] | None = None) -> list[JudgedClaim]:
+    """Return a verdict on every claim, from the runs of one machine; a claim that no run tells of is `not tested here`, never left out."""
+    return [judge(claim, runs) for claim in (claims() if of is None else of)]
+
+
+def judge(claim: Claim, runs: Sequence[Recorded]) -> JudgedClaim:
+    """Return the verdict on a claim: of each test the finding that rests on most pairs, and what they say together.
+
+    Each test without a condition has to hold. Of those with one, all that hold make it `holds`, some `holds only if` theirs, none
+    `does not hold`. What was not measured or is inconclusive decides nothing, and is named.
+    """
+    tests = tuple(_tested(test, claim, runs) for test in claim.tests)
+    deciding = [result for result in tests if not result.test.aside]
+    always = [result for result in deciding if result.test.condition is None]
+    under = [result for result in deciding if result.test.condition is not None]
+    results = [result for result in under if result.finding.outcome == HOLDS]
+    failed = [result for result in under if result.finding.outcome == FAILS]
+    if broken := [result for result in always if result.finding.outcome == FAILS]:
+        return JudgedClaim(claim, DOES_NOT, f"{DOES_NOT}: {_said(broken)}", tests)
+    unknown = [result for result in deciding if result.finding.outcome in (NOT_MEASURED, INCONCLUSIVE)]
+    if any(result in unknown for result in always) or not (results or failed or (always and not under)):
+        return JudgedClaim(claim, NOT_TESTED, f"{NOT_TESTED}: {_why(unknown)}", tests)
+    beside = f" (inconclusive: {'; '.join(str(result.test.condition) for result in unknown)})" if unknown else ""
+    if under and not results:
+        return JudgedClaim(claim, DOES_NOT, f"{DOES_NOT}: {_said(failed)}{beside}", tests)
+    if failed or unknown:
+        conditions = "; or ".join(str(result.test.condition) for result in results)
+        return JudgedClaim(claim, ONLY_IF, f"{ONLY_IF} {conditions}{beside}", tests)
+    return JudgedClaim(claim, VERDICT_HOLDS, VERDICT_HOLDS, tests)
+
+
+def missing(judged_claims: Sequence[JudgedClaim]) -> list[Measure]:
+    """Return what has to be measured so that every test is, in the order of the ledger: more of it where too few could not tell."""
+    names = {result.test.measure for judged in judged_claims for result in judged.tests if _lacks(result.finding)}
+    return [measure for name, measure in measures().items() if name in names]
+
+
+def changed(before: Sequence[JudgedClaim], after: Sequence[JudgedClaim]) -> list[tuple[JudgedClaim, JudgedClaim]]:
+    """Return (before, after) of every claim whose verdict, with its conditions, is another than it was."""
+    then = {judged.claim.id: judged for judged in before}
+    pairs = [(then[judged.claim.id], judged) for judged in after if judged.claim.id in then]
+    return [(old, new) for old, new in pairs if (old.verdict, _conditions(old)) != (new.verdict, _conditions(new))]
+
+
+def _lacks(finding: Finding) -> bool:
+    return finding.outcome == NOT_MEASURED or (finding.outcome == INCONCLUSIVE and finding.count < ENOUGH)
+
+
+def _conditions(judged: JudgedClaim) -> list[str]:
+    return [
+        result.test.says for result in judged.tests if result.finding.outcome == HOLDS and result.test.condition and not result.test.aside
+    ]
+
+
+def _said(failed: Sequence[JudgedTest]) -> str:
+    return "; ".join(f"{result.test.says}: {result.finding.short}" for result in failed)
+
+
+def _why(unknown: Sequence[JudgedTest]) -> str:
+    reasons = dict.fromkeys(
+        result.finding.reason or f"{result.test.says}: {result.finding.short}, and that reaches over the limit" for result in unknown
+    )
+    return "; ".join(reasons)
+
+
+def _tested(test: ClaimTest, claim: Claim, runs: Sequence[Recorded]) -> JudgedTest:
+    words = test.criterion(claim.figure)
+    findings = [test.judge(run, claim.figure) for run in runs]
+    measured = [finding for finding in findings if finding.outcome != NOT_MEASURED]
+    if measured:  # most pairs first, of as many the newest: neither looks at what was found
+        return JudgedTest(test, max(measured, key=lambda finding: (finding.count, finding.run or "")), words)
+    reasons = [finding for finding in findings if finding.reason]
+    needs = measures()[test.measure].needs
+    otherwise = f"no {'GPU' if needs == 'cuda' else needs} was there" if needs else "it was not measured"
+    return JudgedTest(test, reasons[-1] if reasons else Finding(NOT_MEASURED, reason=otherwise), words)
+
+
+def recorded(evidence: Sequence[RecordedRun]) -> list[Recorded]:
+    """Return what the rules look at, of every run that is no regression run: there environments stand side by side."""
+    return [Recorded.of(run.name, run.manifest, run.samples, run.checks, run.trials) for run in evidence if not run.paired]
+
+
+def by_machine(evidence: Sequence[RecordedRun]) -> list[Machine]:
+    """Return the machines of these runs, regression runs left aside, the one whose runs tell of most tests first, and of as many the one with most samples."""
+    return [machine for machine, _ in _judged(evidence)]
+
+
+def _judged(evidence: Sequence[RecordedRun]) -> list[tuple[Machine, list[JudgedClaim]]]:
+    machines = machines_of([run for run in evidence if not run.paired])
+    judged_machines = [(machine, judge_claims(recorded(machine.runs))) for machine in machines]
+    return sorted(judged_machines, key=lambda entry: (-_told(entry[1]), -sum(len(run.samples) for run in entry[0].runs)))
+
+
+def _told(judged: Sequence[JudgedClaim]) -> int:
+    """Return how many tests were told, one way or the other."""
+    return sum(tested.finding.outcome in (HOLDS, FAILS) for claim in judged for tested in claim.tests)
+
+
+def judged_here(evidence: Sequence[RecordedRun]) -> list[JudgedClaim]:
+    """Return the verdicts of the machine that most is known of, of claims it could not test another's."""
+    machines = [(machine.name, judged) for machine, judged in _judged(evidence)]
+    return _lent(machines)[0] if machines else judge_claims([])
+
+
+def _lent(machines: Sequence[tuple[str, Sequence[JudgedClaim]]]) -> tuple[list[JudgedClaim], dict[str, str]]:
+    """Return each claim's verdict from the first machine that could test it, and which machine that was where it is not the first of all.
+
+    A claim is judged on a machine that has what it needs: one about a GPU by the machine with a GPU, beside the others' verdicts.
+    """
+    first = list(machines[0][1])
+    elsewhere: dict[str, str] = {}
+    for number, judged in enumerate(first):
+        if judged.verdict == NOT_TESTED:
+            able = ((name, other[number]) for name, other in machines[1:] if other[number].verdict != NOT_TESTED)
+            if better := next(able, None):
+                elsewhere[judged.claim.id], first[number] = better
+    return first, elsewhere

@@ -1,0 +1,173 @@
+"""What the page promises of `from_pretrained`, `from_ckpt` and a pull request's revision, as data, and whether what happened keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+KEPT, BROKEN, NOT_TESTED = "kept", "broken", "not tested here"
+SAFETENSORS, BIN, REFUSED, SAME, DIFFERENT = "safetensors", "bin", "refused", "same", "different"
+_FAILED = "failed"
+_REFUSALS = ("OSError", "ValueError", "ImportError")
+"""What a library says no with; any other error is one that it did not mean to raise."""
+
+
+@dataclass(frozen=True)
+class Promise:
+    """One promise, under one condition."""
+
+    name: str
+    claim: str
+    library: str
+    condition: str
+    """What is called, on what, in words."""
+    promised: str
+    expected: str
+    """What must happen: the content that is loaded, `refused`, or what a comparison finds."""
+    call: str
+    """`pipeline`, `text-encoder`, `single-file`, `from-ckpt` or `compare`."""
+    repository: str
+    use_safetensors: bool | None = None
+    revision: str | None = None
+    package: bool = True
+    """Whether safetensors is installed."""
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What a person's call has beside the repository."""
+        given = {"use_safetensors": self.use_safetensors, "revision": self.revision}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a promise was kept, what happened, and what a person is told."""
+
+    outcome: str
+    happened: str
+    message: str | None
+
+
+def judge(promise: Promise, answer: Mapping[str, Any]) -> Verdict:
+    """Return what became of a promise, from what the child that put it to the test found.
+
+    A library that cannot even be imported has kept no demand for an error: nobody could make it.
+    """
+    text = _message(answer)
+    if answer.get("stage") == "import":
+        if promise.package or promise.expected == REFUSED or SAFETENSORS not in str(answer["message"]):
+            return Verdict(NOT_TESTED, f"{promise.library} could not be imported, so nothing could be asked of it", text)
+        return Verdict(BROKEN, f"{promise.library} could not be imported, so nothing can be loaded by it", text)
+    observed = _observed(answer)
+    return Verdict(KEPT if observed == promise.expected else BROKEN, _happened(promise, observed, answer), text)
+
+
+def _observed(answer: Mapping[str, Any]) -> str:
+    if "differing" in answer:
+        return DIFFERENT if answer["differing"] else SAME
+    if answer.get("error"):
+        return REFUSED if any(kind in _REFUSALS for kind in answer["error"]) else _FAILED
+    return str(answer["loaded"])
+
+
+def _happened(promise: Promise, observed: str, answer: Mapping[str, Any]) -> str:
+    pickled = ".ckpt" if promise.call == "single-file" else ".bin"
+    if observed == SAME:
+        return f"all {answer['compared']} tensors are the same"
+    if observed == DIFFERENT:
+        return f"{len(answer['differing'])} of {answer['compared']} tensors differ, the first is {answer['differing'][0]}"
+    words = {
+        SAFETENSORS: f"loaded the `.safetensors` content, as {answer.get('made')}",
+        BIN: f"loaded the `{pickled}` content, as {answer.get('made')}",
+        REFUSED: "refused with an error",
+        _FAILED: "failed with an error that is no refusal",
+        "mixed": f"loaded tensors of both formats, as {answer.get('made')}",
+    }
+    return words.get(observed, f"made {answer.get('made')} with tensors of neither format")
+
+
+def _message(answer: Mapping[str, Any]) -> str | None:
+    if answer.get("error"):
+        return f"{answer['error'][0]}: {answer['message']}"
+    return " ".join(answer.get("warnings") or ()) or None
+
+
+_MAKERS = {"pipeline": ("diffusers", "DiffusionPipeline"), "text-encoder": ("transformers", "CLIPTextModel")}
+_REFUSAL = "an error, and no model"
+_CONTENT = {SAFETENSORS: "the `.safetensors` files", BIN: "the `.bin` files", REFUSED: _REFUSAL}
+_HOLDS = {
+    "both": "a folder with both formats",
+    "only-safetensors": "a folder with `.safetensors` alone",
+    "only-bin": "a folder with `.bin` alone",
+    "neither": "a folder without weights",
+}
+_LOCAL: tuple[tuple[str, bool | None, str, str], ...] = (
+    ("both", None, SAFETENSORS, BIN),
+    ("only-safetensors", None, SAFETENSORS, REFUSED),
+    ("only-bin", None, BIN, BIN),
+    ("neither", None, REFUSED, REFUSED),
+    ("both", True, SAFETENSORS, REFUSED),
+    ("only-bin", True, REFUSED, REFUSED),
+    ("both", False, BIN, BIN),
+    ("only-safetensors", False, REFUSED, REFUSED),
+)
+"""What the repository holds, what `use_safetensors` is, and what is promised with safetensors installed and without it."""
+
+
+def _local() -> Iterator[Promise]:
+    """Yield C8: `.safetensors` by itself where the repository has it, and by demand."""
+    for package in (True, False):
+        for call, (library, maker) in _MAKERS.items():
+            for repository, demand, expected, otherwise in _LOCAL:
+                promised = expected if package else otherwise
+                word = {None: "by-itself", True: "demanded", False: "declined"}[demand]
+                argument = "" if demand is None else f", use_safetensors={demand}"
+                condition = (
+                    f"`{maker}.from_pretrained(folder{argument})`, {_HOLDS[repository]}{'' if package else ', safetensors not installed'}"
+                )
+                name = f"{call}-{repository}-{word}{'' if package else '-without-package'}"
+                yield Promise(
+                    name, "C8", library, condition, _CONTENT[promised], promised, call, repository, use_safetensors=demand, package=package
+                )
+
+
+def _single_files() -> Iterator[Promise]:
+    """Yield C9: all weights in one file."""
+    for repository, suffix in ((SAFETENSORS, ".safetensors"), (BIN, ".ckpt")):
+        condition = f"`StableDiffusionPipeline.from_single_file(file, config=folder)`, a `{suffix}` file"
+        name = f"single-file-{suffix[1:]}"
+        yield Promise(
+            name, "C9", "diffusers", condition, f"the whole pipeline of the `{suffix}` file", repository, "single-file", repository
+        )
+    condition = "`StableDiffusionPipeline.from_ckpt(file)`, the name that the page gives, a `.ckpt` file"
+    yield Promise("from-ckpt", "C9", "diffusers", condition, "the whole pipeline of the `.ckpt` file", BIN, "from-ckpt", BIN)
+
+
+def _revisions(pull_request: str = "refs/pr/22") -> Iterator[Promise]:
+    """Yield C11: a converted checkpoint that is not merged, by its revision, and checked before use."""
+    cache = "a hub's cache, offline, with `.bin` on main and `.safetensors` in pull request 22"
+    revisions: tuple[tuple[str, str | None, bool | None, str, str], ...] = (
+        ("pull-request", pull_request, None, SAFETENSORS, "the pull request's `.safetensors` files"),
+        ("main", None, None, BIN, "main's `.bin` files"),
+        ("main-demanded", None, True, REFUSED, _REFUSAL),
+        ("no-such-revision", "refs/pr/23", None, REFUSED, _REFUSAL),
+    )
+    for call, (library, maker) in _MAKERS.items():
+        for word, revision, demand, expected, promised in revisions:
+            given = (f', revision="{revision}"' if revision else "") + ("" if demand is None else f", use_safetensors={demand}")
+            condition = f"`{maker}.from_pretrained(name{given})`, {cache}"
+            yield Promise(f"{call}-{word}", "C11", library, condition, promised, expected, call, "told-apart", demand, revision)
+    for repository, expected, promised in (
+        ("faithful", SAME, "all tensors are told to be the same"),
+        ("tampered", DIFFERENT, "the tensor that was changed is told"),
+    ):
+        what = "main converted" if repository == "faithful" else "main converted, but for one number of one tensor"
+        condition = f"the tensors of pull request 22 compared with main's before any model is made, the pull request being {what}"
+        yield Promise(
+            f"compare-{repository}", "C11", "huggingface_hub", condition, promised, expected, "compare", repository, revision=pull_request
+        )
+
+
+PROMISES = (*_local(), *_single_files(), *_revisions())
+"""Every check there is, in the order it is carried out."""

@@ -1,0 +1,133 @@
+"""`weighbridge regression`: baseline and candidate in one run, its verdicts, its page, and then the exit code."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from harness.analysis.regression import CLOCKS, SLOWER, exit_code, judged_run, verdicts_row
+from harness.checkpoints.store_location import default_store
+from harness.console import complain, publish, say
+from harness.errors import WeighbridgeError
+from harness.records.verdicts import INVALID, NO_BASELINE, NOTHING, write_verdicts
+from harness.regression.environments import CannotInstallError, Environments, Wanted, requirements_of
+from harness.regression.options import BLOCKS, TOTAL_S, Asked, add_shared, asked_of, history, injected
+from harness.regression.paired_run import PairedRun, Side, time_for_pairs
+from harness.regression.thresholds import thresholds_of
+from harness.report.run_page import write_run_report
+from harness.report.sections.regression import summary
+from harness.report.sections.release_history import releases_without_a_figure
+from harness.run.new_manifest import fingerprint_here
+
+BASELINE, CANDIDATE = "baseline", "candidate"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `regression` may be asked."""
+    add_shared(parser)
+    parser.add_argument("--baseline", metavar="REQUIREMENTS", help="in place of the reference's pins, such as safetensors==0.7.0")
+    parser.add_argument(
+        "--candidate", metavar="REQUIREMENTS", help="the same for the candidate (default: the newest releases, pre-releases too)"
+    )
+    parser.add_argument("--candidate-path", type=Path, metavar="DIR", help="a source tree that pip installs as the candidate")
+    parser.add_argument("--history", metavar="NAME==A,B,C", help="measure these releases side by side instead, all in the same blocks")
+    parser.add_argument(
+        "--inject", action="append", default=[], metavar="LOADER=PERCENT", help="slow this loader of the candidate, to see that it is found"
+    )
+    parser.add_argument(
+        "--gate-later", action="store_true", help="return 0 whatever the verdicts; `weighbridge gate` gives their exit code afterwards"
+    )
+
+
+def run(given: argparse.Namespace) -> int:
+    """Measure, write verdicts, tables and page, and return the exit code of `harness.analysis.regression`; raises `WeighbridgeError`."""
+    request = asked_of(given)
+    store = Path(given.store) if given.store else default_store()
+    environments = Environments(given.environments or store / "environments", say, peers=request.peers)
+    if given.history:
+        return _history(given, request, environments)
+    slowed = injected(given.inject)
+    target, left = _candidate(given, environments, bool(slowed))
+    try:
+        baseline = environments.install(Wanted(BASELINE, requirements_of(given.baseline) if given.baseline else ()))
+    except CannotInstallError as error:
+        return complain(error, NO_BASELINE)
+    try:
+        candidate = environments.install(target)
+    except CannotInstallError as error:
+        return complain(error, INVALID)
+    sides = (Side(BASELINE, baseline), Side(CANDIDATE, candidate, slowed))
+    profile = request.options.profile
+    store.mkdir(parents=True, exist_ok=True)
+    thresholds, text = thresholds_of(given.thresholds, store, fingerprint_here(store))
+    about = {
+        "kind": "regression",
+        "baseline": BASELINE,
+        "candidate": CANDIDATE,
+        "left_aside": left,
+        "slowed_percent": slowed,
+        "thresholds": text,
+    }
+    with PairedRun(request.options, request.plan, sides, f"regression-{profile}", about, ["weighbridge", *sys.argv[1:]], say) as paired_run:
+        paired_run.manifest["thresholds"] = {
+            cell.name: {loader: {clock: thresholds(cell.name, loader).clocks[clock] for clock in CLOCKS} for loader in loaders}
+            for cell, loaders in request.plan.items()
+        }
+        say(text)
+        paired_run.go_through(time_for_pairs(TOTAL_S[profile]), BLOCKS[profile])
+        cells = {cell.name: cell for cell in request.plan}
+        paired_run.take_fresh(
+            [
+                (cells[verdict.cell], verdict.loader)
+                for verdict in judged_run(paired_run.manifest, paired_run.samples)
+                if verdict.change.verdict == SLOWER
+            ]
+        )
+        verdicts = judged_run(paired_run.manifest, paired_run.samples)
+    code = exit_code(verdicts)
+    write_verdicts(paired_run.directory.path, [verdicts_row(verdict) for verdict in verdicts], code)
+    page = write_run_report(paired_run.directory)
+    publish(summary(paired_run.manifest, verdicts, code))
+    say(f"page: {page}")
+    return NOTHING if given.gate_later else code
+
+
+def _candidate(given: argparse.Namespace, environments: Environments, injected: bool) -> tuple[Wanted, str | None]:
+    requirements = requirements_of(given.candidate) if given.candidate else ()
+    if given.candidate_path:
+        if not given.candidate_path.is_dir():
+            raise WeighbridgeError(f"--candidate-path {given.candidate_path}: no folder; name a source tree that pip can install")
+        return Wanted(CANDIDATE, requirements, given.candidate_path), None
+    if requirements:
+        return Wanted(CANDIDATE, requirements, copy=1), None
+    if injected:
+        return Wanted(CANDIDATE, requirements_of(given.baseline) if given.baseline else (), copy=1), None
+    newest, left = environments.newest()
+    if left:
+        say(left)
+    return Wanted(CANDIDATE, newest, copy=1), left
+
+
+def _history(given: argparse.Namespace, request: Asked, environments: Environments) -> int:
+    """Measure releases side by side; returns 0, or 3 where one of them could not be installed or has no figure."""
+    installed, failed = [], {}
+    for release in history(given.history):
+        try:
+            installed.append(environments.install(Wanted(release, (release,))))
+        except CannotInstallError as error:
+            failed[release] = str(error).splitlines()[-1]
+            complain(error, INVALID)
+    if not installed:
+        return INVALID
+    profile = request.options.profile
+    about = {"kind": "history", "releases": [environment.name for environment in installed], "not_installed": failed}
+    sides = [Side(environment.name, environment) for environment in installed]
+    with PairedRun(request.options, request.plan, sides, f"history-{profile}", about, ["weighbridge", *sys.argv[1:]], say) as paired_run:
+        paired_run.go_through(TOTAL_S[profile], BLOCKS[profile])
+    missing = releases_without_a_figure(paired_run.manifest, paired_run.samples)
+    page = write_run_report(paired_run.directory)
+    if missing:
+        say(f"no figure of: {', '.join(missing)}")
+    say(f"page: {page}")
+    return INVALID if failed or missing else NOTHING

@@ -1,0 +1,1 @@
+"""Environments side by side: the paired run, its thresholds and their calibration."""

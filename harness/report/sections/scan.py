@@ -1,0 +1,143 @@
+"""The part of a page about scanners: what they saw in hostile files, and how long they take over clean ones beside a load."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from harness.analysis.arms import ArmSummary
+from harness.analysis.hostile import (
+    BROKE,
+    FALSE_ALARM,
+    FOUND,
+    MISSED,
+    PASSED,
+    SILENT,
+    File,
+    accounts,
+    files_of,
+    loaders_of,
+    scanned,
+    seen_by_scanner,
+)
+from harness.analysis.recorded_run import RecordedRun
+from harness.analysis.run_cells import MeasuredCell
+from harness.records.trials import Trial
+from harness.report.figures.style import Drawn, heading, line, panels_by_size, plain_log, style_of
+from harness.report.format import megabytes, ratio_text, size_text, spread, time_text
+from harness.report.section_writer import SectionWriter, course
+from harness.report.tables import arm_table, cell_frame, markdown
+from harness.scenarios import HOSTILE_SCAN, SCAN
+
+_SCANNING = """
+The same files given to scanners, which unpickle nothing. *found* and *missed* are of files with a payload, whatever hides it; *false alarm* and
+*passed* of harmless ones. Of all other files, which lie, are broken or ask for much but run nothing, a scanner may well find or pass any.
+*could not tell*: an error, or a file that it did not look at; *broke*: it crashed, hung or ran out of memory, as any loader here could.
+""".strip()
+_BESIDE = """
+How long a scanner takes over a clean torch file of seeded content, warm, beside the time that loading the same tensors takes. A ratio is to
+`torch-load` to *ready*. That the file is the checkpoint's own is checked after the clocks have stopped, and a scanner that says anything but
+that it is clean has no figure.
+""".strip()
+
+
+def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
+    """Return the blocks of Markdown about scanners, none where none was asked; every row is written as CSV."""
+    blocks = _seen(writer, run.manifest, run.trials)
+    timed = run.cells_of(SCAN)
+    if timed:
+        blocks += [writer.heading("Scan time beside load time"), _BESIDE, *writer.figure(lambda: _draw(timed))]
+    for cell in timed:
+        blocks.append(f"**{cell.checkpoint}, {size_text(cell.bytes)}**{course(cell)}")
+        if cell.samples or cell.left_out:
+            blocks += [markdown(_table(cell)), f"In plain figures: {writer.table(cell.name, cell_frame(cell))}"]
+    return blocks
+
+
+def _seen(writer: SectionWriter, manifest: Mapping[str, Any], trials: Sequence[Trial]) -> list[str]:
+    files = files_of(manifest)
+    counts = scanned(trials, files)
+    if not counts:
+        return []
+    slowest = {account.loader: account.slowest for account in accounts(trials, loaders_of(manifest), HOSTILE_SCAN)}
+    heads = [
+        "scanner",
+        FOUND,
+        MISSED,
+        SILENT,
+        BROKE,
+        f"harmless: {PASSED}",
+        FALSE_ALARM,
+        "neither",
+        "others: found",
+        PASSED,
+        "neither ",
+        "longest",
+    ]
+    results = []
+    for name, groups in counts.items():
+        code, harmless, other = groups["code"], groups["harmless"], groups["other"]
+        longest = slowest[name]
+        results.append(
+            [
+                name,
+                *(code[word] for word in (FOUND, MISSED, SILENT, BROKE)),
+                *(harmless[word] for word in (PASSED, FALSE_ALARM)),
+                harmless[SILENT] + harmless[BROKE],
+                *(other[word] for word in (FOUND, PASSED)),
+                other[SILENT] + other[BROKE],
+                f"{time_text(longest.seconds)}, {longest.file}" if longest else "unknown",
+            ]
+        )
+    return [
+        writer.heading("What scanners saw"),
+        _SCANNING,
+        markdown(pd.DataFrame(results, columns=heads)),
+        f"In plain figures, file by file: {writer.table('scanners', scanners_frame(trials, files))}",
+    ]
+
+
+def scanners_frame(trials: Sequence[Trial], files: Mapping[str, File]) -> pd.DataFrame:
+    """Return one row for each file, what is wrong with it, and in a column for each scanner what that made of it."""
+    by_file: dict[str, dict[str, str]] = {}
+    for trial in trials:
+        if trial.scenario == HOSTILE_SCAN:
+            by_file.setdefault(trial.file, {})[trial.loader] = seen_by_scanner(trial, files[trial.file])
+    return pd.DataFrame(
+        [{"file": name, "family": files[name].family, "harm": files[name].harm} | seen for name, seen in sorted(by_file.items())]
+    )
+
+
+def _table(cell: MeasuredCell) -> pd.DataFrame:
+    def words(arm: ArmSummary) -> list[str]:
+        return [spread(arm.ready, "missing", 1e3), ratio_text(cell, arm, arm.ratio_ready), megabytes(arm.peak_growth_bytes)]
+
+    return arm_table(cell, ["ready, ms", "ratio to torch-load", "growth, MB"], words)
+
+
+def _draw(cells: Sequence[MeasuredCell]) -> tuple[Figure, Drawn] | None:
+    """Draw the time of every scanner and load against the size of the tensors."""
+    points: dict[str, list[tuple[int, Any]]] = {}
+    for cell in cells:
+        for arm in cell.arms:
+            if arm.ready:
+                points.setdefault(arm.loader, []).append((arm.bytes, arm.ready))
+    sizes = [size for of_loader in points.values() for size, _ in of_loader]
+    if len(set(sizes)) < 2:
+        return None
+    figure, (axes,) = panels_by_size(["warm"], sizes, "time, ms (logarithmic)")
+    times = [estimate.median * 1e3 for of_arm in points.values() for _, estimate in of_arm]
+    axes.set_ylim(min(times) / 1.6, max(times) * 1.6)
+    plain_log(axes.yaxis)
+    handles = [line(axes, of_loader, style_of(loader), 1e3) for loader, of_loader in points.items()]
+    figure.legend(handles, list(points), loc="outside right center", fontsize=8)
+    heading(figure, "Scanning a clean file, beside loading it")
+    return figure, Drawn(
+        "scan-time.svg",
+        f"Time against size of {', '.join(points)}, warm, for files of {size_text(min(sizes))} to {size_text(max(sizes))}",
+        "a line is a scanner or a loader, a point its median with its interval. A flat line looks at the pickle alone and not at the tensors; one "
+        "that rises with the size reads them all. How many tensors there are counts as well.",
+    )

@@ -1,0 +1,1 @@
+"""A run from its lock to its last line: options, plan, resources, and the engine."""

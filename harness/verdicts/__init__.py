@@ -1,1 +1,0 @@
-"""Verdicts: statistics and what they say of a cell, as pure functions over samples."""
