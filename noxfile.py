@@ -23,8 +23,9 @@ GPU = (Path("/proc/driver/nvidia/gpus"), Path("/dev/nvidia0"))
 UNCOMPILED = "--no-compile"
 """pip option for sessions that report neither memory nor first-call times.
 
-It halves the installation. Modules are then compiled on import, which leaves freed memory in the process that a load could reuse, so memory
-growth would be understated."""
+It halves the installation. Modules are then compiled on import, which leaves freed memory in the
+process that a load could reuse, so memory growth would be understated.
+"""
 
 
 def install_reference(session: nox.Session, *options: str) -> None:
@@ -34,8 +35,12 @@ def install_reference(session: nox.Session, *options: str) -> None:
 
 
 def install_loaders(session: nox.Session, *options: str) -> None:
-    """Install the other libraries that there are loaders for, without whatever else they would bring for storage elsewhere."""
-    session.install(*options, "--no-deps", "--only-binary", ":all:", "-r", "requirements/loaders.txt")
+    """Install the other libraries that there are loaders for, without whatever else they would
+    bring for storage elsewhere.
+    """
+    session.install(
+        *options, "--no-deps", "--only-binary", ":all:", "-r", "requirements/loaders.txt"
+    )
 
 
 @nox.session
@@ -43,7 +48,9 @@ def tests(session: nox.Session) -> None:
     """Run the tests; arguments after -- go to pytest."""
     install_reference(session)
     install_loaders(session)
-    session.install(UNCOMPILED, "-c", "requirements/reference.txt", "-c", "requirements/tools.txt", "selenium")
+    session.install(
+        UNCOMPILED, "-c", "requirements/reference.txt", "-c", "requirements/tools.txt", "selenium"
+    )
     session.run("python", "-m", "pytest", *session.posargs, env={"WEIGHBRIDGE_ALL_LOADERS": "1"})
 
 
@@ -54,7 +61,10 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", *session.posargs)
     session.run("ruff", "format", "--check")
     session.run(
-        "check-jsonschema", "--builtin-schema", "vendor.github-workflows", *map(str, sorted(Path(".github/workflows").glob("*.yml")))
+        "check-jsonschema",
+        "--builtin-schema",
+        "vendor.github-workflows",
+        *map(str, sorted(Path(".github/workflows").glob("*.yml"))),
     )
 
 
@@ -99,27 +109,49 @@ def bench_gpu(session: nox.Session) -> None:
 
 @nox.session(name="bench-gpu-prefetch")
 def bench_gpu_prefetch(session: nox.Session) -> None:
-    """Measure safetensors' prefetch to an NVIDIA GPU, which only its release candidate 0.9 has; an environment of its own."""
+    """Measure safetensors' prefetch to an NVIDIA GPU, which only its release candidate 0.9 has.
+
+    An environment of its own.
+    """
     if not any(path.exists() for path in GPU):
         session.skip(f"no NVIDIA GPU: looked for {' and '.join(map(str, GPU))}")
     install_reference(session)
     session.install("--no-deps", "nvidia-ml-py", "-c", "requirements/loaders.txt")
     session.install("--no-deps", "--pre", "safetensors==0.9.0rc1")
-    loaders = "torch-load,safetensors-load-file,safetensors-load-file-then-to,safetensors-pinned,safetensors-prefetch"
-    arguments = ("-m", "gpu", "-k", "full_load", "--profile", "gpu-short", "--checkpoints", "gpt2,llama-3.2-1b", "--loaders", loaders)
+    loaders = "torch-load,safetensors-load-file,safetensors-load-file-then-to"
+    loaders += ",safetensors-pinned,safetensors-prefetch"
+    arguments = (
+        "-m",
+        "gpu",
+        "-k",
+        "full_load",
+        "--profile",
+        "gpu-short",
+        "--checkpoints",
+        "gpt2,llama-3.2-1b",
+        "--loaders",
+        loaders,
+    )
     session.run("python", "-m", "pytest", "benchmarks", *arguments, *session.posargs)
 
 
 @nox.session(name="bench-safety")
 def bench_safety(session: nox.Session) -> None:
-    """Have every loader meet a corpus of hostile files, each in a confined process, and every scanner too."""
+    """Have every loader meet a corpus of hostile files, each in a confined process, and every
+    scanner too.
+    """
     install_reference(session, UNCOMPILED)
     install_loaders(session, UNCOMPILED)
-    session.run("python", "-m", "pytest", "benchmarks", "-m", "safety", "--budget", "13", *session.posargs)
+    session.run(
+        "python", "-m", "pytest", "benchmarks", "-m", "safety", "--budget", "13", *session.posargs
+    )
 
 
 def gated(session: nox.Session, *command: str, posargs: bool = True) -> None:
-    """Run a command of the project; end nox with its own exit code where it is another than 0, which CI and people tell apart."""
+    """Run a command of the project.
+
+    End nox with its own exit code where it is another than 0, which CI and people tell apart.
+    """
     try:
         session.run("weighbridge", *command, *(session.posargs if posargs else ()))
     except CommandFailed as failed:
@@ -128,14 +160,20 @@ def gated(session: nox.Session, *command: str, posargs: bool = True) -> None:
 
 @nox.session
 def regression(session: nox.Session) -> None:
-    """Hold a candidate against a baseline, two environments in one run; exit 1 for a confirmed regression (see README)."""
+    """Hold a candidate against a baseline, two environments in one run.
+
+    Exit 1 for a confirmed regression (see README).
+    """
     install_reference(session)
     gated(session, "regression")
 
 
 @nox.session
 def gate(session: nox.Session) -> None:
-    """Give the exit code of the regression runs in results/, once everything is published; it installs nothing that measures."""
+    """Give the exit code of the regression runs in results/, once everything is published.
+
+    It installs nothing that measures.
+    """
     session.install("-c", "requirements/reference.txt", "setuptools")
     session.install("--no-deps", "--no-build-isolation", "-e", ".")
     gated(session, "gate")
@@ -143,7 +181,9 @@ def gate(session: nox.Session) -> None:
 
 @nox.session
 def calibrate(session: nox.Session) -> None:
-    """Find how far this machine differs from itself, and write the thresholds that the regression check reads."""
+    """Find how far this machine differs from itself, and write the thresholds that the regression
+    check reads.
+    """
     install_reference(session)
     gated(session, "calibrate")
 
@@ -157,7 +197,10 @@ def selftest(session: nox.Session) -> None:
 
 @nox.session
 def claims(session: nox.Session) -> None:
-    """Give a verdict on every claim of the page under test, what is missing measured here first; --only C3,C5 takes some."""
+    """Give a verdict on every claim of the page under test, what is missing measured here first.
+
+    --only C3,C5 takes some.
+    """
     install_reference(session)
     install_loaders(session)
     gated(session, "claims", "--measure")
@@ -172,7 +215,10 @@ def report(session: nox.Session) -> None:
 
 @nox.session
 def scale(session: nox.Session) -> None:
-    """Make the report of 1,000,000 made-up samples; exit 1 over 60 s or 2 GB of memory. Another number may follow --."""
+    """Make the report of 1,000,000 made-up samples.
+
+    Exit 1 over 60 s or 2 GB of memory. Another number may follow --.
+    """
     install_reference(session)
     session.run("python", "-m", "tests.scale", *session.posargs)
 

@@ -1,9 +1,11 @@
 """pytest's side of a run: options, one test per arm, progress, and the report at the end.
 
-A scenario is a test module with a function `plan(options)`, which returns its cells with their arms, and a test that asks for `arm`.
-Checks are a test module with a function `promises(options)`, which returns what is put to the test, and a test that asks for `promise`.
-Trials with hostile files are a test module with a function `loaders_under_test(options)`, and a test that asks for `loader_under_test`.
-A module is marked for the GPU where its cells are on one, for `SESSION` where it names one, and for the CPU otherwise.
+A scenario is a test module with a function `plan(options)`, which returns its cells with their
+arms, and a test that asks for `arm`. Checks are a test module with a function `promises(options)`,
+which returns what is put to the test, and a test that asks for `promise`. Trials with hostile files
+are a test module with a function `loaders_under_test(options)`, and a test that asks for
+`loader_under_test`. A module is marked for the GPU where its cells are on one, for `SESSION` where
+it names one, and for the CPU otherwise.
 """
 
 from __future__ import annotations
@@ -50,14 +52,22 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "cpu: loads to the CPU")
     config.addinivalue_line("markers", "gpu: loads to a GPU")
     config.addinivalue_line("markers", "safety: hostile files, and what it takes to look for them")
-    config.option.benchmark_quiet = True  # its table would compare times across cells; the run's own tables stand in its place
+    config.option.benchmark_quiet = (
+        True  # its table would compare times across cells; the run's own tables stand in its place
+    )
     given = {flag.strip("-").replace("-", "_"): config.getoption(flag) for flag in FLAGS}
     try:
         recorded = (
-            RunDirectory.existing(Path(given["results"] or "results"), given["resume"]).manifest()["options"] if given["resume"] else None
+            RunDirectory.existing(Path(given["results"] or "results"), given["resume"]).manifest()[
+                "options"
+            ]
+            if given["resume"]
+            else None
         )
         config.stash[_OPTIONS] = parse(given, recorded)
-        for scenario in _scenarios():  # before anything is collected, so that what cannot be had is answered in one line
+        for scenario in (
+            _scenarios()
+        ):  # before anything is collected, so that what cannot be had is answered in one line
             scenario.plan(config.stash[_OPTIONS])
     except WeighbridgeError as error:
         pytest.exit(str(error), returncode=USAGE_EXIT)
@@ -66,17 +76,27 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "promise" in metafunc.fixturenames:
         promises: Sequence[Promise] = metafunc.module.promises(metafunc.config.stash[_OPTIONS])
-        metafunc.parametrize("promise", [pytest.param(promise, id=promise.name, marks=pytest.mark.cpu) for promise in promises])
+        metafunc.parametrize(
+            "promise",
+            [pytest.param(promise, id=promise.name, marks=pytest.mark.cpu) for promise in promises],
+        )
     if "loader_under_test" in metafunc.fixturenames:
         names: Sequence[str] = metafunc.module.loaders_under_test(metafunc.config.stash[_OPTIONS])
-        metafunc.parametrize("loader_under_test", [pytest.param(name, id=name, marks=pytest.mark.safety) for name in names])
+        metafunc.parametrize(
+            "loader_under_test",
+            [pytest.param(name, id=name, marks=pytest.mark.safety) for name in names],
+        )
     if "arm" not in metafunc.fixturenames:
         return
     plan: dict[Cell, tuple[str, ...]] = metafunc.module.plan(metafunc.config.stash[_OPTIONS])
     metafunc.parametrize(
         "arm",
         [
-            pytest.param((cell, loader), id=f"{cell.what}/{loader}".replace("/", "-"), marks=_mark(metafunc.module, cell))
+            pytest.param(
+                (cell, loader),
+                id=f"{cell.what}/{loader}".replace("/", "-"),
+                marks=_mark(metafunc.module, cell),
+            )
             for cell, arms in plan.items()
             for loader in arms
         ],
@@ -88,13 +108,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def _scenarios() -> list[ModuleType]:
     """Return this folder's modules that hold a plan."""
     modules_here = pkgutil.iter_modules([str(Path(__file__).parent)], f"{__package__}.")
-    modules = [importlib.import_module(module.name) for module in modules_here if ".test_" in module.name]
+    modules = [
+        importlib.import_module(module.name) for module in modules_here if ".test_" in module.name
+    ]
     return [module for module in modules if hasattr(module, "plan")]
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put the cells in the order they are taken in, whatever file they come from, after the checks: cells share what time is left."""
+    """Put the cells in the order they are taken in, whatever file they come from, after the checks:
+    cells share what time is left.
+    """
     plan = _plan_of(items)
     place = {cell: number for number, cell in enumerate(in_order(plan, config.stash[_OPTIONS]))}
     items.sort(key=lambda item: place[selected[0]] if (selected := _selected(item)) else -1)
@@ -114,16 +138,32 @@ def _mark(module: ModuleType, cell: Cell) -> pytest.MarkDecorator:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Open the run once it is known what was selected: the cells, arms and promises left after `-m` and `-k` are its plan."""
-    plan, promises, tested = _plan_of(session.items), _asked(session.items, "promise"), _asked(session.items, "loader_under_test")
+    """Open the run once it is known what was selected: the cells, arms and promises left after `-m`
+    and `-k` are its plan.
+    """
+    plan, promises, tested = (
+        _plan_of(session.items),
+        _asked(session.items, "promise"),
+        _asked(session.items, "loader_under_test"),
+    )
     if not (plan or promises or tested) or session.config.option.collectonly:
         return
-    from harness.run.run import Run  # only here, for it brings torch: what cannot be had is answered at once
+    from harness.run.run import (
+        Run,
+    )  # only here, for it brings torch: what cannot be had is answered at once
 
     config = session.config
     watcher = _Watcher(config)
     command = ["pytest", *config.invocation_params.args]
-    run = Run(config.stash[_OPTIONS], plan, [str(argument) for argument in command], watcher.say, watcher.tell, promises, tested)
+    run = Run(
+        config.stash[_OPTIONS],
+        plan,
+        [str(argument) for argument in command],
+        watcher.say,
+        watcher.tell,
+        promises,
+        tested,
+    )
     try:
         run.__enter__()
     except WeighbridgeError as error:
@@ -141,7 +181,11 @@ def _selected(item: pytest.Item) -> tuple[Cell, str] | None:
 def _asked(items: Iterable[pytest.Item], fixture: str) -> list[Any]:
     """Return what the items that ask for a fixture are about, in their order."""
     callspecs = (getattr(item, "callspec", None) for item in items)
-    return [callspec.params[fixture] for callspec in callspecs if callspec and fixture in callspec.params]
+    return [
+        callspec.params[fixture]
+        for callspec in callspecs
+        if callspec and fixture in callspec.params
+    ]
 
 
 @pytest.fixture(scope="session")
@@ -162,9 +206,11 @@ def arm(request: pytest.FixtureRequest) -> Arm:
 
 @pytest.fixture
 def benchmark(request: pytest.FixtureRequest) -> Any:
-    """pytest-benchmark's own fixture, or None where the installed release cannot work under the installed pytest.
+    """pytest-benchmark's own fixture, or None where the installed release cannot work under the
+    installed pytest.
 
-    Samples and report do not depend on it: the run goes on, and its end says why there is no `benchmark.json`.
+    Samples and report do not depend on it: the run goes on, and its end says why there is no
+    `benchmark.json`.
     """
     try:
         recorder = request.getfixturevalue("benchmark")
@@ -188,14 +234,18 @@ def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
             recorder.json = _recorder_target(run.directory.path / BENCHMARK)
     try:
         yield
-    except Exception as error:  # the samples are on disk by now, and the report is not the recorder's
+    except (
+        Exception
+    ) as error:  # the samples are on disk by now, and the report is not the recorder's
         if not (run and recorder_failed(error)):
             raise
         session.config.stash[_NOT_RECORDED] = f"{type(error).__name__}: {error}"
 
 
 def _recorder_target(path: Path) -> Path | BinaryIO:
-    """Return what the installed pytest-benchmark takes as `json`: a path since 5.3, an open binary file before."""
+    """Return what the installed pytest-benchmark takes as `json`: a path since 5.3, an open binary
+    file before.
+    """
     release = tuple(int(part) for part in version("pytest-benchmark").split(".")[:2])
     return path if release >= (5, 3) else path.open("wb")
 
@@ -203,7 +253,10 @@ def _recorder_target(path: Path) -> Path | BinaryIO:
 def recorder_failed(error: BaseException) -> bool:
     """Return whether an error was raised inside pytest-benchmark."""
     frames = traceback.walk_tb(error.__traceback__)
-    return any(str(frame.f_globals.get("__name__", "")).startswith("pytest_benchmark") for frame, _ in frames)
+    return any(
+        str(frame.f_globals.get("__name__", "")).startswith("pytest_benchmark")
+        for frame, _ in frames
+    )
 
 
 def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, Any]:
@@ -218,7 +271,9 @@ def pytest_benchmark_generate_commit_info(config: pytest.Config) -> dict[str, An
     return dict(run.manifest["git"] or {}) if run else {}
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
     run = config.stash.get(_RUN, None)
     if run is None:
         return
@@ -230,20 +285,31 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     page = write_run_report(run.directory)
     terminalreporter.section("what was measured")
     if run.measured_nothing:
-        terminalreporter.write_line(f"Nothing could be measured: {run.measured_nothing}. Name other storage with --store.")
+        terminalreporter.write_line(
+            f"Nothing could be measured: {run.measured_nothing}. Name other storage with --store."
+        )
     terminalreporter.write_line(run_summary(run.manifest, run.directory.samples()))
     for line in promises_lines(run.directory.checks()):
         terminalreporter.write_line(line)
     for line in trials_lines(run.manifest, run.directory.trials()):
         terminalreporter.write_line(line)
     if failure := config.stash.get(_NOT_RECORDED, None):
-        release, words = version("pytest-benchmark"), f"it raised {failure} under pytest {pytest.__version__}"
-        terminalreporter.write_line(f"{BENCHMARK} is missing or incomplete: pytest-benchmark {release} failed ({words}); 5.3.1 works")
+        release, words = (
+            version("pytest-benchmark"),
+            f"it raised {failure} under pytest {pytest.__version__}",
+        )
+        terminalreporter.write_line(
+            f"{BENCHMARK} is missing or incomplete: pytest-benchmark {release} failed ({words});"
+            " 5.3.1 works"
+        )
     terminalreporter.write_line(f"\nreport: {page}")
 
 
 class _Watcher:
-    """Says what goes on: one line that is written over on a terminal, nothing elsewhere; and each cell's table as soon as it stands."""
+    """Says what goes on: one line that is written over on a terminal, nothing elsewhere.
+
+    And each cell's table as soon as it stands.
+    """
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
@@ -259,7 +325,9 @@ class _Watcher:
 
     def tell(self, samples: Sequence[Sample]) -> None:
         """Show a cell's table."""
-        from harness.report.terminal import cell_table  # pandas and matplotlib stay out of a run until it has something to show
+        from harness.report.terminal import (
+            cell_table,
+        )  # pandas and matplotlib stay out of a run until it has something to show
 
         clear = f"\r{' ' * self._width}\r" if self._width else "\n"
         self._width = 0
@@ -271,7 +339,10 @@ class _Watcher:
 
     def _write(self, text: str) -> None:
         """Write past the capture that holds while a test runs."""
-        capture, reporter = self._config.pluginmanager.get_plugin("capturemanager"), self._reporter()
+        capture, reporter = (
+            self._config.pluginmanager.get_plugin("capturemanager"),
+            self._reporter(),
+        )
         with capture.global_and_fixture_disabled() if capture else nullcontext():
             if reporter is not None:
                 reporter.write(text, flush=True)

@@ -1,4 +1,6 @@
-"""Replaying an arm's samples through pytest-benchmark: the recorder is told what a child process measured, and judges nothing."""
+"""Replaying an arm's samples through pytest-benchmark: the recorder is told what a child process
+measured, and judges nothing.
+"""
 
 from __future__ import annotations
 
@@ -44,17 +46,26 @@ class ChildClock:
 
 
 def replay(arm: Arm, benchmark: BenchmarkFixture | None) -> None:
-    """Record `ready` of each valid sample of an arm; skip or fail, with the reason, where there are too few for a figure.
+    """Record `ready` of each valid sample of an arm.
+
+    Skip or fail, with the reason, where there are too few for a figure.
 
     Nothing is recorded where `benchmark` is None: then pytest-benchmark cannot be used here.
     """
     valid = [sample for sample in arm.samples if sample.valid]
-    # That one loader cannot read a person's checkpoint is no failure of the run; that none can is one.
-    excused = arm.result.cell.checkpoint not in LAYOUTS and any(sample.valid for sample in arm.result.samples)
+    # That one loader cannot read a person's checkpoint is no failure of the run; that none can is
+    # one.
+    excused = arm.result.cell.checkpoint not in LAYOUTS and any(
+        sample.valid for sample in arm.result.samples
+    )
     if arm.loader in arm.result.left_out and (excused or not arm.samples):
         pytest.skip(f"{arm.loader}: {arm.result.left_out[arm.loader]}")
     if not arm.samples:
-        pytest.skip(arm.result.reason or f"{arm.loader} was no arm of this cell when it was taken, in the run that is completed here")
+        pytest.skip(
+            arm.result.reason
+            or f"{arm.loader} was no arm of this cell when it was taken, in the run that is"
+            " completed here"
+        )
     if problem := wrong(arm.samples):
         pytest.fail(f"{arm.loader} handed back wrong tensors: {problem}", pytrace=False)
     if valid and benchmark is not None:
@@ -67,7 +78,9 @@ def replay(arm: Arm, benchmark: BenchmarkFixture | None) -> None:
             details.setdefault(sample.reason or "unknown", []).append(sample.detail or "")
     broken = [f"{reason} ({len(words)}): {words[0]}" for reason, words in sorted(details.items())]
     if broken:
-        pytest.fail(f"{len(valid)} valid samples of {len(arm.samples)}; {'; '.join(broken)}", pytrace=False)
+        pytest.fail(
+            f"{len(valid)} valid samples of {len(arm.samples)}; {'; '.join(broken)}", pytrace=False
+        )
     pytest.skip(f"insufficient: {len(valid)} samples, {MINIMUM_BLOCKS} make an interval")
 
 
@@ -75,7 +88,9 @@ def _record(arm: Arm, valid: list[Sample], benchmark: BenchmarkFixture) -> None:
     clock, remaining = ChildClock(), iter(valid)
 
     def rewind() -> None:
-        clock.now = 0.0  # so that the difference of two readings is the sample's own figure, to the bit
+        clock.now = (
+            0.0  # so that the difference of two readings is the sample's own figure, to the bit
+        )
 
     def load() -> None:
         ready = next(remaining).ready_s

@@ -1,4 +1,6 @@
-"""Conversion: what it costs to make safetensors of a torch file, and to verify them, beside a plain copy of that file."""
+"""Conversion: what it costs to make safetensors of a torch file, and to verify them, beside a plain
+copy of that file.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,14 @@ _FEWER = ("file-copy", "convert", "convert-and-verify")
 
 def plan(options: Options) -> dict[Cell, tuple[str, ...]]:
     """Return the cells of this scenario with their arms, smallest checkpoint first."""
-    named = flat(options.checkpoints if options.checkpoints is not None else CHECKPOINTS[options.profile])
+    named = flat(
+        options.checkpoints if options.checkpoints is not None else CHECKPOINTS[options.profile]
+    )
     usual = None if options.profile == "full" else _FEWER
     cells = {
-        Cell(SCENARIO, checkpoint, cache_state, "cpu", read_ahead_kb=kb): options.arms(all_loaders(CONVERTER), "cpu", cache_state, usual)
+        Cell(SCENARIO, checkpoint, cache_state, "cpu", read_ahead_kb=kb): options.arms(
+            all_loaders(CONVERTER), "cpu", cache_state, usual
+        )
         for checkpoint in named
         for cache_state, kb in options.states()
     }

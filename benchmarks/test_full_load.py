@@ -1,4 +1,6 @@
-"""Full load: every tensor of a checkpoint brought up by every loader, cold and warm, across sizes."""
+"""Full load: every tensor of a checkpoint brought up by every loader, cold and warm, across
+sizes.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,14 @@ SCENARIO = "full-load"
 CHECKPOINTS = {
     "smoke": ("lora-1000", "all-minilm-l6-v2"),
     "default": ("lora-1000", "all-minilm-l6-v2", "gpt2", "bloom-560m"),
-    "full": ("lora-1000", "all-minilm-l6-v2", "gpt2", "bloom-560m", "llama-3.2-1b", "mistral-7b-v0.1"),
+    "full": (
+        "lora-1000",
+        "all-minilm-l6-v2",
+        "gpt2",
+        "bloom-560m",
+        "llama-3.2-1b",
+        "mistral-7b-v0.1",
+    ),
     "gpu-short": ("gpt2", "llama-3.2-1b", "bloom-560m"),
 }
 _PAIRS = ("torch-load", "torch-load-mmap", "safetensors-load-file", "safetensors-pread")
@@ -25,22 +34,46 @@ _PEERS = (
     "tensorizer",
     "gguf-reader",
 )
-STRAIGHT_AND_BY_THE_CPU = ("torch-load", "torch-load-then-to", "safetensors-load-file", "safetensors-load-file-then-to")
-"""What the claim about GPUs is judged by: each format straight to the device, and by way of the processor's memory."""
-_OTHER_WAYS = ("safetensors-pinned", "safetensors-staged", "safetensors-eager-then-to", "safetensors-prefetch")
+STRAIGHT_AND_BY_THE_CPU = (
+    "torch-load",
+    "torch-load-then-to",
+    "safetensors-load-file",
+    "safetensors-load-file-then-to",
+)
+"""What the claim about GPUs is judged by: each format straight to the device, and by way of the
+processor's memory.
+"""
+
+_OTHER_WAYS = (
+    "safetensors-pinned",
+    "safetensors-staged",
+    "safetensors-eager-then-to",
+    "safetensors-prefetch",
+)
 GPU_SHORT_ARMS = {
     "gpt2": (*STRAIGHT_AND_BY_THE_CPU, *_OTHER_WAYS),
     "llama-3.2-1b": (*STRAIGHT_AND_BY_THE_CPU, *_OTHER_WAYS),
-    "bloom-560m": ("torch-load", "safetensors-load-file", *_PEERS, "instanttensor", "instanttensor-buffered"),
+    "bloom-560m": (
+        "torch-load",
+        "safetensors-load-file",
+        *_PEERS,
+        "instanttensor",
+        "instanttensor-buffered",
+    ),
 }
-"""The profile of a short loan of a GPU: the claim and the other ways at two sizes, then the other libraries at a third."""
+"""The profile of a short loan of a GPU: the claim and the other ways at two sizes, then the other
+libraries at a third.
+"""
+
 FEWER_ARMS = {
     ("default", "lora-1000"): (*_PAIRS, "safetensors-safe-open", "safetensors-load-bytes"),
     ("default", "gpt2"): (*_PAIRS, *_PEERS),
     ("default", "bloom-560m"): _PAIRS,
     **{("smoke", name): _PAIRS for name in CHECKPOINTS["smoke"]},
 }
-"""Where a profile's time would not reach for every loader on the CPU: the two formats, each mapped and read, and at the claim's size other libraries."""
+"""Where a profile's time would not reach for every loader on the CPU: the two formats, each mapped
+and read, and at the claim's size other libraries.
+"""
 
 
 def plan(options: Options) -> dict[Cell, tuple[str, ...]]:

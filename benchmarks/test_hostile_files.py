@@ -1,4 +1,7 @@
-"""Hostile files: what each loader does with every file of a corpus that means harm; each outcome is recorded, and none fails the run."""
+"""Hostile files: what each loader does with every file of a corpus that means harm.
+
+Each outcome is recorded, and none fails the run.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,9 @@ if TYPE_CHECKING:
 
 def loaders_under_test(options: Options) -> tuple[str, ...]:
     """Return the loaders and scanners that meet the corpus: all, or those that a person names."""
-    return tuple(name for name in loaders_to_test() if options.loaders is None or name in options.loaders)
+    return tuple(
+        name for name in loaders_to_test() if options.loaders is None or name in options.loaders
+    )
 
 
 def test_hostile_files(loader_under_test: str, run: Run) -> None:

@@ -1,4 +1,7 @@
-"""Partial load: some of a checkpoint's tensors, or some of each, as private memory; what storage gives for the bytes asked for."""
+"""Partial load: some of a checkpoint's tensors, or some of each, as private memory.
+
+What storage gives for the bytes asked for.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +25,19 @@ PARTS_OF = {"smoke": ("one-layer", "eighth-rows"), "gpu-short": ("one-layer",)}
 
 
 def plan(options: Options) -> dict[Cell, tuple[str, ...]]:
-    """Return the cells of this scenario with their arms; raises `WeighbridgeError` for a part that a named layout does not have."""
+    """Return the cells of this scenario with their arms.
+
+    Raises `WeighbridgeError` for a part that a named layout does not have.
+    """
     named = options.checkpoints if options.checkpoints is not None else CHECKPOINTS[options.profile]
     parts = options.parts or PARTS_OF.get(options.profile) or tuple(PARTS)
     for checkpoint in flat(named):
         for name in options.parts or ():
             part(name, checkpoint, LAYOUTS[checkpoint]().tensors)
     cells = {
-        Cell(SCENARIO, checkpoint, cache_state, device, part=name, read_ahead_kb=kb): options.arms(all_loaders(PART), device, cache_state)
+        Cell(SCENARIO, checkpoint, cache_state, device, part=name, read_ahead_kb=kb): options.arms(
+            all_loaders(PART), device, cache_state
+        )
         for device in options.devices()
         for checkpoint in (*flat(named), *options.model_names())
         for name in parts

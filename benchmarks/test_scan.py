@@ -1,4 +1,6 @@
-"""Scan: how long each scanner takes over a clean checkpoint, beside the time that loading the same tensors takes."""
+"""Scan: how long each scanner takes over a clean checkpoint, beside the time that loading the same
+tensors takes.
+"""
 
 from __future__ import annotations
 
@@ -22,15 +24,25 @@ _BESIDE = ("torch-load", "safetensors-load-file")
 
 
 def plan(options: Options) -> dict[Cell, tuple[str, ...]]:
-    """Return the cells of this scenario with their arms: warm ones alone, since scans are to be told apart and not disks."""
-    named = flat(options.checkpoints if options.checkpoints is not None else CHECKPOINTS[options.profile])
-    known = all_loaders(SCANNER) | {name: loader for name, loader in all_loaders().items() if name in _BESIDE}
+    """Return the cells of this scenario with their arms: warm ones alone, since scans are to be
+    told apart and not disks.
+    """
+    named = flat(
+        options.checkpoints if options.checkpoints is not None else CHECKPOINTS[options.profile]
+    )
+    known = all_loaders(SCANNER) | {
+        name: loader for name, loader in all_loaders().items() if name in _BESIDE
+    }
     cells = {
         Cell(SCENARIO, checkpoint, "warm", "cpu"): options.arms(known, "cpu", "warm")
         for checkpoint in named
         if "warm" in options.cache_states
     }
-    return {cell: arms for cell, arms in cells.items() if any(name in all_loaders(SCANNER) for name in arms)}
+    return {
+        cell: arms
+        for cell, arms in cells.items()
+        if any(name in all_loaders(SCANNER) for name in arms)
+    }
 
 
 def test_scan(arm: Arm, benchmark: BenchmarkFixture) -> None:

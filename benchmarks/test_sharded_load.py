@@ -1,4 +1,7 @@
-"""Sharded load: every rank of a tensor-parallel job brings up its own share, all together; the slowest rank is the sample."""
+"""Sharded load: every rank of a tensor-parallel job brings up its own share, all together.
+
+The slowest rank is the sample.
+"""
 
 from __future__ import annotations
 
@@ -12,26 +15,41 @@ from harness.records.cell import Cell
 from harness.run.options import Options
 
 SCENARIO = "sharded-load"
-CHECKPOINTS = {"smoke": ("bloom-slim",), "default": ("bloom-560m",), "full": ("bloom-560m",), "gpu-short": ()}
+CHECKPOINTS = {
+    "smoke": ("bloom-slim",),
+    "default": ("bloom-560m",),
+    "full": ("bloom-560m",),
+    "gpu-short": (),
+}
 RANKS = {"smoke": (2,), "default": (4,), "full": (1, 2, 4, 8), "gpu-short": ()}
 ARMS = ("safetensors-get-slice", "torch-load", "torch-load-mmap", "safetensors-scatter")
-"""Each rank slices; each unpickles everything and keeps its share; each maps the pickle and copies its share; one reads and scatters."""
+"""Each rank slices; each unpickles everything and keeps its share; each maps the pickle and copies
+its share; one reads and scatters.
+"""
 
 
 def plan(options: Options) -> dict[Cell, tuple[str, ...]]:
-    """Return the cells of this scenario with their arms; raises `WeighbridgeError` for a number of ranks that a layout cannot be split into.
+    """Return the cells of this scenario with their arms.
+
+    Raises `WeighbridgeError` for a number of ranks that a layout cannot be split into.
 
     A layout that nobody splits is left aside, unless ranks are asked for.
     """
     named = options.checkpoints if options.checkpoints is not None else CHECKPOINTS[options.profile]
-    known = {name: loader for name, loader in (all_loaders(PART) | all_loaders(SHARE)).items() if not loader[1].ceiling}
+    known = {
+        name: loader
+        for name, loader in (all_loaders(PART) | all_loaders(SHARE)).items()
+        if not loader[1].ceiling
+    }
     ranks = options.ranks or RANKS[options.profile]
     split = [checkpoint for checkpoint in named if options.ranks or LAYOUTS[checkpoint]().heads]
     for checkpoint in split:
         for count in ranks:
             shares(LAYOUTS[checkpoint](), count)
     cells = {
-        Cell(SCENARIO, checkpoint, cache_state, device, ranks=count, read_ahead_kb=kb): options.arms(known, device, cache_state, ARMS)
+        Cell(
+            SCENARIO, checkpoint, cache_state, device, ranks=count, read_ahead_kb=kb
+        ): options.arms(known, device, cache_state, ARMS)
         for device in DEVICES
         for checkpoint in split
         for count in ranks

@@ -1,4 +1,7 @@
-"""The command: `weighbridge`, or `python -m harness`; each command is a file in `harness/commands`."""
+"""The command: `weighbridge`, or `python -m harness`.
+
+Each command is a file in `harness/commands`.
+"""
 
 from __future__ import annotations
 
@@ -16,23 +19,56 @@ from harness.errors import USAGE_EXIT, WeighbridgeError
 
 COMMANDS = {
     "make": "make checkpoints in the store ahead of a run, on a machine that takes part in one",
-    "doctor": "say what this machine can do: cold or not and why, storage, processor, GPU, memory, loaders",
+    "doctor": (
+        "say what this machine can do: cold or not and why, storage, processor, GPU, memory,"
+        " loaders"
+    ),
     "ceilings": "compare the cold ceilings with fio on the same file; exit 1 where they fall short",
-    "convert": "make safetensors of a torch checkpoint, scanned first: a file, a sharded folder or a whole pipeline",
-    "verify": "compare two checkpoints tensor by tensor, whatever their formats; exit 1 where they differ",
-    "scan": "say what unpickling files would run, without running it; exit 1 for a finding, 2 where a file could not be read",
-    "regression": "compare a candidate with a baseline, two environments in one run; exit 1 for a confirmed regression",
+    "convert": (
+        "make safetensors of a torch checkpoint, scanned first: a file, a sharded folder or a whole"
+        " pipeline"
+    ),
+    "verify": (
+        "compare two checkpoints tensor by tensor, whatever their formats; exit 1 where they differ"
+    ),
+    "scan": (
+        "say what unpickling files would run, without running it; exit 1 for a finding, 2 where a"
+        " file could not be read"
+    ),
+    "regression": (
+        "compare a candidate with a baseline, two environments in one run; exit 1 for a confirmed"
+        " regression"
+    ),
     "gate": "give the exit code of the regression runs in a folder, once everything is published",
     "compare": "give the same verdicts for two stored runs of one machine",
-    "calibrate": "measure how far this machine differs from itself, and write the thresholds that `regression` reads",
-    "selftest": "test the harness itself: injected faults that it must detect, and a slow-down that it must find",
-    "preflight": "load the tiny checkpoint once by every loader, and say which work here; exit 1 where one failed",
-    "advise": "probe a checkpoint of yours on this machine for a minute, and say which loader and format to use, and why",
-    "claims": "give a verdict on every claim of the page under test, from stored runs or measured here first",
+    "calibrate": (
+        "measure how far this machine differs from itself, and write the thresholds that"
+        " `regression` reads"
+    ),
+    "selftest": (
+        "test the harness itself: injected faults that it must detect, and a slow-down that it must"
+        " find"
+    ),
+    "preflight": (
+        "load the tiny checkpoint once by every loader, and say which work here; exit 1 where one"
+        " failed"
+    ),
+    "advise": (
+        "probe a checkpoint of yours on this machine for a minute, and say which loader and format"
+        " to use, and why"
+    ),
+    "claims": (
+        "give a verdict on every claim of the page under test, from stored runs or measured here"
+        " first"
+    ),
     "report": "make the page, tables and figures of runs from what they recorded",
-    "pack": "copy a run of yours so that it can be contributed, small and with nothing private in it",
+    "pack": (
+        "copy a run of yours so that it can be contributed, small and with nothing private in it"
+    ),
 }
-"""Every command and its help; the module of the same name in `harness.commands` is imported only when it is asked for."""
+"""Every command and its help; the module of the same name in `harness.commands` is imported only
+when it is asked for.
+"""
 
 
 class Command(Protocol):
@@ -48,7 +84,8 @@ class Command(Protocol):
 def entry() -> int:
     """Run the command as a person does, and return its exit status; every error ends in one line.
 
-    0, 1 and 2 are `main`'s; 130 is Ctrl-C, 141 a pipe that nobody reads any more. `--traceback` shows where an error came from.
+    0, 1 and 2 are `main`'s; 130 is Ctrl-C, 141 a pipe that nobody reads any more. `--traceback`
+    shows where an error came from.
     """
     arguments = [argument for argument in sys.argv[1:] if argument != "--traceback"]
     for stream in (sys.stdout, sys.stderr):
@@ -56,13 +93,17 @@ def entry() -> int:
             stream.reconfigure(errors="backslashreplace")  # a name may hold bytes that are no text
     try:
         if arguments[:1] in (["convert"], ["verify"]):
-            return outlived(lambda: main(arguments))  # a mapped file that shrinks kills whoever reads it
+            return outlived(
+                lambda: main(arguments)
+            )  # a mapped file that shrinks kills whoever reads it
         return main(arguments)
     except KeyboardInterrupt:
         print("weighbridge: stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left in the buffer goes nowhere, without another error
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), 1
+        )  # what is left in the buffer goes nowhere, without another error
         return 141
     except Exception as error:
         if "--traceback" in sys.argv[1:]:
@@ -72,16 +113,26 @@ def entry() -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status: 0 for success, 1 where a check failed, 2 for a usage error."""
-    parser = argparse.ArgumentParser(prog="weighbridge", description="How model checkpoints load, measured and proved.")
+    """Run the command and return its exit status: 0 for success, 1 where a check failed, 2 for a
+    usage error.
+    """
+    parser = argparse.ArgumentParser(
+        prog="weighbridge", description="How model checkpoints load, measured and proved."
+    )
     parser.add_argument("--version", action="version", version=__version__)
-    parser.add_argument("--traceback", action="store_true", help="show where an unexpected error came from (with any command)")
+    parser.add_argument(
+        "--traceback",
+        action="store_true",
+        help="show where an unexpected error came from (with any command)",
+    )
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     argv = sys.argv[1:] if arguments is None else list(arguments)
     try:
         for name, text in COMMANDS.items():
             subparser = subparsers.add_parser(name, help=text, description=text)
-            if name in argv[:1]:  # most commands need pandas and matplotlib, which take long to import
+            if (
+                name in argv[:1]
+            ):  # most commands need pandas and matplotlib, which take long to import
                 _command(name).add_arguments(subparser)
         namespace = parser.parse_args(argv)
         return _command(namespace.command).run(namespace)
@@ -89,7 +140,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"weighbridge: {error}", file=sys.stderr)
         return USAGE_EXIT
     except ModuleNotFoundError as error:
-        print(f"weighbridge: {error.name} is not installed here; requirements/reference.txt holds what {argv[0]} needs", file=sys.stderr)
+        print(
+            f"weighbridge: {error.name} is not installed here; requirements/reference.txt holds"
+            f" what {argv[0]} needs",
+            file=sys.stderr,
+        )
         return USAGE_EXIT
 
 
@@ -98,6 +153,11 @@ def _command(name: str) -> Command:
 
 
 def _one_line(error: Exception) -> str:
-    if isinstance(error, OSError) and isinstance(error.filename, str | bytes) and error.filename and error.strerror:
+    if (
+        isinstance(error, OSError)
+        and isinstance(error.filename, str | bytes)
+        and error.filename
+        and error.strerror
+    ):
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
     return f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"

@@ -25,7 +25,9 @@ def complain(error: WeighbridgeError, code: int) -> int:
 
 
 def publish(text: str) -> None:
-    """Print a summary, and append it to the file that the CI system names for it, where there is one."""
+    """Print a summary, and append it to the file that the CI system names for it, where there is
+    one.
+    """
     say(text)
     for variable in SUMMARY_FILES:
         if path := os.environ.get(variable):

@@ -12,20 +12,28 @@ USAGE_EXIT = 2
 
 
 class WeighbridgeError(Exception):
-    """Something asked for cannot be done; the message says what was asked, what was found and what to do."""
+    """Something asked for cannot be done.
+
+    The message says what was asked, what was found and what to do.
+    """
 
 
 def unknown_name(kind: str, name: str, names: Iterable[str]) -> WeighbridgeError:
-    """Return the error for a name that is not one of `names`, listing the names there are, on one line."""
+    """Return the error for a name that is not one of `names`, listing the names there are, on one
+    line.
+    """
     return WeighbridgeError(f"unknown {kind} {name!r}; there are: {', '.join(names)}")
 
 
 @contextmanager
 def one_line_errors(subject: str) -> Iterator[None]:
-    """Turn a full disk, a missing permission and their like into a `WeighbridgeError` about `subject`."""
+    """Turn a full disk, a missing permission and their like into a `WeighbridgeError` about
+    `subject`.
+    """
     try:
         yield
     except OSError as error:
         raise WeighbridgeError(
-            f"{subject}: {error.strerror or error} ({error.filename or 'while writing'}); nothing that looks finished is left"
+            f"{subject}: {error.strerror or error} ({error.filename or 'while writing'}); nothing"
+            " that looks finished is left"
         ) from None

@@ -8,8 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
-FULL_LOAD, PARTIAL_LOAD, SHARDED_LOAD, PIPELINE_LOAD = "full-load", "partial-load", "sharded-load", "pipeline-load"
+CacheState = Literal["cold", "warm"]
+"""Whether a checkpoint's pages are in the page cache when its load begins: none, or all."""
+CACHE_STATES: tuple[CacheState, ...] = get_args(CacheState)
+
+FULL_LOAD, PARTIAL_LOAD, SHARDED_LOAD, PIPELINE_LOAD = (
+    "full-load",
+    "partial-load",
+    "sharded-load",
+    "pipeline-load",
+)
 PROCESS_START, CONVERSION, SCAN = "process-start", "conversion", "scan"
 PARTS = ("one-tensor", "one-layer", "every-8th-tensor", "eighth-rows", "eighth-columns")
 """What a partial load asks for, in the order of its tables."""
@@ -39,7 +49,10 @@ class Scenario:
     situation: str | None = None
     """How the recommendation names it, None where it recommends nothing."""
     shows_returned: bool = False
-    """Whether the summary also shows the ratio of `returned`: only where it can differ from `ready`."""
+    """Whether the summary also shows the ratio of `returned`: only where it can differ from
+    `ready`.
+    """
+
     figures: tuple[str, ...] = ()
     """How the file names of its figures begin on the index page, under its title."""
 
@@ -86,7 +99,12 @@ SCENARIOS = {
             figures=("process-start",),
         ),
         Scenario(CONVERSION, "Conversion", Pair("file-copy", "convert")),
-        Scenario(HOSTILE_FILES, "Hostile files", Pair("safetensors-load-file", "torch-load"), figures=("hostile-files", "scan-time")),
+        Scenario(
+            HOSTILE_FILES,
+            "Hostile files",
+            Pair("safetensors-load-file", "torch-load"),
+            figures=("hostile-files", "scan-time"),
+        ),
         Scenario(SCAN, "Scanners", Pair("torch-load", "picklescan")),
     )
 }
@@ -94,5 +112,8 @@ SCENARIOS = {
 
 
 def pair_for(scenario: str, checkpoint: str) -> Pair:
-    """Return the pair that stands for a cell; a scenario that is not listed has that of the full load."""
+    """Return the pair that stands for a cell.
+
+    A scenario that is not listed has that of the full load.
+    """
     return SCENARIOS.get(scenario, SCENARIOS[FULL_LOAD]).pair_for(checkpoint)

@@ -1,4 +1,6 @@
-"""Converters that do what none should: change a bit, lose a tensor, leave nothing, and die in the middle."""
+"""Converters that do what none should: change a bit, lose a tensor, leave nothing, and die in the
+middle.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +8,24 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from harness.loaders import converters
+from harness.loaders import Converter, converters
 
 if TYPE_CHECKING:
-    from harness.loaders import Loader, Tensors
+    from harness.loaders import Tensors
 
 
-def _then(name: str, spoil: Callable[[str], None]) -> Loader:
-    def load(files: Sequence[str], device: str, prepared: Any) -> Tensors:
-        made = converters._convert(files, device, prepared)
-        if "warm_up" not in files[0]:
+def _then(name: str, spoil: Callable[[str], None]) -> Converter:
+    def load(files: Sequence[str], device: str) -> Tensors:
+        made = converters._convert(files, device)
+        if "warm-up" not in files[0]:
             spoil(str(next(converters._made(files[0]).iterdir())))
         return made
 
-    return replace(next(one for one in converters.CONVERTERS if one.name == "convert"), name=name, load=load)
+    return replace(
+        next(one for one in converters.CONVERTERS if one.name == "convert"), name=name, load=load
+    )
 
 
 def _flip(path: str) -> None:

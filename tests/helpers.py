@@ -1,4 +1,6 @@
-"""What more than one test file needs: a sample with plausible figures, and Python in a process of its own."""
+"""What more than one test file needs: a sample with plausible figures, and Python in a process of
+its own.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ import pytest
 
 from harness.analysis.recorded_run import RecordedRun
 from harness.analysis.run_cells import cells_of
-from harness.loaders import Loader, all_loaders
+from harness.loaders import EVERYTHING, Ceiling, Contract, all_loaders
 from harness.records.checks import Check
 from harness.records.run_directory import RunDirectory
 from harness.records.sample import SCHEMA, Sample
@@ -24,18 +26,31 @@ from harness.records.trials import Trial
 
 ROOT = Path(__file__).parents[1]
 ALL_INSTALLED = "WEIGHBRIDGE_ALL_LOADERS"
-"""A variable of the tests' own session, which installs every loader's library that has a wheel here."""
+"""A variable of the tests' own session, which installs every loader's library that has a wheel
+here.
+"""
+
 PINNED_FOR = ("linux", "x86_64")
 """The platform that every pin of requirements/loaders.txt has a wheel for."""
 
 
-def loader_of(name: str) -> Loader:
+def loader_of(name: str) -> Contract:
     """Return a loader by name."""
     return all_loaders()[name][1]
 
 
-def present(name: str) -> Loader:
-    """Return a loader; skip the test where its library is missing, and fail it where it was to be installed."""
+def ceiling_of(name: str, kind: str = EVERYTHING) -> Ceiling:
+    """Return a ceiling by name."""
+    ceiling = all_loaders(kind)[name][1]
+    assert isinstance(ceiling, Ceiling)
+    return ceiling
+
+
+def present(name: str) -> Contract:
+    """Return a loader; skip the test where its library is missing, and fail it where it was to be
+    installed.
+    """
+
     loader = loader_of(name)
     if absence := loader.absence():
         _missing(absence)
@@ -43,7 +58,11 @@ def present(name: str) -> Loader:
 
 
 def installed(library: str) -> Any:
-    """Return an imported library of the peers' pins; skip the test where it is missing, and fail it where it was to be installed."""
+    """Return an imported library of the peers' pins.
+
+    Skip the test where it is missing, and fail it where it was to be installed.
+    """
+
     try:
         return importlib.import_module(library)
     except ImportError as error:
@@ -99,14 +118,34 @@ def recorded_run(
 ) -> RecordedRun:
     """Return a run as the analysis reads it, without writing it."""
     manifest = manifest or {}
-    return RecordedRun(RunDirectory(folder), manifest, tuple(samples), tuple(cells_of(manifest, samples)), tuple(trials), tuple(checks))
+    return RecordedRun(
+        RunDirectory(folder),
+        manifest,
+        tuple(samples),
+        tuple(cells_of(manifest, samples)),
+        tuple(trials),
+        tuple(checks),
+    )
 
 
 @contextmanager
-def python(script: str, *arguments: object, pass_fds: Sequence[int] = ()) -> Iterator[subprocess.Popen[str]]:
-    """Run a script in a process of its own, which is gone when this is left; it can import the harness and talks through its pipes."""
+def python(
+    script: str, *arguments: object, pass_fds: Sequence[int] = ()
+) -> Iterator[subprocess.Popen[str]]:
+    """Run a script in a process of its own, which is gone when this is left.
+
+    It can import the harness and talks through its pipes.
+    """
+
     command = [sys.executable, "-c", script, *map(str, arguments)]
-    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=pass_fds)
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        pass_fds=pass_fds,
+    )
     try:
         yield process
     finally:

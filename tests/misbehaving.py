@@ -1,4 +1,6 @@
-"""Loaders that do what no loader should, once their warm-up load is over: each must end as an invalid sample with its own reason."""
+"""Loaders that do what no loader should, once their warm-up load is over: each must end as an
+invalid sample with its own reason.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from harness.loaders import Loader
-from harness.selftest.faulty_loaders import load_file, lying
+from harness.selftest.faulty_loaders import faulty, load_file
 
 if TYPE_CHECKING:
     import torch
@@ -21,22 +23,31 @@ loads_in_this_process = 0
 
 def _then(name: str, misbehave: Callable[[Tensors], Tensors]) -> Loader:
     """Return a loader that behaves on the warm-up load and misbehaves on the checkpoint."""
-    return lying(name, lambda file: misbehave(load_file(file)))
+    return faulty(name, lambda file: misbehave(load_file(file)))
+
+
+class _Busy(Loader):
+    def ready_to_load(self, target: Sequence[str], device: str) -> Callable[[], Tensors]:
+        tensors = {name: tensor.clone() for name, tensor in load_file(target[0]).items()}
+
+        def load() -> Tensors:
+            self.load(target, device)
+            return tensors
+
+        return load
 
 
 def _busy(name: str, seconds: float) -> Loader:
-    """Return a loader that is known to take this long: it brings its tensors up beforehand and then only waits."""
+    """Return a loader that is known to take this long: it brings its tensors up beforehand and then
+    only waits.
+    """
 
-    def prepare(files: Sequence[str], _device: str) -> Tensors:
-        return {name: tensor.clone() for name, tensor in load_file(files[0]).items()}
-
-    def load(files: Sequence[str], _device: str, prepared: Tensors) -> Tensors:
-        end = time.perf_counter_ns() + (0 if "warm_up" in files[0] else int(seconds * 1e9))
+    def load(files: Sequence[str], _device: str) -> None:
+        end = time.perf_counter_ns() + (0 if "warm-up" in files[0] else int(seconds * 1e9))
         while time.perf_counter_ns() < end:
             pass
-        return prepared
 
-    return Loader(name, "safetensors", load, prepare=prepare)
+    return _Busy(name, "safetensors", load)
 
 
 def _exit(_: Tensors) -> Tensors:
@@ -73,7 +84,10 @@ def _change_one_byte(tensors: Tensors) -> Tensors:
 def _to_another_dtype(tensors: Tensors) -> Tensors:
     import torch
 
-    return {name: tensor.view(torch.int32) if tensor.dtype == torch.float32 else tensor for name, tensor in tensors.items()}
+    return {
+        name: tensor.view(torch.int32) if tensor.dtype == torch.float32 else tensor
+        for name, tensor in tensors.items()
+    }
 
 
 def _flatten(tensors: Tensors) -> Tensors:

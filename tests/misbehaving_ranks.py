@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.loaders import Loader, Wanted, all_loaders
+from harness.loaders import PartLoader, Selection, all_loaders
 
 if TYPE_CHECKING:
     import torch
@@ -19,21 +19,25 @@ if TYPE_CHECKING:
 ODD_ONE = 1
 
 
-def _slices(wanted: Sequence[Wanted], device: str) -> Tensors:
-    tensors: Tensors = all_loaders("PART_LOADERS")["safetensors-get-slice"][1].load(wanted, device, None)
+def _slices(wanted: Sequence[Selection], device: str) -> Tensors:
+    tensors: Tensors = all_loaders("PART_LOADERS")["safetensors-get-slice"][1].load(wanted, device)
     return tensors
 
 
-def _one(name: str, misbehave: Callable[[Tensors], Tensors]) -> Loader:
+def _one(name: str, misbehave: Callable[[Tensors], Tensors]) -> PartLoader:
     """Return a loader that behaves on every rank but one."""
 
-    def load(wanted: Sequence[Wanted], device: str, _: Any) -> Tensors:
+    def load(wanted: Sequence[Selection], device: str) -> Tensors:
         import torch.distributed as ranks
 
         tensors = _slices(wanted, device)
-        return misbehave(tensors) if "warm_up" not in wanted[0][0] and ranks.get_rank() == ODD_ONE else tensors
+        return (
+            misbehave(tensors)
+            if "warm-up" not in wanted[0][0] and ranks.get_rank() == ODD_ONE
+            else tensors
+        )
 
-    return Loader(name, "safetensors", load, whole=False)
+    return PartLoader(name, "safetensors", load)
 
 
 def _die(_: Tensors) -> Tensors:
@@ -60,13 +64,13 @@ def _dawdle(tensors: Tensors) -> Tensors:
     return tensors
 
 
-def _save(wanted: Sequence[Wanted], device: str, _: Any) -> Tensors:
+def _save(wanted: Sequence[Selection], device: str) -> Tensors:
     """Leave what this rank brought up beside the checkpoint, for a test to look at."""
     import torch
     import torch.distributed as ranks
 
     tensors = _slices(wanted, device)
-    if "warm_up" not in wanted[0][0]:
+    if "warm-up" not in wanted[0][0]:
         torch.save(tensors, Path(wanted[0][0]).with_name(f"seen-{ranks.get_rank()}.pt"))
     return tensors
 
@@ -74,7 +78,7 @@ def _save(wanted: Sequence[Wanted], device: str, _: Any) -> Tensors:
 kept: list[Any] = []
 
 
-def _map_and_keep(wanted: Sequence[Wanted], device: str, _: Any) -> Tensors:
+def _map_and_keep(wanted: Sequence[Selection], device: str) -> Tensors:
     """Keep the whole file mapped and every page of it touched, beside this rank's share."""
     from safetensors.torch import load_file
 
@@ -92,6 +96,6 @@ PART_LOADERS = (
     _one("one-raises", _raise),
     _one("one-lies", _lie),
     _one("one-dawdles", _dawdle),
-    Loader("keeps-the-mapping", "safetensors", _map_and_keep, whole=False),
-    Loader("saves", "safetensors", _save, whole=False),
+    PartLoader("keeps-the-mapping", "safetensors", _map_and_keep),
+    PartLoader("saves", "safetensors", _save),
 )

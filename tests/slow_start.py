@@ -1,11 +1,13 @@
-"""Loaders for whole processes: of known cost in each phase, and one whose library cannot be imported twice."""
+"""Loaders for whole processes: of known cost in each phase, and one whose library cannot be
+imported twice.
+"""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.loaders import Loader
 
@@ -16,7 +18,7 @@ FIRST_S, LOAD_S = 0.3, 0.2
 _called = False
 
 
-def _load(files: Sequence[str], _device: str, _: Any) -> Tensors:
+def _load(files: Sequence[str], _device: str) -> Tensors:
     """Take `FIRST_S` the first time in a process, `LOAD_S` after."""
     global _called
     from safetensors.torch import load_file
@@ -29,13 +31,13 @@ def _load(files: Sequence[str], _device: str, _: Any) -> Tensors:
     return tensors
 
 
-def _exit(_files: Sequence[str], _device: str, _: Any) -> Tensors:
+def _exit(_files: Sequence[str], _device: str) -> Tensors:
     os._exit(3)
 
 
-def _print(files: Sequence[str], device: str, prepared: Any) -> Tensors:
+def _print(files: Sequence[str], device: str) -> Tensors:
     print('{"failure": "raised"}', flush=True)
-    return _load(files, device, prepared)
+    return _load(files, device)
 
 
 LOADERS = (

@@ -25,12 +25,26 @@ from harness.report.sections.recommendation import choice_table
 from harness.run.options import parse
 from tests.helpers import make_sample
 
-WARM = {"safetensors-load-file": 0.01, "torch-load-mmap": 0.03, "safetensors-pread": 0.29, "torch-load": 0.3}
-COLD = {"safetensors-load-file": 0.4, "torch-load-mmap": 0.4, "safetensors-pread": 0.4, "torch-load": 0.4}
+WARM = {
+    "safetensors-load-file": 0.01,
+    "torch-load-mmap": 0.03,
+    "safetensors-pread": 0.29,
+    "torch-load": 0.3,
+}
+COLD = {
+    "safetensors-load-file": 0.4,
+    "torch-load-mmap": 0.4,
+    "safetensors-pread": 0.4,
+    "torch-load": 0.4,
+}
 
 
 def samples(
-    times: Mapping[str, float], cache_state: str, blocks: int = 6, scenario: str = "full-load", jitter: float = 0.02
+    times: Mapping[str, float],
+    cache_state: str,
+    blocks: int = 6,
+    scenario: str = "full-load",
+    jitter: float = 0.02,
 ) -> list[Sample]:
     """Return blocks in which each loader takes about its time, no two blocks alike."""
     return [
@@ -46,7 +60,9 @@ def samples(
             anonymous_bytes=0,
             mapped_bytes=498_000_000,
         )
-        for block, (number, (loader, seconds)) in itertools.product(range(blocks), enumerate(times.items()))
+        for block, (number, (loader, seconds)) in itertools.product(
+            range(blocks), enumerate(times.items())
+        )
     ]
 
 
@@ -63,7 +79,7 @@ def said(
     return "\n".join(advice({"storage": {"read_ahead_kb": 8192}}, cells_of({}, taken), given))
 
 
-def test_one_loader_is_named_where_it_is_the_one_to_take_cold_and_warm() -> None:
+def test_one_loader_is_named_where_it_is_the_one_to_take_cold() -> None:
     text = said()
     assert text.startswith("**Use `safetensors-load-file`, cold and warm.**")
     assert "not significantly different from" in text
@@ -75,13 +91,18 @@ def test_two_are_named_where_the_first_load_wants_another() -> None:
 
 
 def test_five_blocks_are_called_a_quick_look() -> None:
-    assert "a quick look with too few blocks to tell it from the others" in said(blocks=5, convert=None)
+    assert "a quick look with too few blocks to tell it from the others" in said(
+        blocks=5, convert=None
+    )
 
 
 def test_a_conversion_is_paid_back_after_so_many_loads_or_never() -> None:
     text = said()
     saving = 0.3 - 0.01
-    assert re.search(r"Each warm load saves 29\d ms, so it pays off after 4 warm loads", text), (text, saving)
+    assert re.search(r"Each warm load saves 29\d ms, so it pays off after 4 warm loads", text), (
+        text,
+        saving,
+    )
     assert "A cold load saves no time that this run can tell" in text
     assert "A warm load saves no time." in said(warm=WARM | {"torch-load": 0.005})
     assert "What it costs was not measured" in said(convert=None)
@@ -93,7 +114,10 @@ def test_what_is_safetensors_already_needs_no_conversion() -> None:
     assert "holds no code to run" in text and "paid back" not in text
 
 
-@pytest.mark.parametrize(("mapped", "words"), [(0.8, "mapping hurts"), (0.2, "mapping helps"), (0.4, "no difference that was told")])
+@pytest.mark.parametrize(
+    ("mapped", "words"),
+    [(0.8, "mapping hurts"), (0.2, "mapping helps"), (0.4, "no difference that was told")],
+)
 def test_whether_mapping_hurts_is_told_of_cold_loads(mapped: float, words: str) -> None:
     text = said(cold=COLD | {"torch-load-mmap": mapped, "safetensors-load-file": mapped})
     line = next(line for line in text.splitlines() if line.startswith("Mapping on this storage"))
@@ -110,7 +134,9 @@ def test_where_cold_was_refused_the_reason_stands_in_its_place() -> None:
         "status": "refused",
         "reason": "tmpfs cannot be made cold",
     }
-    text = "\n".join(advice({"cells": [entry]}, cells_of({"cells": [entry]}, samples(WARM, "warm")), "torch-zip"))
+    text = "\n".join(
+        advice({"cells": [entry]}, cells_of({"cells": [entry]}, samples(WARM, "warm")), "torch-zip")
+    )
     assert "Not measured: full-load/mine/cold/cpu: refused: tmpfs cannot be made cold." in text
     assert "whether it hurts on this storage shows cold alone" in text
 
@@ -119,20 +145,31 @@ def test_without_a_valid_sample_nothing_is_advised() -> None:
     assert advice({}, [], "torch-zip") == ["Nothing can be advised: no load gave a valid sample."]
 
 
-def test_a_small_checkpoint_is_given_more_blocks_and_none_fewer_than_an_interval_needs() -> None:
+def test_a_small_checkpoint_is_given_more_blocks() -> None:
     assert [blocks_for(seconds) for seconds in (0.1, 4.0, 60.0)] == [BLOCKS[1], 9, BLOCKS[0]]
 
 
-@pytest.mark.parametrize(("given", "converter"), [("torch-zip", "convert"), ("torch-legacy", "convert-legacy"), ("safetensors", None)])
-def test_only_a_pickle_is_converted_in_the_probe_each_by_its_own_converter(tmp_path: Path, given: str, converter: str | None) -> None:
+@pytest.mark.parametrize(
+    ("given", "converter"),
+    [("torch-zip", "convert"), ("torch-legacy", "convert-legacy"), ("safetensors", None)],
+)
+def test_a_pickle_is_converted_in_the_probe_by_its_own_converter(
+    tmp_path: Path, given: str, converter: str | None
+) -> None:
     file = tmp_path / "mine.pt"
     file.write_bytes(b"x")
     plan = plan_of(parse({"model": [str(file)]}), given)
-    assert [arms for cell, arms in plan.items() if cell.scenario == "conversion"] == ([(converter,)] if converter else [])
-    assert all(set(LOADERS) <= set(arms) for cell, arms in plan.items() if cell.scenario == "full-load")
+    assert [arms for cell, arms in plan.items() if cell.scenario == "conversion"] == (
+        [(converter,)] if converter else []
+    )
+    assert all(
+        set(LOADERS) <= set(arms) for cell, arms in plan.items() if cell.scenario == "full-load"
+    )
 
 
-def test_a_folder_without_weights_is_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_without_weights_is_refused_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["advise", str(tmp_path)]) == 2
     assert "the folder holds no weights" in capsys.readouterr().err
 
@@ -142,11 +179,27 @@ def test_what_is_not_there_is_told_in_a_line(capsys: pytest.CaptureFixture[str])
     assert "nowhere.safetensors" in capsys.readouterr().err
 
 
-def test_a_checkpoint_nobody_here_made_is_advised_on_with_its_evidence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_checkpoint_from_outside_is_advised_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "mine.pt"
     torch.save({f"layer.{number}": torch.randn(64, 64) for number in range(20)}, file)
     before = file.read_bytes()
-    assert main(["advise", str(file), "--rounds", "1", "--store", str(tmp_path / "store"), "--results", str(tmp_path / "results")]) == 0
+    assert (
+        main(
+            [
+                "advise",
+                str(file),
+                "--rounds",
+                "1",
+                "--store",
+                str(tmp_path / "store"),
+                "--results",
+                str(tmp_path / "results"),
+            ]
+        )
+        == 0
+    )
     text = capsys.readouterr().out
     assert text.splitlines()[1].startswith("Use `") and "Converting to safetensors" in text
     (page,) = (tmp_path / "results").glob("*/report.md")
@@ -154,7 +207,9 @@ def test_a_checkpoint_nobody_here_made_is_advised_on_with_its_evidence(tmp_path:
     assert file.read_bytes() == before
 
 
-def test_what_writes_beside_a_file_is_given_a_link_in_the_store_so_that_the_persons_folder_stays_as_it_is(tmp_path: Path) -> None:
+def test_what_writes_beside_a_file_is_given_a_link_in_the_store(
+    tmp_path: Path,
+) -> None:
     own = tmp_path / "own/weights.bin"
     own.parent.mkdir()
     torch.save({"w": torch.ones(64, 64)}, own)
@@ -164,28 +219,39 @@ def test_what_writes_beside_a_file_is_given_a_link_in_the_store_so_that_the_pers
     linked = store.linked(checkpoint)
     (link,) = linked.artifacts["torch-zip"].files
     assert link.is_relative_to(store.folder) and link.samefile(own)
-    assert linked.artifacts["safetensors"] == checkpoint.artifacts["safetensors"], "what the store made is its own already"
+    assert linked.artifacts["safetensors"] == checkpoint.artifacts["safetensors"], (
+        "what the store made is its own already"
+    )
 
 
-def evidence(taken: Sequence[Sample], name: str = "20250101T000000Z-test", paired_run: bool = False) -> RecordedRun:
+def evidence(
+    taken: Sequence[Sample], name: str = "20250101T000000Z-test", paired_run: bool = False
+) -> RecordedRun:
     """Return a run of these samples."""
-    manifest: dict[str, Any] = {"options": {"paired_run": {"kind": "history"} if paired_run else None}}
-    return RecordedRun(RunDirectory(Path(name)), manifest, tuple(taken), tuple(cells_of({}, taken)), (), ())
+    manifest: dict[str, Any] = {
+        "options": {"paired_run": {"kind": "history"} if paired_run else None}
+    }
+    return RecordedRun(
+        RunDirectory(Path(name)), manifest, tuple(taken), tuple(cells_of({}, taken)), (), ()
+    )
 
 
-def test_of_loaders_as_fast_as_can_be_told_the_safe_one_is_to_be_taken() -> None:
+def test_of_loaders_equally_fast_the_safe_one_is_recommended() -> None:
     (found,) = choices([evidence(samples(COLD | {"torch-load-mmap": 0.3999}, "cold"))])
     assert found.take.loader == "safetensors-load-file" and len(found.alike) == 4
 
 
-def test_a_loader_that_is_told_to_be_faster_is_taken_before_the_safe_one() -> None:
+def test_a_loader_known_to_be_faster_is_recommended() -> None:
     (found,) = choices([evidence(samples(COLD | {"torch-load-mmap": 0.2}, "cold"))])
     assert found.take.loader == "torch-load-mmap"
     assert "**torch-load-mmap**" in choice_table([found]).to_string()
 
 
-def test_of_several_runs_the_one_with_more_blocks_is_chosen_from_and_no_paired_run_is() -> None:
-    few, many = evidence(samples(WARM, "warm", 6), "20250102T000000Z-few"), evidence(samples(WARM, "warm", 8), "20250101T000000Z-many")
+def test_of_several_runs_the_one_with_more_blocks_is_chosen_from() -> None:
+    few, many = (
+        evidence(samples(WARM, "warm", 6), "20250102T000000Z-few"),
+        evidence(samples(WARM, "warm", 8), "20250101T000000Z-many"),
+    )
     assert [one.run for one in choices([few, many])] == ["20250101T000000Z-many"]
     assert choices([evidence(samples(WARM, "warm"), paired_run=True)]) == []
     assert choices([evidence(samples(WARM, "warm", 5))]) == [], "too few blocks to tell"

@@ -1,4 +1,6 @@
-"""Verdicts: medians with intervals that hold what they promise, ratios within blocks, and nothing invalid in any of them."""
+"""Verdicts: medians with intervals that hold what they promise, ratios within blocks, and nothing
+invalid in any of them.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,11 @@ from tests.helpers import make_sample
 
 
 def _arm(
-    loader: str, ready: Sequence[float | None], returned: float | None = 0.5, first_block: int = 0, **overrides: object
+    loader: str,
+    ready: Sequence[float | None],
+    returned: float | None = 0.5,
+    first_block: int = 0,
+    **overrides: object,
 ) -> list[Sample]:
     """Return an arm's samples, one a block; a time of None is an invalid sample's."""
     return [
@@ -40,10 +46,28 @@ def _arm(
 
 
 @pytest.mark.parametrize(
-    ("count", "rank"), [(0, None), (1, None), (5, None), (6, 1), (7, 1), (8, 1), (9, 2), (12, 3), (20, 6), (25, 8), (50, 18), (100, 40)]
+    ("count", "rank"),
+    [
+        (0, None),
+        (1, None),
+        (5, None),
+        (6, 1),
+        (7, 1),
+        (8, 1),
+        (9, 2),
+        (12, 3),
+        (20, 6),
+        (25, 8),
+        (50, 18),
+        (100, 40),
+    ],
 )
 def test_the_interval_runs_between_the_ranks_of_the_sign_test(count: int, rank: int | None) -> None:
-    """The values a table of it has for 95 %; that they follow from the binomial is the next promise."""
+    """The values a table of it has for 95 %.
+
+    That they follow from the binomial is the next promise.
+    """
+
     assert interval_rank(count) == rank
 
 
@@ -64,9 +88,14 @@ def test_more_confidence_takes_a_wider_interval() -> None:
 
 
 @pytest.mark.parametrize("count", [6, 9, 20])
-@pytest.mark.parametrize(("draw", "median"), [("lognormal", 1.0), ("uniform", 0.5), ("two lumps", 1.0)])
-def test_the_interval_holds_the_true_median_as_often_as_it_promises(count: int, draw: str, median: float) -> None:
-    """Whatever the distribution: skewed, flat, and one of two lumps such as a frequency that switches makes."""
+@pytest.mark.parametrize(
+    ("draw", "median"), [("lognormal", 1.0), ("uniform", 0.5), ("two lumps", 1.0)]
+)
+def test_the_interval_holds_the_true_median_as_often(count: int, draw: str, median: float) -> None:
+    """Whatever the distribution: skewed, flat, and one of two lumps such as a frequency that
+    switches makes.
+    """
+
     chance = random.Random(f"{count} {draw}")
     draws: dict[str, Callable[[], float]] = {
         "lognormal": lambda: chance.lognormvariate(0, 1),
@@ -84,10 +113,12 @@ def test_the_interval_holds_the_true_median_as_often_as_it_promises(count: int, 
     assert held / trials >= 0.95
 
 
-def test_an_estimate_is_the_median_with_its_ranks_whatever_the_order() -> None:
+def test_an_estimate_is_the_median_with_its_ranks() -> None:
     values = [9.0, 1.0, 8.0, 2.0, 7.0, 3.0, 6.0, 4.0, 5.0]
     assert estimate(values) == Estimate(median=5.0, low=2.0, high=8.0, count=9)
-    assert estimate([4.0, 1.0, 3.0, 2.0, 6.0, 5.0]) == Estimate(median=3.5, low=1.0, high=6.0, count=6)
+    assert estimate([4.0, 1.0, 3.0, 2.0, 6.0, 5.0]) == Estimate(
+        median=3.5, low=1.0, high=6.0, count=6
+    )
 
 
 def test_an_outlier_is_kept_and_does_not_move_the_median() -> None:
@@ -116,10 +147,13 @@ def _ready(sample: Sample) -> float | None:
 def test_ratios_are_taken_within_blocks() -> None:
     """A drift of the machine that both arms of a block share leaves no trace."""
     drift = [1.0, 2.0, 4.0, 8.0]
-    assert paired_ratios(_arm("a", [3 * value for value in drift]), _arm("b", drift), _ready) == [3.0] * 4
+    assert (
+        paired_ratios(_arm("a", [3 * value for value in drift]), _arm("b", drift), _ready)
+        == [3.0] * 4
+    )
 
 
-def test_blocks_are_matched_by_their_number_and_not_by_their_order() -> None:
+def test_blocks_are_matched_by_their_number() -> None:
     over, under = _arm("a", [10.0, 20.0, 30.0]), _arm("b", [1.0, 2.0, 5.0])
     assert paired_ratios(over, under[::-1], _ready) == [10.0, 10.0, 6.0]
 
@@ -138,9 +172,13 @@ def test_an_invalid_sample_gives_no_ratio_although_it_has_a_time() -> None:
     assert paired_ratios(fast, slow, _ready) == []
 
 
-def test_a_value_that_was_not_measured_or_is_zero_below_gives_no_ratio() -> None:
-    over = [make_sample(block=block, major_faults=value) for block, value in enumerate([4, 0, None, 4])]
-    under = [make_sample(block=block, major_faults=value) for block, value in enumerate([2, 2, 2, 0])]
+def test_a_value_that_was_not_measured() -> None:
+    over = [
+        make_sample(block=block, major_faults=value) for block, value in enumerate([4, 0, None, 4])
+    ]
+    under = [
+        make_sample(block=block, major_faults=value) for block, value in enumerate([2, 2, 2, 0])
+    ]
     assert paired_ratios(over, under, lambda sample: sample.major_faults) == [2.0, 0.0]
 
 
@@ -149,19 +187,38 @@ def test_a_value_that_was_not_measured_or_is_zero_below_gives_no_ratio() -> None
 
 def test_samples_are_parted_into_cells_in_the_order_taken() -> None:
     samples = [
-        make_sample(checkpoint=name, block=block, cache_state=state) for block in (0, 1) for name in "ab" for state in ("cold", "warm")
+        make_sample(checkpoint=name, block=block, cache_state=state)
+        for block in (0, 1)
+        for name in "ab"
+        for state in ("cold", "warm")
     ]
     cells = by_cell(samples)
-    assert list(cells) == [Cell("everything", name, state, "cpu") for name in "ab" for state in ("cold", "warm")]
+    assert list(cells) == [
+        Cell("everything", name, state, "cpu") for name in "ab" for state in ("cold", "warm")
+    ]
     assert all(Cell.of(sample) == cell for cell, held in cells.items() for sample in held)
     assert [[sample.block for sample in held] for held in cells.values()] == [[0, 1]] * 4
 
 
 def test_a_summary_is_of_its_arm_s_valid_samples_alone() -> None:
-    lukewarm = {"ready_s": 1000.0, "returned_s": 1000.0, "anonymous_bytes": 10**9, "valid": False, "reason": "not-cold"}
-    samples = [*_arm("torch-load", [3.0, None, 1.0, 2.0, None]), make_sample(loader="torch-load", block=9, **lukewarm)]
+    lukewarm = {
+        "ready_s": 1000.0,
+        "returned_s": 1000.0,
+        "anonymous_bytes": 10**9,
+        "valid": False,
+        "reason": "not-cold",
+    }
+    samples = [
+        *_arm("torch-load", [3.0, None, 1.0, 2.0, None]),
+        make_sample(loader="torch-load", block=9, **lukewarm),
+    ]
     (arm,) = summarise(samples)
-    assert (arm.loader, arm.total, arm.valid, dict(arm.invalid)) == ("torch-load", 6, 3, {"hung": 2, "not-cold": 1})
+    assert (arm.loader, arm.total, arm.valid, dict(arm.invalid)) == (
+        "torch-load",
+        6,
+        3,
+        {"hung": 2, "not-cold": 1},
+    )
     assert arm.ready == Estimate(2.0, None, None, 3)
     assert arm.returned == Estimate(0.5, None, None, 3)
     assert arm.anonymous_bytes is None
@@ -169,42 +226,73 @@ def test_a_summary_is_of_its_arm_s_valid_samples_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("valid", "status", "interval"), [(0, "missing", False), (1, "insufficient", False), (5, "insufficient", False), (6, "measured", True)]
+    ("valid", "status", "interval"),
+    [
+        (0, "missing", False),
+        (1, "insufficient", False),
+        (5, "insufficient", False),
+        (6, "measured", True),
+    ],
 )
-def test_an_arm_is_measured_when_its_interval_can_be_told(valid: int, status: str, interval: bool) -> None:
+def test_an_arm_is_measured_when_its_interval_can_be_told(
+    valid: int, status: str, interval: bool
+) -> None:
     (arm,) = summarise(_arm("torch-load", [None, *[1.0] * valid]))
     assert arm.status == status
     assert (arm.ready is not None and arm.ready.low is not None) == interval
 
 
 def test_an_arm_without_a_valid_sample_has_no_figure_at_all() -> None:
-    missing = summarise(_arm(REFERENCE, [1.0] * 6) + _arm("ceiling-read", [1.0] * 6) + _arm("torch-load", [None] * 6))[-1]
+    missing = summarise(
+        _arm(REFERENCE, [1.0] * 6)
+        + _arm("ceiling-read", [1.0] * 6)
+        + _arm("torch-load", [None] * 6)
+    )[-1]
     assert missing.loader == "torch-load"
-    figures = (missing.returned, missing.ready, missing.ratio_returned, missing.ratio_ready, missing.share_of_ceiling, missing.rate)
+    figures = (
+        missing.returned,
+        missing.ready,
+        missing.ratio_returned,
+        missing.ratio_ready,
+        missing.share_of_ceiling,
+        missing.rate,
+    )
     assert figures == (None,) * 6
     assert (missing.cpu_s, missing.touch_s, missing.storage_read_bytes) == (None, None, None)
 
 
 def test_counters_are_medians_of_what_was_told() -> None:
-    (arm,) = summarise([make_sample(block=block, minor_faults=value, mapped_bytes=0) for block, value in enumerate([10, None, 30, 50])])
+    (arm,) = summarise(
+        [
+            make_sample(block=block, minor_faults=value, mapped_bytes=0)
+            for block, value in enumerate([10, None, 30, 50])
+        ]
+    )
     assert (arm.minor_faults, arm.mapped_bytes, arm.peak_rss_bytes) == (30, 0, None)
 
 
 def test_the_fastest_arm_comes_first_and_the_missing_last() -> None:
-    samples = _arm("slow", [3.0]) + _arm("missing", [None]) + _arm("fast", [1.0]) + _arm("middling", [2.0])
+    samples = (
+        _arm("slow", [3.0])
+        + _arm("missing", [None])
+        + _arm("fast", [1.0])
+        + _arm("middling", [2.0])
+    )
     assert [arm.loader for arm in summarise(samples)] == ["fast", "middling", "slow", "missing"]
 
 
-def test_ratios_are_to_the_reference_of_the_same_blocks_by_either_clock() -> None:
+def test_ratios_are_to_the_reference_of_the_same_blocks() -> None:
     drift = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
-    samples = _arm(REFERENCE, drift, returned=0.25) + _arm("torch-load", [2 * value for value in drift], returned=1.0)
+    samples = _arm(REFERENCE, drift, returned=0.25) + _arm(
+        "torch-load", [2 * value for value in drift], returned=1.0
+    )
     arms = {arm.loader: arm for arm in summarise(samples)}
     assert arms["torch-load"].ratio_ready == Estimate(2.0, 2.0, 2.0, 6)
     assert arms["torch-load"].ratio_returned == Estimate(4.0, 4.0, 4.0, 6)
     assert arms[REFERENCE].ratio_ready == Estimate(1.0, 1.0, 1.0, 6)
 
 
-def test_the_share_of_the_ceiling_is_one_for_a_plain_read_and_less_for_what_is_slower() -> None:
+def test_the_share_of_the_ceiling_is_one_for_a_plain_read() -> None:
     drift = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
     samples = _arm("ceiling-read", drift) + _arm("torch-load", [4 * value for value in drift])
     arms = {arm.loader: arm for arm in summarise(samples)}
@@ -215,8 +303,12 @@ def test_the_share_of_the_ceiling_is_one_for_a_plain_read_and_less_for_what_is_s
 
 def test_an_environment_is_compared_with_its_own_reference() -> None:
     samples = _arm(REFERENCE, [1.0], environment="old") + _arm(REFERENCE, [2.0], environment="new")
-    samples += _arm("torch-load", [4.0], environment="old") + _arm("torch-load", [4.0], environment="new")
-    ratios = {arm.environment: arm.ratio_ready for arm in summarise(samples) if arm.loader == "torch-load"}
+    samples += _arm("torch-load", [4.0], environment="old") + _arm(
+        "torch-load", [4.0], environment="new"
+    )
+    ratios = {
+        arm.environment: arm.ratio_ready for arm in summarise(samples) if arm.loader == "torch-load"
+    }
     assert ratios == {"old": Estimate(4.0, None, None, 1), "new": Estimate(2.0, None, None, 1)}
 
 
@@ -224,7 +316,9 @@ def test_an_environment_is_compared_with_its_own_reference() -> None:
 
 TIGHT = [1.0, 1.0 + 1.9 * PRECISION, 1.0, 1.0 + 1.9 * PRECISION, 1.0, 1.0 + 1.9 * PRECISION]
 WIDE = [1.0, 1.0 + 2.2 * PRECISION, 1.0, 1.0 + 2.2 * PRECISION, 1.0, 1.0 + 2.2 * PRECISION]
-"""Around a median of 1 + 1.1 `PRECISION`, by 1.1 `PRECISION` to either side: just too wide; `TIGHT` is just narrow enough."""
+"""Around a median of 1 + 1.1 `PRECISION`, by 1.1 `PRECISION` to either side: just too wide; `TIGHT`
+is just narrow enough.
+"""
 
 
 def test_a_cell_is_precise_when_every_ratio_is_known_well_enough() -> None:
@@ -236,12 +330,15 @@ def test_a_cell_is_precise_when_every_ratio_is_known_well_enough() -> None:
 def test_both_clocks_have_to_be_known() -> None:
     reference = _arm(REFERENCE, [1.0] * 6)
     arm = _arm("a", [1.0] * 6)
-    unsteady = [make_sample(loader="a", block=block, ready_s=1.0, returned_s=0.5 * value) for block, value in enumerate(WIDE)]
+    unsteady = [
+        make_sample(loader="a", block=block, ready_s=1.0, returned_s=0.5 * value)
+        for block, value in enumerate(WIDE)
+    ]
     assert precise(reference + arm)
     assert not precise(reference + unsteady)
 
 
-def test_a_drift_shared_by_a_block_does_not_make_a_cell_imprecise() -> None:
+def test_a_drift_shared_by_a_block_does_not_make_a_cell() -> None:
     drift = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
     assert precise(_arm(REFERENCE, drift) + _arm("a", [2 * value for value in drift]))
 
@@ -251,16 +348,20 @@ def test_a_cell_with_too_few_pairs_or_none_is_not_precise() -> None:
     assert not precise(_arm(REFERENCE, [1.0] * 6) + _arm("a", [1.0] * 5 + [None]))
 
 
-def test_an_arm_that_never_gives_a_valid_sample_keeps_no_cell_going() -> None:
+def test_an_arm_that_never_gives_a_valid_sample_keeps_no_cell() -> None:
     assert precise(_arm(REFERENCE, [1.0] * 6) + _arm("a", [None] * 6))
     assert not precise(_arm(REFERENCE, [1.0, 2.0] * 3) + _arm("a", [None] * 6))
 
 
 def test_how_steady_the_ceiling_is_does_not_keep_a_cell_going() -> None:
-    assert precise(_arm(REFERENCE, [1.0] * 6) + _arm("a", TIGHT) + _arm("ceiling-read", [1.0, 9.0, 1.0, 9.0, 1.0, 9.0]))
+    assert precise(
+        _arm(REFERENCE, [1.0] * 6)
+        + _arm("a", TIGHT)
+        + _arm("ceiling-read", [1.0, 9.0, 1.0, 9.0, 1.0, 9.0])
+    )
 
 
-def test_without_the_reference_each_arm_s_own_time_has_to_be_known() -> None:
+def test_without_the_reference_each_arm_own_time_has_to_be_known() -> None:
     assert precise(_arm("a", TIGHT) + _arm("b", TIGHT))
     assert not precise(_arm("a", TIGHT) + _arm("b", WIDE))
 
@@ -268,11 +369,13 @@ def test_without_the_reference_each_arm_s_own_time_has_to_be_known() -> None:
 # A cache below this machine
 
 
-def _cold(ready: Sequence[float | None], first_block: int = 0, fmt: str = "safetensors") -> list[Sample]:
+def _cold(
+    ready: Sequence[float | None], first_block: int = 0, fmt: str = "safetensors"
+) -> list[Sample]:
     return _arm("torch-load", ready, first_block=first_block, cache_state="cold", format=fmt)
 
 
-def test_a_first_cold_read_that_took_longer_tells_of_a_cache_below() -> None:
+def test_a_first_cold_read_that_took_longer_tells() -> None:
     found = host_cache(_cold([2.6, 2.0, 2.0, 2.0]))
     assert found.likely is True
     assert found.ratio == pytest.approx(1.3)
@@ -298,7 +401,11 @@ def test_only_reads_of_one_file_by_one_loader_are_compared() -> None:
 
 def test_warm_and_invalid_samples_tell_nothing_of_a_cache_below() -> None:
     assert host_cache(_arm("torch-load", [9.0, 1.0, 1.0])).likely is None
-    lukewarm = [make_sample(loader="torch-load", cache_state="cold", ready_s=9.0, valid=False, reason="not-cold")]
+    lukewarm = [
+        make_sample(
+            loader="torch-load", cache_state="cold", ready_s=9.0, valid=False, reason="not-cold"
+        )
+    ]
     assert host_cache(lukewarm + _cold([2.0, 2.0, 2.0], first_block=1)).ratio == pytest.approx(1.0)
     assert host_cache([]).note == "too few cold reads to tell"
 
@@ -310,14 +417,14 @@ def _cost(block: int, sample_s: float, check_s: float | None = 0.25, **overrides
     return make_sample(block=block, sample_s=sample_s, ready_s=1.0, check_s=check_s, **overrides)
 
 
-def test_a_sample_costs_what_is_neither_the_load_nor_its_preparation() -> None:
+def test_a_samples_cost_is_neither_load_nor_preparation() -> None:
     (cost,) = sample_costs([_cost(0, 1.5), _cost(1, 1.625), _cost(2, 5.0)])
     assert (cost.checkpoint, cost.bytes, cost.samples) == ("lora-1000", 1000, 3)
     assert (cost.beyond_load_s, cost.check_s, cost.process_s) == (0.625, 0.25, 0.375)
     assert (cost.prepare_cold_s, cost.prepare_warm_s) == (None, 0.25)
 
 
-def test_costs_are_told_for_each_checkpoint_smallest_first_and_of_valid_samples_alone() -> None:
+def test_costs_are_told_for_each_checkpoint_smallest_first() -> None:
     samples = [
         _cost(0, 2.0, checkpoint="large", bytes=2000, cache_state="cold", prepare_s=7.0),
         _cost(0, 3.0, checkpoint="small"),
@@ -325,5 +432,8 @@ def test_costs_are_told_for_each_checkpoint_smallest_first_and_of_valid_samples_
         _cost(0, 900.0, checkpoint="broken", valid=False, reason="raised"),
     ]
     costs = sample_costs(samples)
-    assert [(cost.checkpoint, cost.samples, cost.beyond_load_s) for cost in costs] == [("small", 1, 2.0), ("large", 1, 1.0)]
+    assert [(cost.checkpoint, cost.samples, cost.beyond_load_s) for cost in costs] == [
+        ("small", 1, 2.0),
+        ("large", 1, 1.0),
+    ]
     assert (costs[1].prepare_cold_s, costs[1].prepare_warm_s) == (7.0, None)

@@ -1,4 +1,6 @@
-"""A run as a person starts it: `python -m pytest benchmarks`, in a process of its own, with its own store, results and lock."""
+"""A run as a person starts it: `python -m pytest benchmarks`, in a process of its own, with its own
+store, results and lock.
+"""
 
 from __future__ import annotations
 
@@ -43,19 +45,43 @@ class Place:
 
     def command(self, *arguments: str) -> list[str]:
         folders = ("--store", str(self.store), "--results", str(self.results))
-        return [sys.executable, "-m", "pytest", self.scenario, "-p", "no:cacheprovider", *folders, *arguments]
+        return [
+            sys.executable,
+            "-m",
+            "pytest",
+            self.scenario,
+            "-p",
+            "no:cacheprovider",
+            *folders,
+            *arguments,
+        ]
 
     @property
     def environment(self) -> dict[str, str]:
         (self.folder / "tmp").mkdir(exist_ok=True)
-        return {**os.environ, "TMPDIR": str(self.folder / "tmp")}  # the lock lies there: a run of the person's own is left alone
+        return {
+            **os.environ,
+            "TMPDIR": str(self.folder / "tmp"),
+        }  # the lock lies there: a run of the person's own is left alone
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(self.command(*arguments), cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=300)
+        return subprocess.run(
+            self.command(*arguments),
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            self.command(*arguments), cwd=ROOT, env=self.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            self.command(*arguments),
+            cwd=ROOT,
+            env=self.environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
 
     @property
@@ -75,7 +101,9 @@ def place(tmp_path: Path, store: Path) -> Place:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, store: Path) -> tuple[Place, subprocess.CompletedProcess[str]]:
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, store: Path
+) -> tuple[Place, subprocess.CompletedProcess[str]]:
     """Return one run of two loaders, cold and warm, that several tests look at."""
     place = Place(tmp_path_factory.mktemp("finished"), store)
     quick = ("--checkpoints", "lora-1000", "--loaders", PAIR, "--rounds", "6")
@@ -100,7 +128,9 @@ def test_a_run_ends_well_and_names_its_page(finished: Finished) -> None:
 
 
 def test_every_arm_of_every_cell_is_taken_once_a_block(finished: Finished) -> None:
-    taken = [(line["cache_state"], line["block"], line["loader"]) for line in lines(finished[0].only_run)]
+    taken = [
+        (line["cache_state"], line["block"], line["loader"]) for line in lines(finished[0].only_run)
+    ]
     assert len(taken) == len(set(taken)) == 6 * (COLD_ARMS + WARM_ARMS)
 
 
@@ -113,7 +143,9 @@ def test_valid_cold_samples_were_cold_and_valid_warm_ones_warm(finished: Finishe
         assert resident <= 0.001 if line["cache_state"] == "cold" else resident >= 0.999
 
 
-def test_the_recorder_holds_exactly_the_seconds_that_the_children_measured(finished: Finished) -> None:
+def test_the_recorder_holds_exactly_the_seconds(
+    finished: Finished,
+) -> None:
     recorded = json.loads((finished[0].only_run / "benchmark.json").read_text())["benchmarks"]
     assert len(recorded) == COLD_ARMS + WARM_ARMS
     for entry in recorded:
@@ -132,7 +164,10 @@ def test_a_run_keeps_nothing_private(finished: Finished) -> None:
     for file in place.only_run.rglob("*"):
         if file.is_file():
             content = file.read_text()
-            assert [*private_in(content), *(word for word in places if word in content)] == [], file.name
+            assert [
+                *private_in(content),
+                *(word for word in places if word in content),
+            ] == [], file.name
 
 
 def test_the_manifest_says_where_with_what_and_how(finished: Finished) -> None:
@@ -146,8 +181,11 @@ def test_the_manifest_says_where_with_what_and_how(finished: Finished) -> None:
     assert set(manifest["ceilings"]) == {cell["name"] for cell in manifest["cells"]}
 
 
-def test_the_lazy_return_shows_as_the_distance_between_two_clocks(finished: Finished) -> None:
-    """A mapped file is handed back before it is read: cold, torch.load has read everything when it returns, the mapping has not."""
+def test_a_lazy_return_shows_between_the_two_clocks(finished: Finished) -> None:
+    """A mapped file is handed back before it is read: cold, torch.load has read everything when it
+    returns, the mapping has not.
+    """
+
     samples = [line for line in lines(finished[0].only_run) if line["valid"]]
     for line in samples:
         assert line["returned_s"] < line["ready_s"]  # type: ignore[operator]
@@ -157,9 +195,15 @@ def test_the_lazy_return_shows_as_the_distance_between_two_clocks(finished: Fini
     assert statistics.median(map(int, map(str, copied))) > 3_900_000
 
 
-def test_a_killed_run_keeps_its_samples_leaves_no_process_and_is_completed_without_taking_them_again(place: Place) -> None:
+def test_a_killed_run_keeps_its_samples_leaves_no_process(
+    place: Place,
+) -> None:
     running = place.start("-m", "cpu", *QUICK[:-1], "20")
-    wait_for(lambda: place.results.exists() and any(len(lines(run)) >= 5 for run in place.results.iterdir()))
+    wait_for(
+        lambda: (
+            place.results.exists() and any(len(lines(run)) >= 5 for run in place.results.iterdir())
+        )
+    )
     family = descendants(running.pid)
     running.send_signal(signal.SIGKILL)
     running.communicate()
@@ -178,9 +222,13 @@ def test_a_killed_run_keeps_its_samples_leaves_no_process_and_is_completed_witho
     assert family, "the run had started a server"
 
 
-def test_a_second_run_is_refused_with_the_first_ones_process_and_directory(place: Place) -> None:
+def test_a_second_run_is_refused_with_the_first_ones_process(place: Place) -> None:
     running = place.start("-m", "cpu", *QUICK[:-1], "10000")
-    wait_for(lambda: place.results.exists() and any(len(lines(run)) >= 1 for run in place.results.iterdir()))
+    wait_for(
+        lambda: (
+            place.results.exists() and any(len(lines(run)) >= 1 for run in place.results.iterdir())
+        )
+    )
     refused = place.run("-m", "cpu", *QUICK)
     first = place.only_run
     running.send_signal(signal.SIGKILL)
@@ -204,10 +252,14 @@ def test_a_second_run_is_refused_with_the_first_ones_process_and_directory(place
         (("--rounds", "0"), "--rounds 0", "must be 1 or more"),
         (("--budget", "-1"), "--budget -1", "must be 0"),
         (("--resume", "yesterday"), "no run 'yesterday'", "there are: none"),
-        (("--model", "no/such.safetensors"), "--model no/such.safetensors", "no such file or folder"),
+        (
+            ("--model", "no/such.safetensors"),
+            "--model no/such.safetensors",
+            "no such file or folder",
+        ),
     ],
 )
-def test_bad_input_gets_one_line_that_says_what_there_is_and_exit_code_2(
+def test_bad_input_gets_one_line_that_says_what_there_is(
     place: Place, arguments: tuple[str, ...], kind: str, there_is: str
 ) -> None:
     ended = place.run(*arguments)
@@ -226,12 +278,17 @@ def test_options_beside_resume_are_refused(finished: Finished) -> None:
     assert "leave out --rounds" in ended.stderr
 
 
-@pytest.mark.skipif(Path("/proc/driver/nvidia/gpus").exists() or Path("/dev/nvidia0").exists(), reason="there is a GPU")
-def test_without_a_gpu_its_cells_are_skipped_with_what_was_looked_for(place: Place) -> None:
+@pytest.mark.skipif(
+    Path("/proc/driver/nvidia/gpus").exists() or Path("/dev/nvidia0").exists(),
+    reason="there is a GPU",
+)
+def test_without_a_gpu_its_cells_are_skipped(place: Place) -> None:
     ended = place.run("-m", "gpu", "-rs", *QUICK)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "no NVIDIA GPU: looked for" in ended.stdout
-    assert re.search(rf"\b{2 + 3} skipped", ended.stdout), "the pair, and the ceilings of memory and of both ways there"
+    assert re.search(rf"\b{2 + 3} skipped", ended.stdout), (
+        "the pair, and the ceilings of memory and of both ways there"
+    )
     assert lines(place.only_run) == []
 
 
@@ -240,7 +297,17 @@ def test_on_tmpfs_cold_is_refused_by_name_and_warm_is_measured(tmp_path: Path) -
     store = Path("/dev/shm") / f"weighbridge-test-{os.getpid()}"
     try:
         ended = Place(tmp_path, store).run(
-            "-m", "cpu", "-rs", "--checkpoints", "lora-1000", "--loaders", PAIR, "--rounds", "6", "--cache-states", "cold,warm"
+            "-m",
+            "cpu",
+            "-rs",
+            "--checkpoints",
+            "lora-1000",
+            "--loaders",
+            PAIR,
+            "--rounds",
+            "6",
+            "--cache-states",
+            "cold,warm",
         )
     finally:
         subprocess.run(["rm", "-rf", str(store)], check=True)
@@ -249,14 +316,18 @@ def test_on_tmpfs_cold_is_refused_by_name_and_warm_is_measured(tmp_path: Path) -
     assert {line["cache_state"] for line in lines(Place(tmp_path, store).only_run)} == {"warm"}
 
 
-def test_fewer_rounds_than_an_interval_takes_are_skipped_as_insufficient_and_still_recorded(place: Place) -> None:
+def test_fewer_rounds_than_an_interval_takes_are_skipped(
+    place: Place,
+) -> None:
     ended = place.run("-m", "cpu", "-rs", *QUICK[:-1], "2")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "insufficient: 2 samples, 6 make an interval" in ended.stdout
     assert len(lines(place.only_run)) == 2 * WARM_ARMS
 
 
-def test_a_persons_own_checkpoint_is_weighed_in_every_format_and_never_written_to(place: Place) -> None:
+def test_a_persons_own_checkpoint_is_measured_in_every_format(
+    place: Place,
+) -> None:
     own = place.folder / "my-adapter" / "model.safetensors"
     own.parent.mkdir()
     save_file({f"layer.{number}": torch.rand(64, 64) + 0.5 for number in range(4)}, own)
@@ -266,7 +337,9 @@ def test_a_persons_own_checkpoint_is_weighed_in_every_format_and_never_written_t
     taken = lines(place.only_run)
     assert {line["checkpoint"] for line in taken} == {"my-adapter"}
     assert {line["format"] for line in taken} == {
-        name for name, form in all_formats().items() if not form.refusal("lora-1000", {"float32"}, False)
+        name
+        for name, form in all_formats().items()
+        if not form.refusal("lora-1000", {"float32"}, False)
     }
     assert all(line["valid"] for line in taken)
     assert (own.read_bytes(), own.stat().st_mtime_ns) == before
@@ -275,14 +348,28 @@ def test_a_persons_own_checkpoint_is_weighed_in_every_format_and_never_written_t
 def test_a_loader_that_is_left_out_is_skipped_with_its_reason(place: Place) -> None:
     own = place.folder / "own.bin"
     torch.save({"weight": torch.rand(64, 64) + 0.5}, own)
-    choice = ("--model", str(own), "--cache-states", "warm", "--rounds", "6", "-k", "torch-load and not legacy and not mmap")
+    choice = (
+        "--model",
+        str(own),
+        "--cache-states",
+        "warm",
+        "--rounds",
+        "6",
+        "-k",
+        "torch-load and not legacy and not mmap",
+    )
     ended = place.run("-m", "cpu", "-rs", *choice)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "torch-load-unsafe: it would run whatever this file says; name it in --loaders if you trust the file" in ended.stdout
+    assert (
+        "torch-load-unsafe: it would run whatever this file says; name it in --loaders if you trust"
+        " the file" in ended.stdout
+    )
     assert {line["loader"] for line in lines(place.only_run)} == {"torch-load"}
 
 
-def test_an_arm_that_the_run_to_be_completed_did_not_hold_is_skipped_with_that_reason(place: Place) -> None:
+def test_an_arm_that_the_resumed_run_did_not_hold_is_skipped(
+    place: Place,
+) -> None:
     assert place.run("-m", "cpu", *QUICK, "-k", "torch-load").returncode == 0
     ended = place.run("-m", "cpu", "-rs", "--resume", place.only_run.name)
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -290,7 +377,7 @@ def test_an_arm_that_the_run_to_be_completed_did_not_hold_is_skipped_with_that_r
     assert {line["loader"] for line in lines(place.only_run)} == {"torch-load"}
 
 
-def test_a_hostile_pickle_stops_the_run_and_the_global_it_met_is_named(place: Place) -> None:
+def test_a_hostile_pickle_stops_the_run(place: Place) -> None:
     canary = place.folder / "canary"
 
     class Payload:
@@ -306,7 +393,7 @@ def test_a_hostile_pickle_stops_the_run_and_the_global_it_met_is_named(place: Pl
     assert not canary.exists()
 
 
-def test_listing_what_could_be_weighed_measures_nothing(place: Place) -> None:
+def test_listing_what_could_be_measured_measures_nothing(place: Place) -> None:
     ended = place.run("--collect-only", "-q", *QUICK)
     assert "test_full_load[lora-1000-warm-cpu-torch-load]" in ended.stdout
     assert not place.results.exists()
@@ -349,12 +436,26 @@ pytest_benchmark.fixture.BenchmarkFixture.__init__ = _raise
 
 
 def test_a_broken_recorder_costs_no_sample_and_no_report(tmp_path: Path) -> None:
-    """pytest-benchmark 5.1 raises under pytest 9: what was measured is written all the same, and the end says what is missing."""
+    """pytest-benchmark 5.1 raises under pytest 9: what was measured is written all the same, and
+    the end says what is missing.
+    """
+
     (tmp_path / "breaks_the_recorder.py").write_text(BREAKS_THE_RECORDER)
     place = Place(tmp_path, tmp_path.parent / "recorder-store")
-    choice = ("--checkpoints", "lora-1000", "--loaders", "safetensors-load-file", "--cache-states", "warm", "--rounds", "6")
+    choice = (
+        "--checkpoints",
+        "lora-1000",
+        "--loaders",
+        "safetensors-load-file",
+        "--cache-states",
+        "warm",
+        "--rounds",
+        "6",
+    )
     ended = subprocess.run(
-        place.command("-m", "cpu", "-k", "full_load", "-p", "breaks_the_recorder", "--no-ceilings", *choice),
+        place.command(
+            "-m", "cpu", "-k", "full_load", "-p", "breaks_the_recorder", "--no-ceilings", *choice
+        ),
         cwd=ROOT,
         env=place.environment | {"PYTHONPATH": str(tmp_path)},
         capture_output=True,
@@ -362,13 +463,23 @@ def test_a_broken_recorder_costs_no_sample_and_no_report(tmp_path: Path) -> None
         timeout=300,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "pytest-benchmark" in ended.stdout and "_nodeid" in ended.stdout and "report: " in ended.stdout
-    assert {line["loader"] for line in lines(place.only_run)} == {"safetensors-load-file"}, "ceilings are switched off"
+    assert (
+        "pytest-benchmark" in ended.stdout
+        and "_nodeid" in ended.stdout
+        and "report: " in ended.stdout
+    )
+    assert {line["loader"] for line in lines(place.only_run)} == {"safetensors-load-file"}, (
+        "ceilings are switched off"
+    )
     assert (place.only_run / "report.md").is_file()
 
 
-@pytest.mark.parametrize(("release", "is_path"), [("5.1.0", False), ("5.2.3", False), ("5.3.0", True), ("6.0", True)])
-def test_the_recorder_is_given_what_its_release_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, release: str, is_path: bool) -> None:
+@pytest.mark.parametrize(
+    ("release", "is_path"), [("5.1.0", False), ("5.2.3", False), ("5.3.0", True), ("6.0", True)]
+)
+def test_the_recorder_is_given_what_its_release_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, release: str, is_path: bool
+) -> None:
     monkeypatch.setattr(conftest, "version", lambda _: release)
     target = conftest._recorder_target(tmp_path / "benchmark.json")
     assert isinstance(target, Path) == is_path

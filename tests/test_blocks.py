@@ -1,4 +1,6 @@
-"""The experiment: every arm once a block, in an order that chance chose and a seed can repeat, until it is over for a told reason."""
+"""The experiment: every arm once a block, in an order that chance chose and a seed can repeat,
+until it is over for a told reason.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,14 @@ from math import inf
 
 import pytest
 
-from harness.measure.blocks import Limits, keeps_failing, order_of_block, run_blocks, spent, stop_reason
+from harness.measure.blocks import (
+    Limits,
+    keeps_failing,
+    order_of_block,
+    run_blocks,
+    spent,
+    stop_reason,
+)
 from harness.records.cell import MINIMUM_BLOCKS
 from harness.records.sample import BUSY, Sample
 from tests.helpers import make_sample
@@ -18,7 +27,9 @@ SAMPLE_S = 2.0
 
 
 def _take(arm: str, block: int, position: int) -> Sample:
-    return make_sample(loader=arm, block=block, position=position, prepare_s=SAMPLE_S / 2, sample_s=SAMPLE_S / 2)
+    return make_sample(
+        loader=arm, block=block, position=position, prepare_s=SAMPLE_S / 2, sample_s=SAMPLE_S / 2
+    )
 
 
 def _never(samples: Sequence[Sample]) -> bool:
@@ -52,7 +63,10 @@ def test_a_block_is_every_arm_once() -> None:
 
 
 def test_an_order_is_the_same_on_every_machine() -> None:
-    """Written out, so that a change of the shuffle shows: a resumed run would be in another order than it began."""
+    """Written out, so that a change of the shuffle shows: a resumed run would be in another order
+    than it began.
+    """
+
     assert [order_of_block(0, "everything/gpt2/cold/cpu", block, "abcd") for block in range(3)] == [
         list("bcda"),
         list("cbad"),
@@ -108,14 +122,22 @@ def test_no_arm_has_a_place_of_its_own() -> None:
         (0, 0.0, _limits(hard_s=0.1), False, None),
     ],
 )
-def test_a_cell_stops_for_its_reason_and_not_before(blocks: int, spent_s: float, limits: Limits, precise: bool, reason: str | None) -> None:
-    """Too little for an interval is not stopped by the cell's share of time, but by the time there is at all; a block has to fit whole."""
+def test_a_cell_stops_for_its_reason_and_not_before(
+    blocks: int, spent_s: float, limits: Limits, precise: bool, reason: str | None
+) -> None:
+    """Too little for an interval is not stopped by the cell's share of time, but by the time there
+    is at all; a block has to fit whole.
+    """
+
     assert stop_reason(blocks, blocks, spent_s, limits, precise) == reason
 
 
 def test_time_spent_holds_the_setting_of_the_cache_states() -> None:
     assert spent([]) == 0
-    assert spent([make_sample(prepare_s=1.0, sample_s=0.5), make_sample(prepare_s=0.25, sample_s=2.0)]) == 3.75
+    assert (
+        spent([make_sample(prepare_s=1.0, sample_s=0.5), make_sample(prepare_s=0.25, sample_s=2.0)])
+        == 3.75
+    )
 
 
 def test_blocks_are_interleaved_in_the_order_given() -> None:
@@ -147,14 +169,14 @@ def test_a_resumed_cell_takes_nothing_twice() -> None:
     assert _run(_limits(blocks=8), taken=whole) == ([], "rounds")
 
 
-def test_a_half_finished_block_is_completed_first_with_the_places_it_would_have_had() -> None:
+def test_a_half_finished_block_is_completed_first() -> None:
     whole, _ = _run(_limits(blocks=8))
     taken = whole[: 5 * len(ARMS) + 1]
     new, _ = _run(_limits(blocks=8), taken=taken)
     assert [*taken, *new] == whole
 
 
-def test_a_half_finished_block_is_completed_even_when_the_time_is_spent() -> None:
+def test_a_half_finished_block_is_completed_out_of_time() -> None:
     """A block is what arms are compared within: half of one is worth nothing."""
     whole, _ = _run(_limits(blocks=8))
     new, reason = _run(_limits(hard_s=0.0), taken=whole[: 5 * len(ARMS) + 1])
@@ -171,28 +193,37 @@ def test_a_cell_stops_as_soon_as_its_figure_is_precise() -> None:
 
     samples, reason = _run(_limits(), precise=precise)
     assert (len(samples), reason) == (8 * len(ARMS), "precision")
-    assert seen == [block * len(ARMS) for block in range(9)], "it is asked between blocks, of all samples so far"
+    assert seen == [block * len(ARMS) for block in range(9)], (
+        "it is asked between blocks, of all samples so far"
+    )
 
 
-def test_samples_taken_before_a_kill_count_towards_precision_after_it() -> None:
+def test_samples_taken_before_a_kill_count_towards_precision() -> None:
     whole, _ = _run(_limits(blocks=8))
-    assert _run(_limits(), taken=whole, precise=lambda samples: len(samples) >= len(whole)) == ([], "precision")
+    assert _run(_limits(), taken=whole, precise=lambda samples: len(samples) >= len(whole)) == (
+        [],
+        "precision",
+    )
 
 
-def test_a_figure_precise_by_chance_does_not_stop_a_cell_before_an_interval_can_be_had() -> None:
+def test_a_figure_precise_by_chance_does_not_stop_a_cell() -> None:
     samples, reason = _run(_limits(), precise=lambda samples: True)
     assert (len(samples), reason) == (MINIMUM_BLOCKS * len(ARMS), "precision")
 
 
 @pytest.mark.parametrize(("budget_s", "blocks"), [(48.0, 8), (47.9, 7), (1.0, MINIMUM_BLOCKS)])
-def test_a_cell_stops_before_the_block_that_would_overrun_its_budget(budget_s: float, blocks: int) -> None:
-    """A block takes 6 s; a budget too small for an interval is overrun, since the cell would be worth nothing."""
+def test_a_cell_stops_before_the_block(budget_s: float, blocks: int) -> None:
+    """A block takes 6 s.
+
+    A budget too small for an interval is overrun, since the cell would be worth nothing.
+    """
+
     samples, reason = _run(_limits(budget_s=budget_s))
     assert (len(samples), reason) == (blocks * len(ARMS), "budget")
 
 
 @pytest.mark.parametrize(("hard_s", "blocks"), [(36.0, 6), (35.9, 1)])
-def test_a_cell_goes_on_only_if_enough_blocks_for_an_interval_fit_by_what_its_first_cost(hard_s: float, blocks: int) -> None:
+def test_a_cell_goes_on_only_if_enough_blocks(hard_s: float, blocks: int) -> None:
     """A block takes 6 s."""
     samples, reason = _run(_limits(budget_s=1.0, hard_s=hard_s))
     assert (len(samples), reason) == (blocks * len(ARMS), "budget")
@@ -203,8 +234,10 @@ def test_time_spent_before_a_kill_counts_after_it() -> None:
     assert _run(_limits(budget_s=47.9), taken=whole) == ([], "budget")
 
 
-@pytest.mark.parametrize(("busy", "quiet", "tries"), [(1, True, 2), (2, True, 3), (9, True, 3), (9, False, 1)])
-def test_a_busy_sample_is_taken_again_in_its_place_while_that_is_of_use(busy: int, quiet: bool, tries: int) -> None:
+@pytest.mark.parametrize(
+    ("busy", "quiet", "tries"), [(1, True, 2), (2, True, 3), (9, True, 3), (9, False, 1)]
+)
+def test_a_busy_sample_is_taken_again_in_its_place(busy: int, quiet: bool, tries: int) -> None:
     """Of block 0 the arm "b" is invalid as busy `busy` times; everything else is valid at once."""
     left = [busy]
 
@@ -215,7 +248,11 @@ def test_a_busy_sample_is_taken_again_in_its_place_while_that_is_of_use(busy: in
         return _take(arm, block, position)
 
     *samples, _ = run_blocks(ARMS, [], _limits(blocks=2), _order, take, _never, lambda _: quiet)
-    of_b = [sample for sample in samples if isinstance(sample, Sample) and (sample.loader, sample.block) == ("b", 0)]
+    of_b = [
+        sample
+        for sample in samples
+        if isinstance(sample, Sample) and (sample.loader, sample.block) == ("b", 0)
+    ]
     assert len(of_b) == tries
     assert {sample.position for sample in of_b} == {_order(0).index("b")}
     assert len(samples) == 2 * len(ARMS) + tries - 1
@@ -225,7 +262,13 @@ def test_an_invalid_sample_is_counted_and_not_taken_again() -> None:
     """A load that always fails must not keep its cell going for ever."""
 
     def take(arm: str, block: int, position: int) -> Sample:
-        return make_sample(loader=arm, block=block, position=position, valid=arm != "b", reason="not-cold" if arm == "b" else None)
+        return make_sample(
+            loader=arm,
+            block=block,
+            position=position,
+            valid=arm != "b",
+            reason="not-cold" if arm == "b" else None,
+        )
 
     samples, reason = _run(_limits(blocks=6), take=take)
     assert (len(samples), reason) == (18, "rounds")
@@ -236,14 +279,22 @@ def test_the_reason_is_told_even_when_no_block_can_be_begun() -> None:
     assert list(stream) == ["rounds"]
 
 
-@pytest.mark.parametrize(("details", "tries"), [(["x"] * 6, 2), (["x", "y", "z", "x", "y", "z"], 4), (["x", None, "x", "x", "x", "x"], 6)])
+@pytest.mark.parametrize(
+    ("details", "tries"),
+    [(["x"] * 6, 2), (["x", "y", "z", "x", "y", "z"], 4), (["x", None, "x", "x", "x", "x"], 6)],
+)
 def test_an_arm_that_fails_twice_alike_is_left_out(details: list[str | None], tries: int) -> None:
     """None stands for a sample that succeeded: an arm that ever did is tried to the end."""
 
     def take(arm: str, block: int, position: int) -> Sample:
         detail = details[block] if arm == "b" else None
         return make_sample(
-            loader=arm, block=block, position=position, valid=detail is None, reason="raised" if detail else None, detail=detail
+            loader=arm,
+            block=block,
+            position=position,
+            valid=detail is None,
+            reason="raised" if detail else None,
+            detail=detail,
         )
 
     samples, reason = _run(_limits(blocks=6), take=take)
@@ -254,7 +305,14 @@ def test_an_arm_that_fails_twice_alike_is_left_out(details: list[str | None], tr
 
 def test_a_cell_of_which_every_arm_keeps_failing_ends() -> None:
     def take(arm: str, block: int, position: int) -> Sample:
-        return make_sample(loader=arm, block=block, position=position, valid=False, reason="hung", detail="no result")
+        return make_sample(
+            loader=arm,
+            block=block,
+            position=position,
+            valid=False,
+            reason="hung",
+            detail="no result",
+        )
 
     samples, reason = _run(_limits(blocks=6), take=take)
     assert (len(samples), reason) == (2 * len(ARMS), "every loader kept failing")

@@ -1,4 +1,6 @@
-"""A machine that is busy with something else: noticed, told apart from the harness's own work, and said."""
+"""A machine that is busy with something else: noticed, told apart from the harness's own work, and
+said.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +39,11 @@ def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(BUSY_VARIABLE, raising=False)
 
 
-def test_what_others_burn_is_seen_and_what_the_harness_burns_is_its_own() -> None:
-    """The machine that tests run on may be busy already, so that only differences of processor time count."""
+def test_what_others_burn_is_seen() -> None:
+    """The machine that tests run on may be busy already, so that only differences of processor time
+    count.
+    """
+
     before = busy._read()
     subprocess.run([sys.executable, "-c", BURN], check=True)
     between = busy._read()
@@ -59,7 +64,9 @@ def test_quiet_is_waited_for_and_not_for_ever(monkeypatch: pytest.MonkeyPatch) -
     assert Meter().wait_for_quiet(at_most=0.0), "what cannot be told is not waited for"
 
 
-def test_a_system_that_does_not_tell_leaves_everything_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_that_does_not_tell_leaves_everything_unknown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(busy, "_read", lambda: None)
     meter = Meter()
     meter.begin()
@@ -67,35 +74,63 @@ def test_a_system_that_does_not_tell_leaves_everything_unknown(monkeypatch: pyte
     assert meter.end().share is None
 
 
-def test_a_busy_sample_is_invalid_unless_something_else_is_wrong_with_it() -> None:
+def test_a_busy_sample_is_invalid() -> None:
     answer = {"content_ok": True, "storage_read_bytes": 0}
     assert judge("warm", 1.0, 100, answer, busy=0.1, busy_at_most=0.1).valid
     judged = judge("warm", 1.0, 100, answer, busy=0.48, busy_at_most=0.1)
-    assert (judged.valid, judged.reason, judged.detail) == (False, BUSY, "others had 48% of the cores' time, more than 10%")
+    assert (judged.valid, judged.reason, judged.detail) == (
+        False,
+        BUSY,
+        "others had 48% of the cores' time, more than 10%",
+    )
     assert judge("warm", 1.0, 100, answer, busy=None, busy_at_most=0.0).valid
     assert judge("warm", 0.0, 100, answer, busy=0.5, busy_at_most=0.1).reason == "not-warm"
-    assert judge("warm", 1.0, 100, answer | {"content_ok": False}, busy=0.5, busy_at_most=0.1).reason == "wrong-content"
+    assert (
+        judge("warm", 1.0, 100, answer | {"content_ok": False}, busy=0.5, busy_at_most=0.1).reason
+        == "wrong-content"
+    )
 
 
-def test_a_run_beside_a_burning_process_says_so_and_gives_no_figure(tmp_path: Path) -> None:
-    options = parse({"store": str(tmp_path / "store"), "results": str(tmp_path / "results"), "rounds": "1"})
-    with Run(options, {COLD: ARMS, WARM: ARMS}, ["pytest"], lambda _: None, lambda _: None) as running, burning():
+def test_a_run_beside_a_burning_process_says_so(tmp_path: Path) -> None:
+    options = parse(
+        {"store": str(tmp_path / "store"), "results": str(tmp_path / "results"), "rounds": "1"}
+    )
+    with (
+        Run(
+            options, {COLD: ARMS, WARM: ARMS}, ["pytest"], lambda _: None, lambda _: None
+        ) as running,
+        burning(),
+    ):
         samples = [*running.measure(COLD).samples, *running.measure(WARM).samples]
     assert [sample.reason for sample in samples] == [BUSY] * 4
     assert max(sample.others_cpu_share or 0.0 for sample in samples) >= HALF
     summary = " ".join(run_summary(running.manifest, samples).split())
     assert "the machine was busy: other processes used" in summary
-    assert "4 of 4 samples are invalid for it (more than 10%). Stop what else runs, or wait, and measure again" in summary
+    assert (
+        "4 of 4 samples are invalid for it (more than 10%). Stop what else runs, or wait, and"
+        " measure again" in summary
+    )
     page = write_run_report(running.directory).read_text(encoding="utf-8")
     assert page.index("**The machine was busy:") < page.index("## "), "before everything else"
 
 
-def test_how_busy_the_machine_was_is_said_of_a_quiet_run_too_and_of_an_old_one_nothing() -> None:
-    quiet = [make_sample(others_cpu_share=0.01, steal_share=0.0), make_sample(others_cpu_share=0.03, steal_share=0.01)]
-    assert busy_line({}, quiet) == "the machine was quiet: other processes used 2% of the cores' time in the median sample, 4% at most"
+def test_how_busy_the_machine_was_is_said_of_a_quiet_run_too() -> None:
+    quiet = [
+        make_sample(others_cpu_share=0.01, steal_share=0.0),
+        make_sample(others_cpu_share=0.03, steal_share=0.01),
+    ]
+    assert (
+        busy_line({}, quiet)
+        == "the machine was quiet: other processes used 2% of the cores' time in the median sample,"
+        " 4% at most"
+    )
     assert busy_line({}, [make_sample()]) is None
-    allowed = busy_line({"options": {"busy_at_most": 1.0}}, [make_sample(others_cpu_share=0.46, steal_share=0.0)])
-    assert allowed is not None and allowed.startswith("the machine was busy, and was allowed to be: other processes used 46%")
+    allowed = busy_line(
+        {"options": {"busy_at_most": 1.0}}, [make_sample(others_cpu_share=0.46, steal_share=0.0)]
+    )
+    assert allowed is not None and allowed.startswith(
+        "the machine was busy, and was allowed to be: other processes used 46%"
+    )
 
 
 def test_how_busy_it_may_be_is_the_persons_to_say(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,6 @@
-"""What is warm stays warm until it is to be cold, and code that runs is never fetched in a load's time."""
+"""What is warm stays warm until it is to be cold, and code that runs is never fetched in a load's
+time.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,7 @@ def _locks_allowed(path: Path) -> bool:
         lock.release()
 
 
-def test_what_is_warm_cannot_be_taken_away_until_it_is_to_be_cold(file: Path) -> None:
+def test_what_is_warm_cannot_be_taken_away(file: Path) -> None:
     if not _locks_allowed(file):
         pytest.skip("this process may lock no memory")
     assert set_cache_state("warm", [file]) == (1.0, None)
@@ -46,7 +48,7 @@ def test_what_is_warm_cannot_be_taken_away_until_it_is_to_be_cold(file: Path) ->
     assert residency([file]) == 0.0
 
 
-def test_another_file_that_is_made_warm_lets_go_of_the_one_before(file: Path, tmp_path: Path) -> None:
+def test_another_file_that_is_made_warm_lets_go(file: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.write_bytes(os.urandom(SIZE))
     set_cache_state("warm", [file])
@@ -56,8 +58,11 @@ def test_another_file_that_is_made_warm_lets_go_of_the_one_before(file: Path, tm
     assert sum(len(lock.paths) for lock in cache_state._locks) == 1
 
 
-def test_a_file_is_brought_in_here_before_it_is_warm_and_only_the_first_time(file: Path, tmp_path: Path) -> None:
-    """Whoever read it last may have left its pages in pieces that make every warm load slower or faster."""
+def test_a_file_is_brought_in_here_before_it_is_warm(file: Path, tmp_path: Path) -> None:
+    """Whoever read it last may have left its pages in pieces that make every warm load slower or
+    faster.
+    """
+
     before = counters().storage_read_bytes
     if before is None:
         pytest.skip("this system does not say what was read from storage")
@@ -79,14 +84,16 @@ def test_a_file_is_brought_in_here_before_it_is_warm_and_only_the_first_time(fil
     assert read_from_storage("warm", file) >= SIZE, "after a cold load it is brought in again"
 
 
-def test_the_same_file_is_locked_once_however_often_it_is_made_warm(file: Path) -> None:
+def test_a_file_is_locked_once_however_often_it_is_made_warm(file: Path) -> None:
     set_cache_state("warm", [file])
     (first,) = cache_state._locks
     set_cache_state("warm", [file])
     assert cache_state._locks == [first]
 
 
-def test_where_nothing_may_be_locked_what_is_warm_is_warm_all_the_same(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_locking_is_refused_what_is_warm_stays_warm(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Refusing:
         """The C library of a process that has no right to lock."""
 
@@ -112,7 +119,7 @@ def test_an_empty_file_can_be_warm(tmp_path: Path) -> None:
     assert set_cache_state("warm", [tmp_path / "empty"]) == (1.0, None)
 
 
-def test_the_libraries_a_process_runs_are_all_in_memory_and_stay_there() -> None:
+def test_the_libraries_a_process_runs_are_all_in_memory() -> None:
     program = """
 import sys
 from harness.machine.libraries import hold_libraries
@@ -121,12 +128,18 @@ sys.stdin.readline()
 """
     with python(program) as process:
         locked = int(hear(process))
-        mapped = {line.split(maxsplit=5)[5] for line in Path(f"/proc/{process.pid}/maps").read_text().splitlines() if "/" in line}
+        mapped = {
+            line.split(maxsplit=5)[5]
+            for line in Path(f"/proc/{process.pid}/maps").read_text().splitlines()
+            if "/" in line
+        }
         libraries = [Path(name) for name in mapped if ".so" in name]
         assert libraries
         assert residency(libraries) == 1.0
         status = Path(f"/proc/{process.pid}/status").read_text()
-        vm_lck = next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmLck"))
+        vm_lck = next(
+            int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmLck")
+        )
     assert vm_lck == locked
     if locked:
         assert locked > 1 << 20
@@ -136,4 +149,6 @@ def test_holding_libraries_takes_nothing_from_this_process(tmp_path: Path) -> No
     """What is locked is mapped already, and reading a file through leaves no mapping behind."""
     before = len(Path("/proc/self/maps").read_text().splitlines())
     hold_libraries()
-    assert len(Path("/proc/self/maps").read_text().splitlines()) <= before + 8  # a lock may cut a mapping in two
+    assert (
+        len(Path("/proc/self/maps").read_text().splitlines()) <= before + 8
+    )  # a lock may cut a mapping in two

@@ -1,4 +1,6 @@
-"""What the committed calibration promises, worked out again from its samples: quiet simulated runs stay quiet, and a slow-down is found."""
+"""What the committed calibration promises, worked out again from its samples: quiet simulated runs
+stay quiet, and a slow-down is found.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,13 @@ def calibrated(request: pytest.FixtureRequest) -> Any:
     manifest = run.manifest()
     simulated = manifest["options"]["paired_run"]
     pairs = pairs_of(run.samples(), simulated["baseline"], simulated["candidate"])
-    drawn = simulated_runs(pairs, manifest["calibration"]["pairs_in_a_run"], FRESH_BLOCKS, COUNT, ANOTHER_SEED)
-    held = {(cell, loader): safe_thresholds(cell, loader, manifest["thresholds"]) for cell, loader in pairs}
+    drawn = simulated_runs(
+        pairs, manifest["calibration"]["pairs_in_a_run"], FRESH_BLOCKS, COUNT, ANOTHER_SEED
+    )
+    held = {
+        (cell, loader): safe_thresholds(cell, loader, manifest["thresholds"])
+        for cell, loader in pairs
+    }
     return manifest, drawn, held
 
 
@@ -32,12 +39,16 @@ def test_there_is_a_calibration_to_look_at() -> None:
     assert CALIBRATIONS
 
 
-def test_on_one_simulated_in_a_hundred_at_most_a_regression_is_confirmed_where_nothing_changed(calibrated: Any) -> None:
+def test_no_change_is_confirmed_in_one_run_of_a_hundred_at_most(
+    calibrated: Any,
+) -> None:
     _, drawn, held = calibrated
     assert any_alarm(drawn, lambda arm, one: alarms(one, held[arm])[1]) <= 0.01
 
 
-def test_a_warm_arm_a_tenth_slower_is_found_on_nineteen_simulated_runs_of_twenty(calibrated: Any) -> None:
+def test_a_warm_arm_a_tenth_slower_is_found(
+    calibrated: Any,
+) -> None:
     _, drawn, held = calibrated
     rates = {arm: rate(drawn, arm, held[arm], 0.10) for arm in held if "/warm/" in arm[0]}
     assert {arm: found for arm, found in rates.items() if found < FOUND_AT} == {}

@@ -1,4 +1,6 @@
-"""The claims ledger: every claim has a verdict that follows from its samples by its rule, and each verdict can come out each way."""
+"""The claims ledger: every claim has a verdict that follows from its samples by its rule, and each
+verdict can come out each way.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,6 @@ import pytest
 
 from harness.analysis import claims as entries
 from harness.analysis.claim_rules import (
-    FAILS,
-    HOLDS,
-    INCONCLUSIVE,
-    NOT_MEASURED,
     AnyTest,
     ChecksTest,
     ClaimTest,
@@ -27,15 +25,13 @@ from harness.analysis.claim_rules import (
     PaybackTest,
     RatioTest,
     Recorded,
+    RuleOutcome,
     ScannerTest,
     TrialsTest,
 )
 from harness.analysis.claims import (
-    DOES_NOT,
-    NOT_TESTED,
-    ONLY_IF,
-    VERDICT_HOLDS,
     Claim,
+    ClaimVerdict,
     changed,
     claims,
     judge,
@@ -46,7 +42,7 @@ from harness.analysis.claims import (
 from harness.cli import main
 from harness.records.checks import Check
 from harness.records.sample import Sample
-from harness.records.trials import Trial
+from harness.records.trials import Harm, Outcome, Trial
 from harness.report.sections import claims as ledger
 from tests.helpers import ROOT, make_sample
 
@@ -56,18 +52,33 @@ OWN: dict[str, Any] = {"says": "something", "measure": "full-load"}
 """What every test has."""
 
 
-def loads(ratio: float, blocks: int = 8, cell: str = WARM, jitter: float = 0.01, **overrides: Any) -> list[Sample]:
-    """Return blocks of two loaders of which torch.load takes about `ratio` times as long, by either clock."""
+def loads(
+    ratio: float, blocks: int = 8, cell: str = WARM, jitter: float = 0.01, **overrides: Any
+) -> list[Sample]:
+    """Return blocks of two loaders of which torch.load takes about `ratio` times as long, by either
+    clock.
+    """
+
     scenario, checkpoint, cache_state, device = cell.split("/")
-    where = {"scenario": scenario, "checkpoint": checkpoint, "cache_state": cache_state, "device": device}
+    where = {
+        "scenario": scenario,
+        "checkpoint": checkpoint,
+        "cache_state": cache_state,
+        "device": device,
+    }
     return [
         make_sample(**where, loader=loader, block=block, returned_s=base, ready_s=base, **overrides)
         for block in range(blocks)
-        for loader, base in (("safetensors-load-file", 1.0), ("torch-load", ratio * (1 + jitter * (block % 3 - 1))))
+        for loader, base in (
+            ("safetensors-load-file", 1.0),
+            ("torch-load", ratio * (1 + jitter * (block % 3 - 1))),
+        )
     ]
 
 
-def run_of(samples: Sequence[Sample] = (), name: str = "20250101T000000Z-test", **recorded: Any) -> Recorded:
+def run_of(
+    samples: Sequence[Sample] = (), name: str = "20250101T000000Z-test", **recorded: Any
+) -> Recorded:
     """Return a run that recorded these samples."""
     return Recorded.of(name, recorded.pop("manifest", {}), samples, **recorded)
 
@@ -97,30 +108,37 @@ def judged(test: ClaimTest, run: Recorded, figure: float | None = None) -> Findi
 
 
 def test_every_claim_under_test_has_an_entry() -> None:
-    numbers = [*(f"C{number}" for number in range(1, 12)), *(f"J{number}" for number in range(1, 7))]
+    numbers = [
+        *(f"C{number}" for number in range(1, 12)),
+        *(f"J{number}" for number in range(1, 7)),
+    ]
     assert [claim.id for claim in claims()] == numbers
 
 
 def test_no_claim_is_missing_where_nothing_was_measured() -> None:
     judged = judge_claims([])
-    assert [one.verdict for one in judged] == [NOT_TESTED] * len(claims())
-    assert all(one.words.removeprefix(NOT_TESTED).strip(": ") for one in judged), "each with a reason"
+    assert [one.verdict for one in judged] == [ClaimVerdict.NOT_TESTED] * len(claims())
+    assert all(one.words.removeprefix(ClaimVerdict.NOT_TESTED).strip(": ") for one in judged), (
+        "each with a reason"
+    )
     assert missing(judged) == list(measures().values())
 
 
 @pytest.mark.parametrize(
     ("ratio", "limits", "outcome"),
     [
-        (3.0, {"at_least": 2.0}, HOLDS),
-        (1.5, {"at_least": 2.0}, FAILS),
-        (2.0, {"at_least": 2.0}, INCONCLUSIVE),
-        (1.0, {"at_least": 0.8, "at_most": 1.25}, HOLDS),
-        (1.25, {"at_least": 0.8, "at_most": 1.25}, INCONCLUSIVE),
-        (0.5, {"at_least": 0.8, "at_most": 1.25}, FAILS),
-        (2.0, {"at_least": 0.8, "at_most": 1.25}, FAILS),
+        (3.0, {"at_least": 2.0}, RuleOutcome.HOLDS),
+        (1.5, {"at_least": 2.0}, RuleOutcome.FAILS),
+        (2.0, {"at_least": 2.0}, RuleOutcome.INCONCLUSIVE),
+        (1.0, {"at_least": 0.8, "at_most": 1.25}, RuleOutcome.HOLDS),
+        (1.25, {"at_least": 0.8, "at_most": 1.25}, RuleOutcome.INCONCLUSIVE),
+        (0.5, {"at_least": 0.8, "at_most": 1.25}, RuleOutcome.FAILS),
+        (2.0, {"at_least": 0.8, "at_most": 1.25}, RuleOutcome.FAILS),
     ],
 )
-def test_a_ratio_holds_only_where_its_whole_interval_lies_within_the_limits(ratio: float, limits: dict[str, Any], outcome: str) -> None:
+def test_a_ratio_holds_only_if_its_whole_interval_does(
+    ratio: float, limits: dict[str, Any], outcome: str
+) -> None:
     test = ratio_test(**limits)
     finding = judged(test, run_of(loads(ratio)))
     assert finding.outcome == outcome
@@ -131,12 +149,17 @@ def test_a_ratio_holds_only_where_its_whole_interval_lies_within_the_limits(rati
 
 def test_five_pairs_tell_nothing_and_say_so() -> None:
     finding = judged(ratio_test(at_least=2.0), run_of(loads(3.0, blocks=5)))
-    assert (finding.outcome, finding.reason) == (NOT_MEASURED, "5 pairs in 20250101T000000Z-test, and it takes 6")
+    assert (finding.outcome, finding.reason) == (
+        RuleOutcome.NOT_MEASURED,
+        "5 pairs in 20250101T000000Z-test, and it takes 6",
+    )
 
 
-def test_invalid_samples_are_no_pairs_and_a_loader_with_wrong_tensors_has_no_figure() -> None:
-    samples = [replace(one, valid=False, reason="not-warm") if one.block < 3 else one for one in loads(3.0)]
-    assert judged(ratio_test(), run_of(samples)).outcome == NOT_MEASURED
+def test_invalid_samples_are_no_pairs() -> None:
+    samples = [
+        replace(one, valid=False, reason="not-warm") if one.block < 3 else one for one in loads(3.0)
+    ]
+    assert judged(ratio_test(), run_of(samples)).outcome == RuleOutcome.NOT_MEASURED
     samples = loads(3.0)
     samples[1] = replace(samples[1], valid=False, reason="wrong-content", detail="a.weight differs")
     assert "wrong tensors" in (judged(ratio_test(), run_of(samples)).reason or "")
@@ -157,54 +180,108 @@ def test_limits_that_any_figure_meets_are_refused() -> None:
         RatioTest(**OWN, cell=WARM, over="a", under="b", field="ready_s")
 
 
-def test_a_field_is_judged_alone_and_over_another_of_the_same_sample() -> None:
-    samples = [replace(one, storage_read_bytes=1500 + one.block, requested_bytes=1000, phases={"first_call": 0.1}) for one in loads(1.0)]
-    read: dict[str, Any] = {"cell": WARM, "loader": "torch-load", "field": "storage_read_bytes", "per": "requested_bytes"}
-    first_call: dict[str, Any] = {"cell": WARM, "loader": "torch-load", "field": "phases.first_call"}
+def test_a_field_is_judged_alone() -> None:
+    samples = [
+        replace(
+            one,
+            storage_read_bytes=1500 + one.block,
+            requested_bytes=1000,
+            phases={"first_call": 0.1},
+        )
+        for one in loads(1.0)
+    ]
+    read: dict[str, Any] = {
+        "cell": WARM,
+        "loader": "torch-load",
+        "field": "storage_read_bytes",
+        "per": "requested_bytes",
+    }
+    first_call: dict[str, Any] = {
+        "cell": WARM,
+        "loader": "torch-load",
+        "field": "phases.first_call",
+    }
     for keys, outcome in (
-        (read | {"at_most": 1.25}, FAILS),
-        (read | {"at_most": 2.0}, HOLDS),
-        (first_call | {"at_least": 0.05}, HOLDS),
+        (read | {"at_most": 1.25}, RuleOutcome.FAILS),
+        (read | {"at_most": 2.0}, RuleOutcome.HOLDS),
+        (first_call | {"at_least": 0.05}, RuleOutcome.HOLDS),
     ):
         assert judged(FieldTest(**OWN, **keys), run_of(samples)).outcome == outcome
 
 
 def check(name: str, outcome: str, claim: str = "C9") -> Check:
     """Return a check with an outcome."""
-    return Check(1, "r", claim, name, "diffusers 1", "a call", "a model", "what happened", None, outcome, 0.1, "2025-01-01T00:00:00+00:00")
+    return Check(
+        1,
+        "r",
+        claim,
+        name,
+        "diffusers 1",
+        "a call",
+        "a model",
+        "what happened",
+        None,
+        outcome,
+        0.1,
+        "2025-01-01T00:00:00+00:00",
+    )
 
 
 @pytest.mark.parametrize(
     ("outcomes", "outcome"),
     [
-        (["kept", "kept"], HOLDS),
-        (["kept", "broken"], FAILS),
-        (["kept", "not tested here"], HOLDS),
-        (["not tested here"], NOT_MEASURED),
-        ([], NOT_MEASURED),
+        (["kept", "kept"], RuleOutcome.HOLDS),
+        (["kept", "broken"], RuleOutcome.FAILS),
+        (["kept", "not tested here"], RuleOutcome.HOLDS),
+        (["not tested here"], RuleOutcome.NOT_MEASURED),
+        ([], RuleOutcome.NOT_MEASURED),
     ],
 )
-def test_checks_hold_where_every_one_that_was_told_was_kept(outcomes: list[str], outcome: str) -> None:
+def test_checks_hold_where_every_one_that_was_told_was_kept(
+    outcomes: list[str], outcome: str
+) -> None:
     checks = [check(f"single-{number}", told) for number, told in enumerate(outcomes)]
-    others = [check("other", "broken"), check("single-x", "broken", claim="C8"), check("single-left", "broken")]
+    others = [
+        check("other", "broken"),
+        check("single-x", "broken", claim="C8"),
+        check("single-left", "broken"),
+    ]
     test = ChecksTest(**OWN, claim="C9", like="single-*", unlike="single-left")
     assert judged(test, run_of(checks=[*checks, *others])).outcome == outcome
 
 
 def corpus(**harms: str) -> dict[str, Any]:
-    """Return a manifest with hostile files of these harms and two loaders and a scanner that met them."""
+    """Return a manifest with hostile files of these harms and two loaders and a scanner that met
+    them.
+    """
+
     files = {
-        name: {"family": "f", "format": "safetensors", "harm": harm, "says": "is bad", "bytes": 10, "plain": False}
+        name: {
+            "family": "f",
+            "format": "safetensors",
+            "harm": harm,
+            "says": "is bad",
+            "bytes": 10,
+            "plain": False,
+        }
         for name, harm in harms.items()
     }
     return {
         "corpus": {"files": files},
-        "loaders_under_test": {name: {"format": "safetensors", "base_rss_bytes": 1000} for name in ("safe-a", "safe-b", "scanner")},
+        "loaders_under_test": {
+            name: {"format": "safetensors", "base_rss_bytes": 1000}
+            for name in ("safe-a", "safe-b", "scanner")
+        },
     }
 
 
 def trial(
-    loader: str, outcome: str, seconds: float = 0.1, peak: int = 2000, scenario: str = "hostile-files", error: str = "ValueError: no"
+    loader: str,
+    outcome: Outcome,
+    seconds: float = 0.1,
+    peak: int = 2000,
+    scenario: str = "hostile-files",
+    error: str = "ValueError: no",
 ) -> Trial:
     """Return a trial of a loader with the file that runs code."""
     return Trial(scenario, "bad", "f", loader, outcome, error, seconds, peak)
@@ -213,47 +290,83 @@ def trial(
 @pytest.mark.parametrize(
     ("outcomes", "wanted", "outcome"),
     [
-        (["refused", "refused"], "none", HOLDS),
-        (["refused", "ran code"], "none", FAILS),
-        (["refused", "ran code"], "some", HOLDS),
-        (["refused", "refused"], "some", FAILS),
-        (["ran code", "ran code"], "all", HOLDS),
-        (["ran code", "refused"], "all", FAILS),
+        (["refused", "refused"], "none", RuleOutcome.HOLDS),
+        (["refused", "ran code"], "none", RuleOutcome.FAILS),
+        (["refused", "ran code"], "some", RuleOutcome.HOLDS),
+        (["refused", "refused"], "some", RuleOutcome.FAILS),
+        (["ran code", "ran code"], "all", RuleOutcome.HOLDS),
+        (["ran code", "refused"], "all", RuleOutcome.FAILS),
     ],
 )
-def test_trials_are_counted_by_how_they_ended(outcomes: list[str], wanted: str, outcome: str) -> None:
-    trials = [trial(loader, ended) for loader, ended in zip(("safe-a", "safe-b"), outcomes, strict=True)]
-    run = run_of(manifest=corpus(bad="runs code"), trials=[*trials, trial("other", "ran code")])
+def test_trials_are_counted_by_how_they_ended(
+    outcomes: list[str], wanted: str, outcome: str
+) -> None:
+    trials = [
+        trial(loader, Outcome(ended))
+        for loader, ended in zip(("safe-a", "safe-b"), outcomes, strict=True)
+    ]
+    run = run_of(manifest=corpus(bad="runs code"), trials=[*trials, trial("other", Outcome.RAN)])
     keys: dict[str, Any] = {"loaders": "safe-*", "outcome": "ran code", "wanted": wanted}
-    assert judged(TrialsTest(**OWN, **keys, harm="runs code"), run).outcome == outcome
-    assert judged(TrialsTest(**OWN, **keys, harm="lies"), run).outcome == NOT_MEASURED
+    assert judged(TrialsTest(**OWN, **keys, harm=Harm.CODE), run).outcome == outcome
+    assert judged(TrialsTest(**OWN, **keys, harm=Harm.LIE), run).outcome == RuleOutcome.NOT_MEASURED
 
 
-@pytest.mark.parametrize(("seconds", "peak", "outcome"), [(0.1, 2000, HOLDS), (2.0, 2000, FAILS), (0.1, 10_000, FAILS)])
+@pytest.mark.parametrize(
+    ("seconds", "peak", "outcome"),
+    [
+        (0.1, 2000, RuleOutcome.HOLDS),
+        (2.0, 2000, RuleOutcome.FAILS),
+        (0.1, 10_000, RuleOutcome.FAILS),
+    ],
+)
 def test_a_refusal_that_takes_long_or_much_is_none(seconds: float, peak: int, outcome: str) -> None:
-    run = run_of(manifest=corpus(bad="takes memory"), trials=[trial("safe-a", "refused", seconds, peak)])
-    asked: tuple[dict[str, Any], ...] = ({"outcome": "refused", "wanted": "all"}, {"wanted": "well"})
+    run = run_of(
+        manifest=corpus(bad="takes memory"),
+        trials=[trial("safe-a", Outcome.REFUSED, seconds, peak)],
+    )
+    asked: tuple[dict[str, Any], ...] = (
+        {"outcome": "refused", "wanted": "all"},
+        {"wanted": "well"},
+    )
     for wanted in asked:
-        keys: dict[str, Any] = {"loaders": "safe-*", "files": ("bad",), "within_s": 1.0, "within_bytes": 5000}
+        keys: dict[str, Any] = {
+            "loaders": "safe-*",
+            "files": ("bad",),
+            "within_s": 1.0,
+            "within_bytes": 5000,
+        }
         assert judged(TrialsTest(**OWN, **keys, **wanted), run).outcome == outcome
 
 
 @pytest.mark.parametrize(
     ("ended", "error", "outcome"),
-    [("refused", "FoundError: os.system", HOLDS), ("loaded", "", FAILS), ("refused", "ValueError: no", HOLDS)],
+    [
+        ("refused", "FoundError: os.system", RuleOutcome.HOLDS),
+        ("loaded", "", RuleOutcome.FAILS),
+        ("refused", "ValueError: no", RuleOutcome.HOLDS),
+    ],
 )
 def test_a_scanner_fails_by_passing_one_payload(ended: str, error: str, outcome: str) -> None:
-    run = run_of(manifest=corpus(bad="runs code"), trials=[trial("scanner", ended, scenario="hostile-scan", error=error)])
+    run = run_of(
+        manifest=corpus(bad="runs code"),
+        trials=[trial("scanner", Outcome(ended), scenario="hostile-scan", error=error)],
+    )
     assert judged(ScannerTest(**OWN, loader="scanner"), run).outcome == outcome
-    assert judged(ScannerTest(**OWN, loader="nobody"), run).outcome == NOT_MEASURED
+    assert judged(ScannerTest(**OWN, loader="nobody"), run).outcome == RuleOutcome.NOT_MEASURED
 
 
 def test_a_conversion_is_held_against_its_source() -> None:
-    made = [make_sample(scenario="conversion", checkpoint="gpt2", loader="convert", block=block) for block in range(6)]
+    made = [
+        make_sample(scenario="conversion", checkpoint="gpt2", loader="convert", block=block)
+        for block in range(6)
+    ]
     test = ContentTest(**OWN, cell="conversion/gpt2/warm/cpu", loader="convert")
-    assert judged(test, run_of(made)).outcome == HOLDS
-    assert judged(test, run_of([*made[1:], replace(made[0], content_ok=False)])).outcome == FAILS
-    assert judged(test, run_of(made[1:])).outcome == NOT_MEASURED
+    assert judged(test, run_of(made)).outcome == RuleOutcome.HOLDS
+    assert (
+        judged(test, run_of([*made[1:], replace(made[0], content_ok=False)])).outcome
+        == RuleOutcome.FAILS
+    )
+    assert judged(test, run_of(made[1:])).outcome == RuleOutcome.NOT_MEASURED
 
 
 PAYBACK = PaybackTest(
@@ -269,9 +382,21 @@ PAYBACK = PaybackTest(
 
 
 def test_what_a_load_saves_is_taken_within_blocks() -> None:
-    """Every block is slower than the one before, and one loader misses the first: by order the pairs would save less than nothing."""
-    made = [make_sample(scenario="conversion", checkpoint="gpt2", loader="convert", block=block, ready_s=4.0) for block in range(6)]
-    slowing = [replace(one, ready_s=10 * one.block + one.ready_s) for one in loads(3.0, jitter=0.0) if one.ready_s]
+    """Every block is slower than the one before, and one loader misses the first: by order the
+    pairs would save less than nothing.
+    """
+
+    made = [
+        make_sample(
+            scenario="conversion", checkpoint="gpt2", loader="convert", block=block, ready_s=4.0
+        )
+        for block in range(6)
+    ]
+    slowing = [
+        replace(one, ready_s=10 * one.block + one.ready_s)
+        for one in loads(3.0, jitter=0.0)
+        if one.ready_s
+    ]
     samples = [
         *made,
         *(one for one in slowing if not (one.block == 7 and one.loader == "torch-load")),
@@ -282,9 +407,22 @@ def test_what_a_load_saves_is_taken_within_blocks() -> None:
     assert found.figure.median == pytest.approx(2.0)
 
 
-@pytest.mark.parametrize(("ratio", "outcome"), [(3.0, HOLDS), (1.01, FAILS), (0.5, FAILS), (1.0, INCONCLUSIVE)])
+@pytest.mark.parametrize(
+    ("ratio", "outcome"),
+    [
+        (3.0, RuleOutcome.HOLDS),
+        (1.01, RuleOutcome.FAILS),
+        (0.5, RuleOutcome.FAILS),
+        (1.0, RuleOutcome.INCONCLUSIVE),
+    ],
+)
 def test_a_conversion_is_paid_back_by_what_loads_save_or_never(ratio: float, outcome: str) -> None:
-    made = [make_sample(scenario="conversion", checkpoint="gpt2", loader="convert", block=block, ready_s=4.0) for block in range(6)]
+    made = [
+        make_sample(
+            scenario="conversion", checkpoint="gpt2", loader="convert", block=block, ready_s=4.0
+        )
+        for block in range(6)
+    ]
     found = judged(PAYBACK, run_of([*made, *loads(ratio, jitter=0.001)]))
     assert found.outcome == outcome
     if ratio == 3.0:
@@ -292,24 +430,26 @@ def test_a_conversion_is_paid_back_by_what_loads_save_or_never(ratio: float, out
         assert found.figure.median == pytest.approx(2.0, rel=0.01)
 
 
-CONDITIONED = claim_of(ratio_test("it is warm", at_least=2.0), ratio_test("it is cold", cell=COLD, at_least=2.0))
+CONDITIONED = claim_of(
+    ratio_test("it is warm", at_least=2.0), ratio_test("it is cold", cell=COLD, at_least=2.0)
+)
 
 
 @pytest.mark.parametrize(
     ("warm", "cold", "verdict", "named"),
     [
-        (3.0, 3.0, VERDICT_HOLDS, ""),
-        (3.0, 1.0, ONLY_IF, "holds only if it is warm"),
-        (1.0, 3.0, ONLY_IF, "holds only if it is cold"),
-        (1.0, 1.0, DOES_NOT, "1 times"),
-        (3.0, 2.0, ONLY_IF, "holds only if it is warm (inconclusive: it is cold)"),
-        (1.0, 2.0, DOES_NOT, "(inconclusive: it is cold)"),
-        (2.0, 2.0, NOT_TESTED, "reaches over the limit"),
-        (3.0, None, ONLY_IF, "holds only if it is warm (inconclusive: it is cold)"),
-        (None, None, NOT_TESTED, "it was not measured"),
+        (3.0, 3.0, ClaimVerdict.HOLDS, ""),
+        (3.0, 1.0, ClaimVerdict.ONLY_IF, "holds only if it is warm"),
+        (1.0, 3.0, ClaimVerdict.ONLY_IF, "holds only if it is cold"),
+        (1.0, 1.0, ClaimVerdict.DOES_NOT, "1 times"),
+        (3.0, 2.0, ClaimVerdict.ONLY_IF, "holds only if it is warm (inconclusive: it is cold)"),
+        (1.0, 2.0, ClaimVerdict.DOES_NOT, "(inconclusive: it is cold)"),
+        (2.0, 2.0, ClaimVerdict.NOT_TESTED, "reaches over the limit"),
+        (3.0, None, ClaimVerdict.ONLY_IF, "holds only if it is warm (inconclusive: it is cold)"),
+        (None, None, ClaimVerdict.NOT_TESTED, "it was not measured"),
     ],
 )
-def test_a_verdict_names_the_conditions_that_the_evidence_holds_it_under(
+def test_a_verdict_names_the_conditions(
     warm: float | None, cold: float | None, verdict: str, named: str
 ) -> None:
     samples = [*(loads(warm) if warm else []), *(loads(cold, cell=COLD) if cold else [])]
@@ -318,8 +458,18 @@ def test_a_verdict_names_the_conditions_that_the_evidence_holds_it_under(
     assert named in judged.words
 
 
-@pytest.mark.parametrize(("always", "verdict"), [(3.0, ONLY_IF), (1.0, DOES_NOT), (2.0, NOT_TESTED), (None, NOT_TESTED)])
-def test_what_must_hold_always_decides_before_any_condition(always: float | None, verdict: str) -> None:
+@pytest.mark.parametrize(
+    ("always", "verdict"),
+    [
+        (3.0, ClaimVerdict.ONLY_IF),
+        (1.0, ClaimVerdict.DOES_NOT),
+        (2.0, ClaimVerdict.NOT_TESTED),
+        (None, ClaimVerdict.NOT_TESTED),
+    ],
+)
+def test_what_must_hold_always_decides_before_any_condition(
+    always: float | None, verdict: str
+) -> None:
     claim = claim_of(
         ratio_test(None, at_least=2.0),
         ratio_test("it is cold", cell=COLD, at_least=2.0),
@@ -331,21 +481,32 @@ def test_what_must_hold_always_decides_before_any_condition(always: float | None
 
 def test_what_stands_aside_decides_nothing() -> None:
     aside = msgspec.structs.replace(ratio_test(None, cell=COLD, at_least=2.0), aside=True)
-    judged = judge(claim_of(ratio_test(None, at_least=2.0), aside), [run_of([*loads(3.0), *loads(1.0, cell=COLD)])])
-    assert judged.verdict == VERDICT_HOLDS
-    assert [one.finding.outcome for one in judged.tests] == [HOLDS, FAILS]
+    judged = judge(
+        claim_of(ratio_test(None, at_least=2.0), aside),
+        [run_of([*loads(3.0), *loads(1.0, cell=COLD)])],
+    )
+    assert judged.verdict == ClaimVerdict.HOLDS
+    assert [one.finding.outcome for one in judged.tests] == [RuleOutcome.HOLDS, RuleOutcome.FAILS]
 
 
-def test_of_several_runs_the_one_with_most_pairs_counts_whatever_it_found() -> None:
-    few, many = run_of(loads(3.0, blocks=6), "20250103T000000Z-few"), run_of(loads(1.0, blocks=9), "20250101T000000Z-many")
+def test_of_several_runs_the_one_with_most_pairs_counts() -> None:
+    few, many = (
+        run_of(loads(3.0, blocks=6), "20250103T000000Z-few"),
+        run_of(loads(1.0, blocks=9), "20250101T000000Z-many"),
+    )
     for runs in itertools.permutations((few, many)):
         (tested,) = judge(claim_of(ratio_test(None, at_least=2.0)), runs).tests
-        assert (tested.finding.outcome, tested.finding.run) == (FAILS, "20250101T000000Z-many")
+        assert (tested.finding.outcome, tested.finding.run) == (
+            RuleOutcome.FAILS,
+            "20250101T000000Z-many",
+        )
 
 
-def test_what_could_not_be_told_on_few_pairs_is_measured_again_and_on_many_it_is_not() -> None:
+def test_what_could_not_be_told_on_few_pairs_is_measured_again() -> None:
     claim = claim_of(ratio_test(None, at_least=2.0))
-    assert [measure.name for measure in missing([judge(claim, [run_of(loads(2.0, blocks=8))])])] == ["full-load"]
+    assert [
+        measure.name for measure in missing([judge(claim, [run_of(loads(2.0, blocks=8))])])
+    ] == ["full-load"]
     assert missing([judge(claim, [run_of(loads(2.0, blocks=16))])]) == []
     assert missing([judge(claim, [run_of(loads(3.0, blocks=8))])]) == []
 
@@ -363,14 +524,18 @@ def test_a_refused_cell_gives_the_reason_that_its_run_recorded() -> None:
     assert judged.words == "not tested here: tmpfs cannot be made cold"
 
 
-def test_a_verdict_that_changed_is_named_and_one_whose_figure_moved_is_not() -> None:
+def test_a_verdict_that_changed_is_named() -> None:
     before, same, other = (
-        judge(CONDITIONED, [run_of([*loads(warm), *loads(cold, cell=COLD)])]) for warm, cold in ((3.0, 1.0), (4.0, 0.9), (1.0, 3.0))
+        judge(CONDITIONED, [run_of([*loads(warm), *loads(cold, cell=COLD)])])
+        for warm, cold in ((3.0, 1.0), (4.0, 0.9), (1.0, 3.0))
     )
     assert changed([before], [same]) == []
     assert changed([before], [other]) == [(before, other)]
     lines = " ".join(ledger.ledger_lines([other], changed([before], [other])))
-    assert "changed from the committed reference: C0: was holds only if it is warm; is holds only if it is cold" in lines
+    assert (
+        "changed from the committed reference: C0: was holds only if it is warm; is holds only if"
+        " it is cold" in lines
+    )
 
 
 def test_the_tables_hold_every_claim_and_every_test() -> None:
@@ -380,7 +545,7 @@ def test_the_tables_hold_every_claim_and_every_test() -> None:
     assert f"Of {len(claims())} claims" in ledger.counted(judged)
 
 
-def test_the_command_judges_the_runs_that_are_named_and_names_what_changed(
+def test_the_command_judges_the_runs_that_are_named(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
@@ -396,10 +561,15 @@ def test_the_command_judges_the_runs_that_are_named_and_names_what_changed(
     [
         (["--only", "C99"], "unknown claim 'C99'; there are: C1,"),
         (["nowhere"], "nowhere: no run directory; one holds a manifest.json"),
-        (["--measure", "nowhere"], "--measure takes the runs of this machine by itself; name no RUN with it"),
+        (
+            ["--measure", "nowhere"],
+            "--measure takes the runs of this machine by itself; name no RUN with it",
+        ),
     ],
 )
-def test_what_cannot_be_judged_is_told_in_a_line(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_judged_is_told_in_a_line(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["claims", *arguments]) == 2
     assert said in capsys.readouterr().err
 
@@ -407,7 +577,11 @@ def test_what_cannot_be_judged_is_told_in_a_line(arguments: list[str], said: str
 def test_what_is_missing_is_measured_and_then_judged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Every run here is of another machine, so all is missing; what measures is asked for each, and what it leaves is read."""
+    """Every run here is of another machine, so all is missing.
+
+    What measures is asked for each, and what it leaves is read.
+    """
+
     asked: list[list[str]] = []
 
     def run(command: list[str], **_: Any) -> Any:
@@ -430,16 +604,36 @@ def test_what_is_missing_is_measured_and_then_judged(
         ("at_least = 0.95 },", "at_leest = 0.95 },", ("claim C4, test 1", "at_leest")),
         (", at_least = 0.95 },", " },", ("claim C4, test 1", "no limit")),
         ("at_least = 0.95 },", 'at_least = "0.95" },', ("claim C4, test 1", "Expected")),
-        ('rule = "ratio", measure = "gpu"', 'rule = "ration", measure = "gpu"', ("claim C4, test 1", "'ration'")),
-        ('rule = "ratio", measure = "gpu"', 'rule = "ratio", measure = "gp"', ("claim C4, test 1", "unknown measure 'gp'")),
-        ('figure_text = "as fast or faster"', 'figure_txt = "as fast or faster"', ("claim C4", "figure_txt")),
+        (
+            'rule = "ratio", measure = "gpu"',
+            'rule = "ration", measure = "gpu"',
+            ("claim C4, test 1", "'ration'"),
+        ),
+        (
+            'rule = "ratio", measure = "gpu"',
+            'rule = "ratio", measure = "gp"',
+            ("claim C4, test 1", "unknown measure 'gp'"),
+        ),
+        (
+            'figure_text = "as fast or faster"',
+            'figure_txt = "as fast or faster"',
+            ("claim C4", "figure_txt"),
+        ),
         ('needs = "cuda"', 'need = "cuda"', ("measure gpu", "need")),
     ],
 )
 def test_a_misspelt_entry_ends_every_reader_with_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], right: str, spoilt: str, words: tuple[str, ...]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    right: str,
+    spoilt: str,
+    words: tuple[str, ...],
 ) -> None:
-    """A limit that nobody reads would be no limit, and the claim would hold whatever was measured."""
+    """A limit that nobody reads would be no limit, and the claim would hold whatever was
+    measured.
+    """
+
     text = entries._FILE.read_text(encoding="utf-8")
     assert right in text
     (tmp_path / "claims.toml").write_text(text.replace(right, spoilt, 1))

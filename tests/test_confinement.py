@@ -1,4 +1,6 @@
-"""A confined process: what it may not do fails, what it leaves behind is ended, and where it cannot be confined that is said."""
+"""A confined process: what it may not do fails, what it leaves behind is ended, and where it cannot
+be confined that is said.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ FAILING = (
     "many files",
 )
 
-pytestmark = pytest.mark.skipif(confinement.refusal() is not None, reason=str(confinement.refusal()))
+pytestmark = pytest.mark.skipif(
+    confinement.refusal() is not None, reason=str(confinement.refusal())
+)
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +77,15 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str
 
 
 @pytest.mark.parametrize("what", FAILING)
-def test_what_a_confined_process_may_not_do_fails(what: str, ended: tuple[Path, dict[str, str]]) -> None:
+def test_what_a_confined_process_may_not_do_fails(
+    what: str, ended: tuple[Path, dict[str, str]]
+) -> None:
     assert ended[1][what] == "failed"
 
 
-def test_it_writes_in_its_own_folder_and_reads_everywhere(ended: tuple[Path, dict[str, str]]) -> None:
+def test_it_writes_in_its_own_folder_and_reads_everywhere(
+    ended: tuple[Path, dict[str, str]],
+) -> None:
     assert ended[1]["write inside"] == ended[1]["read outside"] == "done"
 
 
@@ -91,10 +99,23 @@ def test_the_same_tries_succeed_where_nothing_is_confined(tmp_path: Path) -> Non
     inside.mkdir()
     outside.mkdir()
     (outside / "there").write_text("whole")
-    script = CONFINED.replace("confine(folder, Limits(memory=64 << 20, file_bytes=1 << 20, files=64))", "")
+    script = CONFINED.replace(
+        "confine(folder, Limits(memory=64 << 20, file_bytes=1 << 20, files=64))", ""
+    )
     with python(script, inside, outside) as process:
-        lines = {line.rpartition(" ")[0]: line.rpartition(" ")[2] for line in iter(lambda: hear(process), "")}
-    done = {"write outside", "append outside", "make a folder outside", "by a shell", "memory", "a large file", "many files"}
+        lines = {
+            line.rpartition(" ")[0]: line.rpartition(" ")[2]
+            for line in iter(lambda: hear(process), "")
+        }
+    done = {
+        "write outside",
+        "append outside",
+        "make a folder outside",
+        "by a shell",
+        "memory",
+        "a large file",
+        "many files",
+    }
     assert {what for what, came in lines.items() if came == "done"} >= done
 
 
@@ -148,7 +169,9 @@ def test_descendants_are_told_down_to_the_last(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("abi", "said"), [(-1, "none"), (2, "version 2")])
-def test_a_kernel_that_cannot_confine_is_told_by_what_it_lacks(abi: int, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_that_cannot_confine_is_told_by_what_it_lacks(
+    abi: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(confinement, "_abi", lambda: abi)
     refusal = confinement.refusal()
     assert refusal
@@ -156,7 +179,9 @@ def test_a_kernel_that_cannot_confine_is_told_by_what_it_lacks(abi: int, said: s
     assert said in refusal
 
 
-def test_elsewhere_than_on_linux_nothing_is_confined_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_elsewhere_than_on_linux_nothing_is_confined(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     assert "Linux" in (confinement.refusal() or "")
 

@@ -1,4 +1,6 @@
-"""Convert, verify and scan: nothing of a source is run, nothing of it is lost, and nothing that is there is overwritten."""
+"""Convert, verify and scan: nothing of a source is run, nothing of it is lost, and nothing that is
+there is overwritten.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ from harness.checkpoints.convert import convert, convert_file
 from harness.checkpoints.folders import safetensors_name
 from harness.checkpoints.mapped_files import open_mapped
 from harness.checkpoints.safetensors_file import BY_TORCH
-from harness.checkpoints.scan import CLEAN, FOUND, UNKNOWN, exit_status, scan
+from harness.checkpoints.scan import ScanVerdict, exit_status, scan
 from harness.checkpoints.verify import differences
 from harness.cli import main
 from harness.errors import WeighbridgeError
@@ -33,17 +35,32 @@ ZIP_AND_LEGACY = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "l
 
 
 def _tensors() -> Tensors:
-    every = {dtype.code: _filled(getattr(torch, name)).reshape(2, 3) for name, dtype in BY_TORCH.items()}
-    return every | {"scalar": torch.tensor(3.5), "none": torch.empty(0, 3), "nan": torch.tensor([float("nan"), 1.0])}
+    every = {
+        dtype.code: _filled(getattr(torch, name)).reshape(2, 3) for name, dtype in BY_TORCH.items()
+    }
+    return every | {
+        "scalar": torch.tensor(3.5),
+        "none": torch.empty(0, 3),
+        "nan": torch.tensor([float("nan"), 1.0]),
+    }
 
 
 def _filled(dtype: torch.dtype) -> torch.Tensor:
-    return torch.arange(1, 7, dtype=torch.uint8).view(dtype) if dtype == torch.float4_e2m1fn_x2 else torch.arange(1, 7).to(dtype)
+    return (
+        torch.arange(1, 7, dtype=torch.uint8).view(dtype)
+        if dtype == torch.float4_e2m1fn_x2
+        else torch.arange(1, 7).to(dtype)
+    )
 
 
 def _tied() -> Tensors:
     tensor = torch.arange(24, dtype=torch.float32).reshape(4, 6)
-    return {"lm_head.weight": tensor, "embed.weight": tensor, "other.weight": tensor.clone(), "turned": torch.arange(6.0).reshape(2, 3).t()}
+    return {
+        "lm_head.weight": tensor,
+        "embed.weight": tensor,
+        "other.weight": tensor.clone(),
+        "turned": torch.arange(6.0).reshape(2, 3).t(),
+    }
 
 
 def _save(content: object, path: Path, zipped: bool = True) -> Path:
@@ -54,13 +71,15 @@ def _save(content: object, path: Path, zipped: bool = True) -> Path:
 
 def _held(path: Path) -> tuple[Tensors, dict[str, str]]:
     with safetensors.safe_open(path, "pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118 - it is no mapping
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
 
 
 def _same_bytes(one: torch.Tensor, other: torch.Tensor) -> bool:
     if (one.dtype, one.shape) != (other.dtype, other.shape):
         return False
-    ours, theirs = (tensor.detach().contiguous().reshape(-1).view(torch.uint8) for tensor in (one, other))
+    ours, theirs = (
+        tensor.detach().contiguous().reshape(-1).view(torch.uint8) for tensor in (one, other)
+    )
     return bool(torch.equal(ours, theirs))
 
 
@@ -97,12 +116,14 @@ def canary(tmp_path: Path) -> Path:
 
 
 @ZIP_AND_LEGACY
-def test_every_dtype_comes_out_as_it_went_in_and_the_library_reads_it(zipped: bool, tmp_path: Path) -> None:
+def test_every_dtype_comes_out_as_it_went_in(zipped: bool, tmp_path: Path) -> None:
     source = _save(_tensors(), tmp_path / "pytorch_model.bin", zipped)
     made = convert_file(source, tmp_path / "model.safetensors")
     held, metadata = _held(made.path)
     assert held.keys() == _tensors().keys() == set(made.names)
-    assert [name for name, tensor in _tensors().items() if not _same_bytes(tensor, held[name])] == []
+    assert [
+        name for name, tensor in _tensors().items() if not _same_bytes(tensor, held[name])
+    ] == []
     assert metadata == {"format": "pt"}
     assert made.bytes == sum(tensor.nbytes for tensor in held.values())
     assert made.largest == 48
@@ -110,7 +131,7 @@ def test_every_dtype_comes_out_as_it_went_in_and_the_library_reads_it(zipped: bo
 
 
 @ZIP_AND_LEGACY
-def test_a_tie_and_a_turned_tensor_are_handled_as_the_hubs_converter_does(zipped: bool, tmp_path: Path) -> None:
+def test_a_tie_and_a_turned_tensor_are_handled(zipped: bool, tmp_path: Path) -> None:
     source = _save(_tied(), tmp_path / "x.ckpt", zipped)
     tensors = _tied()
     del tensors["turned"]  # the hub's code meets one only alone
@@ -125,11 +146,15 @@ def test_a_tie_and_a_turned_tensor_are_handled_as_the_hubs_converter_does(zipped
     assert differences(source, made.path) == []
 
 
-def test_a_name_that_the_models_class_makes_by_tying_is_the_one_that_goes(tmp_path: Path) -> None:
+def test_the_name_that_a_models_class_ties_is_dropped(tmp_path: Path) -> None:
     installed("transformers")
     tensor = torch.ones(4, 6)
-    source = _save({"lm_head.weight": tensor, "transformer.wte.weight": tensor}, tmp_path / "pytorch_model.bin")
-    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2"}))
+    source = _save(
+        {"lm_head.weight": tensor, "transformer.wte.weight": tensor}, tmp_path / "pytorch_model.bin"
+    )
+    (tmp_path / "config.json").write_text(
+        json.dumps({"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2"})
+    )
     held, metadata = _held(convert(source, None, print))
     assert held.keys() == {"transformer.wte.weight"}, "the first by name would be lm_head.weight"
     assert metadata["lm_head.weight"] == "transformer.wte.weight"
@@ -138,7 +163,11 @@ def test_a_name_that_the_models_class_makes_by_tying_is_the_one_that_goes(tmp_pa
 @ZIP_AND_LEGACY
 def test_part_of_a_tensor_is_not_lost_and_said_to_be_part(zipped: bool, tmp_path: Path) -> None:
     whole = torch.arange(100.0)
-    source = _save({"whole": whole, "half": whole[:50], "again": whole[:50], "lone": torch.arange(9.0)[3:5]}, tmp_path / "x.bin", zipped)
+    source = _save(
+        {"whole": whole, "half": whole[:50], "again": whole[:50], "lone": torch.arange(9.0)[3:5]},
+        tmp_path / "x.bin",
+        zipped,
+    )
     held, metadata = _held(convert(source, None, print))
     assert torch.equal(held["again"], whole[:50])
     assert torch.equal(held["lone"], torch.tensor([3.0, 4.0]))
@@ -146,9 +175,13 @@ def test_part_of_a_tensor_is_not_lost_and_said_to_be_part(zipped: bool, tmp_path
     assert differences(source, tmp_path / "x.safetensors") == []
 
 
-def test_a_training_checkpoints_state_dict_is_taken_and_what_lay_beside_it_is_named(tmp_path: Path) -> None:
+def test_a_training_checkpoints_state_dict_is_taken(
+    tmp_path: Path,
+) -> None:
     said: list[str] = []
-    source = _save({"state_dict": {"a": torch.nn.Parameter(torch.ones(2))}, "epoch": 3}, tmp_path / "x.ckpt")
+    source = _save(
+        {"state_dict": {"a": torch.nn.Parameter(torch.ones(2))}, "epoch": 3}, tmp_path / "x.ckpt"
+    )
     held, _ = _held(convert(source, None, said.append))
     assert torch.equal(held["a"], torch.ones(2))
     assert any("epoch" in line for line in said)
@@ -173,7 +206,8 @@ def test_a_converted_file_has_the_hubs_name(name: str, hubs: str) -> None:
 _BARE = """
 import sys
 from pathlib import Path
-sys.modules.update(dict.fromkeys(("safetensors", "picklescan", "huggingface_hub", "transformers", "matplotlib", "pandas")))
+heavy = ("safetensors", "picklescan", "huggingface_hub", "transformers", "matplotlib", "pandas")
+sys.modules.update(dict.fromkeys(heavy))
 from harness.checkpoints.convert import convert_file
 print(convert_file(Path(sys.argv[1]), Path(sys.argv[2])).bytes)
 """
@@ -192,8 +226,12 @@ def _sharded(folder: Path) -> Path:
     one, two = {"a": torch.ones(3), "b": torch.zeros(2)}, {"c": torch.arange(4)}
     _save(one, folder / "pytorch_model-00001-of-00002.bin")
     _save(two, folder / "pytorch_model-00002-of-00002.bin")
-    weight_map = dict.fromkeys(one, "pytorch_model-00001-of-00002.bin") | dict.fromkeys(two, "pytorch_model-00002-of-00002.bin")
-    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": weight_map}))
+    weight_map = dict.fromkeys(one, "pytorch_model-00001-of-00002.bin") | dict.fromkeys(
+        two, "pytorch_model-00002-of-00002.bin"
+    )
+    (folder / "pytorch_model.bin.index.json").write_text(
+        json.dumps({"metadata": {"total_size": 1}, "weight_map": weight_map})
+    )
     (folder / "config.json").write_text("{}")
     return folder
 
@@ -202,15 +240,25 @@ def _pipeline(folder: Path) -> Path:
     _save({"w": torch.ones(3)}, folder / "unet/diffusion_pytorch_model.bin")
     _save({"w": torch.zeros(3)}, folder / "text_encoder/pytorch_model.bin")
     (folder / "vae").mkdir()
-    safetensors.torch.save_file({"w": torch.ones(2)}, folder / "vae/diffusion_pytorch_model.safetensors", {"format": "pt"})
+    safetensors.torch.save_file(
+        {"w": torch.ones(2)}, folder / "vae/diffusion_pytorch_model.safetensors", {"format": "pt"}
+    )
     _save({"w": torch.ones(2)}, folder / "vae/diffusion_pytorch_model.bin")
-    for name in ("model_index.json", "unet/config.json", "text_encoder/config.json", "vae/config.json", "tokenizer/vocab.txt"):
+    for name in (
+        "model_index.json",
+        "unet/config.json",
+        "text_encoder/config.json",
+        "vae/config.json",
+        "tokenizer/vocab.txt",
+    ):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("{}")
     return folder
 
 
-def test_a_sharded_folder_comes_out_whole_with_an_index_of_what_its_files_hold(tmp_path: Path) -> None:
+def test_a_sharded_folder_comes_out_whole(
+    tmp_path: Path,
+) -> None:
     source = _sharded(tmp_path / "model")
     _save({"lr": 1}, source / "optimizer.pt")
     made = convert(source, None, print)
@@ -224,12 +272,17 @@ def test_a_sharded_folder_comes_out_whole_with_an_index_of_what_its_files_hold(t
     index = json.loads((made / "model.safetensors.index.json").read_text())
     assert index == {
         "metadata": {"total_size": 52},
-        "weight_map": dict.fromkeys("ab", "model-00001-of-00002.safetensors") | {"c": "model-00002-of-00002.safetensors"},
+        "weight_map": (
+            dict.fromkeys("ab", "model-00001-of-00002.safetensors")
+            | {"c": "model-00002-of-00002.safetensors"}
+        ),
     }
     assert differences(source, made) == []
 
 
-def test_a_pipeline_comes_out_with_everything_a_loader_needs_and_nothing_of_torch(tmp_path: Path) -> None:
+def test_a_pipeline_comes_out_with_everything_a_loader_needs(
+    tmp_path: Path,
+) -> None:
     source = _pipeline(tmp_path / "pipe")
     made = convert(source, tmp_path / "made", print)
     assert _names(made) == [
@@ -254,7 +307,9 @@ def test_an_index_that_points_outside_its_folder_is_refused(tmp_path: Path) -> N
     index = json.loads((source / "pytorch_model.bin.index.json").read_text())
     index["weight_map"]["c"] = f"../{outside.name}"
     (source / "pytorch_model.bin.index.json").write_text(json.dumps(index))
-    with pytest.raises(WeighbridgeError, match=r"names '\.\./outside\.bin', which is no file of its folder"):
+    with pytest.raises(
+        WeighbridgeError, match=r"names '\.\./outside\.bin', which is no file of its folder"
+    ):
         convert(source, None, print)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "outside.bin"]
 
@@ -262,7 +317,9 @@ def test_an_index_that_points_outside_its_folder_is_refused(tmp_path: Path) -> N
 # Convert: refusals
 
 
-def test_what_exists_is_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_exists_is_never_overwritten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = _save(_tied(), tmp_path / "in/pytorch_model.bin")
     (tmp_path / "in/model.safetensors").write_text("mine")
     (tmp_path / "in-safetensors").mkdir()
@@ -272,7 +329,9 @@ def test_what_exists_is_never_overwritten(tmp_path: Path, capsys: pytest.Capture
     assert list((tmp_path / "in-safetensors").iterdir()) == []
 
 
-def test_a_file_that_appears_during_the_conversion_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_appears_meanwhile_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source, made = _save(_tied(), tmp_path / "pytorch_model.bin"), tmp_path / "model.safetensors"
     write = streamed_write.stream
 
@@ -284,16 +343,28 @@ def test_a_file_that_appears_during_the_conversion_is_not_overwritten(tmp_path: 
     with pytest.raises(WeighbridgeError, match="exists already"):
         convert(source, None, print)
     assert made.read_text() == "mine"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.safetensors", "pytorch_model.bin"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "model.safetensors",
+        "pytorch_model.bin",
+    ]
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     {
-        "names that are numbers": ({0: torch.ones(1)}, "names a tensor by a number (0), and a name is text"),
+        "names that are numbers": (
+            {0: torch.ones(1)},
+            "names a tensor by a number (0), and a name is text",
+        ),
         "a tensor alone": (torch.ones(1), "holds a tensor; a checkpoint maps names to tensors"),
-        "a dtype": ({"a": torch.ones(1, dtype=torch.complex128)}, "a is of torch.complex128, which safetensors cannot hold"),
-        "sparse": ({"a": torch.ones(2, 2).to_sparse()}, "a is no dense tensor of the CPU (torch.sparse_coo)"),
+        "a dtype": (
+            {"a": torch.ones(1, dtype=torch.complex128)},
+            "a is of torch.complex128, which safetensors cannot hold",
+        ),
+        "sparse": (
+            {"a": torch.ones(2, 2).to_sparse()},
+            "a is no dense tensor of the CPU (torch.sparse_coo)",
+        ),
     }.values(),
     ids=["names that are numbers", "a tensor alone", "a dtype", "sparse"],
 )
@@ -306,25 +377,35 @@ def test_what_safetensors_cannot_hold_is_refused_by_name(
     assert _names(tmp_path) == ["pytorch_model.bin"]
 
 
-def test_bad_arguments_are_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_arguments_are_said_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = _save(_tied(), tmp_path / "pytorch_model.bin")
     made = convert(source, None, print)
     empty = tmp_path / "empty"
     empty.mkdir()
     assert "there is no such file or folder" in _refused(["convert", tmp_path / "gone.bin"], capsys)
-    assert "there is no such file or folder" in _refused(["verify", source, tmp_path / "gone"], capsys)
+    assert "there is no such file or folder" in _refused(
+        ["verify", source, tmp_path / "gone"], capsys
+    )
     assert "there is no such file or folder" in _refused(["scan", tmp_path / "gone"], capsys)
     assert "holds no torch weights" in _refused(["convert", empty], capsys)
     assert "there is nothing to convert" in _refused(["convert", made], capsys)
-    assert "a safetensors file ends in .safetensors" in _refused(["convert", source, tmp_path / "x.bin"], capsys)
-    assert "its folder does not exist" in _refused(["convert", source, tmp_path / "no/x.safetensors"], capsys)
+    assert "a safetensors file ends in .safetensors" in _refused(
+        ["convert", source, tmp_path / "x.bin"], capsys
+    )
+    assert "its folder does not exist" in _refused(
+        ["convert", source, tmp_path / "no/x.safetensors"], capsys
+    )
     assert "the folder holds no weights" in _refused(["verify", empty, made], capsys)
-    assert "ask for --pull-request as well" in _refused(["convert", source, "--repo", "a/b"], capsys)
+    assert "ask for --pull-request as well" in _refused(
+        ["convert", source, "--repo", "a/b"], capsys
+    )
 
 
 @pytest.mark.parametrize("left", [400, 900, -10])
 @ZIP_AND_LEGACY
-def test_a_file_cut_short_is_refused_and_never_scanned_clean_where_its_pickle_is_cut(
+def test_a_file_cut_short_is_refused(
     left: int, zipped: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = _save(_tensors(), tmp_path / "pytorch_model.bin", zipped)
@@ -340,11 +421,20 @@ def test_a_file_cut_short_is_refused_and_never_scanned_clean_where_its_pickle_is
 
 
 @ZIP_AND_LEGACY
-def test_nothing_of_a_malicious_file_is_run(zipped: bool, tmp_path: Path, canary: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = _save({"a": torch.ones(2), "x": _Canary(canary)}, tmp_path / "in/pytorch_model.bin", zipped)
+def test_nothing_of_a_malicious_file_is_run(
+    zipped: bool, tmp_path: Path, canary: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = _save(
+        {"a": torch.ones(2), "x": _Canary(canary)}, tmp_path / "in/pytorch_model.bin", zipped
+    )
     assert "found in a scan (imports posix.system)" in _refused(["convert", source], capsys)
-    assert "found in a scan (imports posix.system)" in _refused(["convert", tmp_path / "in"], capsys)
-    with pytest.raises(WeighbridgeError, match=r"asks for posix.system, which is not allowed; nothing of it was run"):
+    assert "found in a scan (imports posix.system)" in _refused(
+        ["convert", tmp_path / "in"], capsys
+    )
+    with pytest.raises(
+        WeighbridgeError,
+        match=r"asks for posix.system, which is not allowed; nothing of it was run",
+    ):
         convert_file(source, tmp_path / "unscanned.safetensors")
     assert "asks for posix.system" in _refused(["verify", source, source], capsys)
     assert main(["scan", str(source)]) == 1
@@ -365,7 +455,8 @@ from pathlib import Path
 from harness.checkpoints import scan, convert, verify
 
 def status(key):
-    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key)) * 1024
+    lines = (line for line in open("/proc/self/status") if line.startswith(key))
+    return int(next(lines).split()[1]) * 1024
 
 source, made, what = map(Path, sys.argv[1:])
 from picklescan import scanner
@@ -387,10 +478,19 @@ print(peak[0] - before, status("VmHWM") - held)
 
 
 @ZIP_AND_LEGACY
-def test_memory_is_bounded_whatever_the_size_of_the_checkpoint(zipped: bool, tmp_path: Path) -> None:
-    """Twenty tensors of 32 MB: bounds of 100 MB hold only where not even all that is mapped stays resident."""
+def test_memory_is_bounded_whatever_the_size_of_the_checkpoint(
+    zipped: bool, tmp_path: Path
+) -> None:
+    """Twenty tensors of 32 MB: bounds of 100 MB hold only where not even all that is mapped stays
+    resident.
+    """
+
     block = torch.arange(_LARGE // 20 // 4, dtype=torch.int32)
-    source = _save({f"{number}": block + number for number in range(20)}, tmp_path / "pytorch_model.bin", zipped)
+    source = _save(
+        {f"{number}": block + number for number in range(20)},
+        tmp_path / "pytorch_model.bin",
+        zipped,
+    )
     for what in ("convert", "verify"):
         with python(_BOUNDED, source, tmp_path / "model.safetensors", what) as process:
             anonymous, resident = map(int, hear(process).split())
@@ -420,16 +520,23 @@ convert.convert(Path(sys.argv[1]), None, lambda line: None)
 
 
 @pytest.mark.parametrize("folder", [False, True], ids=["file", "folder"])
-def test_a_killed_convert_leaves_nothing_that_looks_finished_and_the_next_one_succeeds(folder: bool, tmp_path: Path) -> None:
+def test_a_killed_convert_leaves_nothing_that_looks_finished(folder: bool, tmp_path: Path) -> None:
     file = _save(_tensors(), tmp_path / "in/pytorch_model.bin")
     source = file.parent if folder else file
     with python(_KILLED, source) as process:
         assert hear(process) == "writing"
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    left = {part for name in _names(tmp_path) for part in Path(name).parts} - {"in", "pytorch_model.bin"}
+    left = {part for name in _names(tmp_path) for part in Path(name).parts} - {
+        "in",
+        "pytorch_model.bin",
+    }
     assert left, "it was killed before it wrote anything"
-    outermost = {name.split("/")[0 if folder else 1] for name in _names(tmp_path) if "pytorch_model.bin" not in name}
+    outermost = {
+        name.split("/")[0 if folder else 1]
+        for name in _names(tmp_path)
+        if "pytorch_model.bin" not in name
+    }
     assert all(name.startswith(".") and ".part" in name for name in outermost), outermost
     assert differences(source, convert(source, None, print)) == []
 
@@ -468,19 +575,35 @@ def _drop(tensors: Tensors) -> None:
 @pytest.mark.parametrize(
     ("inject", "said"),
     [
-        (_flip, "other.weight: 1 of 24 elements differ in their bytes, the first of them number 13"),
+        (
+            _flip,
+            "other.weight: 1 of 24 elements differ in their bytes, the first of them number 13",
+        ),
         (_rename, "renamed: only in "),
         (_retype, "other.weight: dtype float32 and int32"),
         (_reshape, "other.weight: shape [4, 6] and [6, 4]"),
-        (_untie, "lm_head.weight: in A it is one tensor with embed.weight, in B it is tied to none"),
-        (_tie_to_another, "lm_head.weight: in A it is one tensor with embed.weight, in B it is one tensor with other.weight"),
+        (
+            _untie,
+            "lm_head.weight: in A it is one tensor with embed.weight, in B it is tied to none",
+        ),
+        (
+            _tie_to_another,
+            (
+                "lm_head.weight: in A it is one tensor with embed.weight, in B it is one tensor"
+                " with other.weight"
+            ),
+        ),
         (_drop, "lm_head.weight: only in A"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 @pytest.mark.parametrize("format_name", ["safetensors", "zip", "legacy"])
 def test_verify_finds_a_injected_fault_in_every_format(
-    inject: Callable[[Tensors], None], said: str, format_name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    inject: Callable[[Tensors], None],
+    said: str,
+    format_name: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     a, b = _save(_tied(), tmp_path / "a.bin"), tmp_path / "b.safetensors"
     tensors = _tied()
@@ -495,7 +618,7 @@ def test_verify_finds_a_injected_fault_in_every_format(
     assert said in found, found
 
 
-def test_verify_says_every_difference_and_nothing_where_there_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_says_every_difference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a = _save(_tied(), tmp_path / "a.bin")
     assert main(["verify", str(a), str(_save(_tied(), tmp_path / "b.bin", False))]) == 0
     tensors = _tied()
@@ -503,12 +626,21 @@ def test_verify_says_every_difference_and_nothing_where_there_is_none(tmp_path: 
     _untie(tensors)
     tensors["more"] = torch.ones(1)
     found = differences(a, _save(tensors, tmp_path / "c.bin"))
-    assert [line.split(":")[0] for line in found] == ["more", "other.weight", "embed.weight", "lm_head.weight"]
+    assert [line.split(":")[0] for line in found] == [
+        "more",
+        "other.weight",
+        "embed.weight",
+        "lm_head.weight",
+    ]
 
 
-def test_a_tie_that_a_copy_replaces_in_safetensors_is_found_from_either_side(tmp_path: Path) -> None:
+def test_a_tie_that_a_copy_replaces_in_safetensors_is_found(
+    tmp_path: Path,
+) -> None:
     a, b = _save(_tied(), tmp_path / "a.bin"), tmp_path / "b.safetensors"
-    safetensors.torch.save_file({name: tensor.clone().contiguous() for name, tensor in _tied().items()}, b)
+    safetensors.torch.save_file(
+        {name: tensor.clone().contiguous() for name, tensor in _tied().items()}, b
+    )
     assert len(differences(a, b)) == len(differences(b, a)) == 2
 
 
@@ -518,13 +650,16 @@ def test_verify_goes_through_a_pipeline_component_by_component(tmp_path: Path) -
     (made / "unet/diffusion_pytorch_model.safetensors").unlink()
     safetensors.torch.save_file({"w": torch.zeros(3) - 1}, made / "text_encoder/model.safetensors")
     found = differences(source, made)
-    assert [line.split(": ")[0] for line in found] == ["unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"]
+    assert [line.split(": ")[0] for line in found] == [
+        "unet/diffusion_pytorch_model.safetensors",
+        "text_encoder/model.safetensors",
+    ]
 
 
 # Scan
 
 
-def test_scan_tells_every_file_by_its_content_and_its_exit_code_says_the_worst(
+def test_scan_tells_every_file_by_its_content(
     tmp_path: Path, canary: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "in/deep"
@@ -545,23 +680,29 @@ def test_scan_tells_every_file_by_its_content_and_its_exit_code_says_the_worst(
     (folder / "old.safetensors").write_bytes(pickle.dumps(evil["x"], protocol=0))
     _save(evil, folder / "evil.safetensors")
     _save(evil, folder / "evil.pth", False)
-    verdicts = {finding.path.name: finding.verdict for finding in scan([tmp_path]) if not finding.passed_over}
+    verdicts = {
+        finding.path.name: finding.verdict
+        for finding in scan([tmp_path])
+        if not finding.passed_over
+    }
     assert verdicts == {
-        "clean.bin": CLEAN,
-        "clean.safetensors": CLEAN,
-        "legacy.pt": CLEAN,
-        "zip.safetensors": CLEAN,
-        "cut.safetensors": UNKNOWN,
-        "cut.pkl": UNKNOWN,
-        "unknown.bin": UNKNOWN,
-        "empty.bin": UNKNOWN,
-        "pickle.safetensors": FOUND,
-        "old.safetensors": FOUND,
-        "evil.safetensors": FOUND,
-        "evil.pth": FOUND,
+        "clean.bin": ScanVerdict.CLEAN,
+        "clean.safetensors": ScanVerdict.CLEAN,
+        "legacy.pt": ScanVerdict.CLEAN,
+        "zip.safetensors": ScanVerdict.CLEAN,
+        "cut.safetensors": ScanVerdict.UNKNOWN,
+        "cut.pkl": ScanVerdict.UNKNOWN,
+        "unknown.bin": ScanVerdict.UNKNOWN,
+        "empty.bin": ScanVerdict.UNKNOWN,
+        "pickle.safetensors": ScanVerdict.FOUND,
+        "old.safetensors": ScanVerdict.FOUND,
+        "evil.safetensors": ScanVerdict.FOUND,
+        "evil.pth": ScanVerdict.FOUND,
     }
     capsys.readouterr()
-    assert main(["scan", str(folder), str(folder / "config.json")]) == 1, "what was found outweighs what could not be told"
+    assert main(["scan", str(folder), str(folder / "config.json")]) == 1, (
+        "what was found outweighs what could not be told"
+    )
     said = capsys.readouterr().out.splitlines()
     assert said[0].split() == ["file", "kind", "verdict", "found"]
     assert len(said) == len(verdicts) + 3, "a file named by itself has a line, whatever it is"
@@ -569,11 +710,13 @@ def test_scan_tells_every_file_by_its_content_and_its_exit_code_says_the_worst(
     assert not canary.exists()
 
 
-def test_an_archive_behind_a_harmless_pickle_is_scanned_as_well(tmp_path: Path, canary: Path) -> None:
+def test_an_archive_behind_a_harmless_pickle_is_scanned_as_well(
+    tmp_path: Path, canary: Path
+) -> None:
     evil = _save({"x": _Canary(canary)}, tmp_path / "evil.bin")
     both = tmp_path / "both.pkl"
     both.write_bytes(pickle.dumps(1) + evil.read_bytes())
-    assert [finding.verdict for finding in scan([both])] == [FOUND]
+    assert [finding.verdict for finding in scan([both])] == [ScanVerdict.FOUND]
 
 
 def test_opening_a_file_touches_none_of_its_content(tmp_path: Path) -> None:
@@ -590,10 +733,14 @@ def test_opening_a_file_touches_none_of_its_content(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "there"), [("numel-more.bin", 24), ("record-short.bin", 20)])
-def test_a_storage_that_claims_more_than_its_record_is_not_filled_from_what_lies_behind_it(name: str, there: int, tmp_path: Path) -> None:
+def test_a_storage_longer_than_its_record_is_not_filled(
+    name: str, there: int, tmp_path: Path
+) -> None:
     (hostile_file,) = [one for one in corpus(["lying-tensors"]) if one.name == name]
     written, _ = write_corpus([hostile_file], tmp_path)
-    assert torch.load(written[0].files[0], mmap=True, weights_only=True)["a"].nbytes > there  # torch itself takes it
+    assert (
+        torch.load(written[0].files[0], mmap=True, weights_only=True)["a"].nbytes > there
+    )  # torch itself takes it
     with pytest.raises(WeighbridgeError, match="its record holds"):
         convert_file(written[0].files[0], tmp_path / "made.safetensors")
     assert not (tmp_path / "made.safetensors").exists()
@@ -603,5 +750,5 @@ def test_a_scan_looks_into_an_archive_that_lies_in_safetensors(tmp_path: Path) -
     (hostile_file,) = [one for one in corpus(["renamed"]) if one.name == "two-in-one.safetensors"]
     written, _ = write_corpus([hostile_file], tmp_path)
     (finding,) = scan([written[0].files[0]])
-    assert (finding.kind, finding.verdict) == ("safetensors", FOUND)
+    assert (finding.kind, finding.verdict) == ("safetensors", ScanVerdict.FOUND)
     assert "os.system" in finding.detail

@@ -1,4 +1,6 @@
-"""Devices: no clock is read before the device is done, and what only a GPU can tell is told where there is one."""
+"""Devices: no clock is read before the device is done, and what only a GPU can tell is told where
+there is one.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,7 @@ class Unwaited(Late):
     def wait(self) -> None: ...
 
 
-def _copy_late(asked: Any, _device: str, _prepared: Any) -> dict[str, torch.Tensor]:
+def _copy_late(asked: Any, _device: str) -> dict[str, torch.Tensor]:
     target = {"w": torch.zeros(1000)}
     if asked == "warm_up":
         return target
@@ -73,7 +75,16 @@ def devices(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def _sample(name: str) -> dict[str, Any]:
-    return take(Task(Loader("late", "safetensors", _copy_late), "checkpoint", "warm_up", name, checksums(TENSORS), 0))
+    return take(
+        Task(
+            Loader("late", "safetensors", _copy_late),
+            "checkpoint",
+            "warm_up",
+            name,
+            checksums(TENSORS),
+            0,
+        )
+    )
 
 
 def test_the_clock_waits_for_a_device_whose_copy_finishes_late(devices: None) -> None:
@@ -82,14 +93,18 @@ def test_the_clock_waits_for_a_device_whose_copy_finishes_late(devices: None) ->
     assert taken["content_ok"]
 
 
-def test_a_clock_that_does_not_wait_would_be_told_by_its_time_and_its_content(devices: None) -> None:
+def test_a_clock_that_does_not_wait_would_be_told_by_its_time(
+    devices: None,
+) -> None:
     """So the test above can fail."""
     taken = _sample("unwaited")
     assert taken["ready_s"] < LATE_S / 2
     assert taken["wrong"] == "w of other bytes"
 
 
-def test_what_an_earlier_load_left_under_way_is_not_laid_at_the_next_one_s_door(devices: None) -> None:
+def test_what_an_earlier_load_left_is_not_the_next_ones(
+    devices: None,
+) -> None:
     thread = threading.Thread(target=time.sleep, args=(LATE_S,))
     Late.copies.append(thread)
     thread.start()
@@ -98,7 +113,7 @@ def test_what_an_earlier_load_left_under_way_is_not_laid_at_the_next_one_s_door(
     assert taken["returned_s"] < LATE_S / 2
 
 
-def test_tensors_that_never_left_the_processor_are_not_taken_for_a_gpu_s() -> None:
+def test_tensors_left_on_the_processor_are_misplaced() -> None:
     assert Cuda("cuda").misplaced(TENSORS) == "w is on cpu"
     assert device_of("cpu").misplaced(TENSORS) is None
     assert device_of("cpu").misplaced({"w": torch.empty(1, device="meta")}) == "w is on meta"
@@ -111,7 +126,9 @@ def test_a_device_is_found_by_its_kind_whatever_its_number() -> None:
 
 
 class Binding(SimpleNamespace):
-    """NVIDIA's binding as far as it is asked, with one GPU whose driver does not tell the memory's clock."""
+    """NVIDIA's binding as far as it is asked, with one GPU whose driver does not tell the memory's
+    clock.
+    """
 
     NVML_CLOCK_SM, NVML_CLOCK_MEM = 1, 2
     mask = 1
@@ -137,18 +154,25 @@ class Binding(SimpleNamespace):
         return self.mask
 
 
-def test_a_gpu_s_state_is_told_in_words_and_what_the_driver_does_not_tell_is_null(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_s_state_is_told_in_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     names = {"GpuIdle": 1, "SyncBoost": 16, "HwThermalSlowdown": 64}
     binding = Binding(**{f"nvmlClocksThrottleReason{name}": bit for name, bit in names.items()})
     monkeypatch.setattr(nvidia, "_nvml", lambda: binding)
     read = nvidia.state_of("GPU-1")
     link = {"pcie_generation": 4, "pcie_lanes": None}
-    assert read() == {"sm_clock_mhz": 1980, "memory_clock_mhz": None, "throttle_reasons": [], **link}
+    assert read() == {
+        "sm_clock_mhz": 1980,
+        "memory_clock_mhz": None,
+        "throttle_reasons": [],
+        **link,
+    }
     binding.mask = 1 | 16 | 64
     assert read()["throttle_reasons"] == ["sync boost", "hardware thermal slowdown"]
 
 
-def test_every_reason_that_spoils_a_sample_is_one_the_binding_can_give() -> None:
+def test_every_reason_that_spoils_a_sample_is_one_the_binding() -> None:
     pynvml = pytest.importorskip("pynvml")
     assert set(nvidia.THROTTLED) <= set(nvidia._REASONS.values())
     for name, word in nvidia._REASONS.items():
@@ -183,7 +207,7 @@ def test_every_device_that_a_loader_is_given_has_a_number() -> None:
     """`torch.cuda.set_device` and fastsafetensors raise for a bare `cuda`."""
     names: list[str] = []
 
-    def load(_asked: Any, device: str, _prepared: Any) -> dict[str, torch.Tensor]:
+    def load(_asked: Any, device: str) -> dict[str, torch.Tensor]:
         names.append(device)
         return TENSORS
 
@@ -212,7 +236,8 @@ for package in {packages!r}:
     except ImportError:
         pass
 if "diffusers" in sys.modules:
-    sys.modules["diffusers"].StableDiffusionPipeline, sys.modules["transformers"].GPT2Model  # both are imported when they are named
+    # both are imported when they are named
+    sys.modules["diffusers"].StableDiffusionPipeline, sys.modules["transformers"].GPT2Model
 torch.cuda.is_available()  # what diffusers asks where torch is built for CUDA
 print("asked the CUDA runtime", len(counted), "times")
 """
@@ -220,10 +245,25 @@ print("asked the CUDA runtime", len(counted), "times")
 
 @pytest.mark.parametrize("clean", [True, False])
 def test_importing_what_loaders_require_leaves_cuda_alone(clean: bool) -> None:
-    """A worker that has asked the CUDA runtime anything cannot fork a child that uses the GPU; without the variable, asking whether there is one does."""
-    packages = sorted({package for kind in KINDS for _, found in all_loaders(kind).values() for package in found.requires})
-    program = _IMPORTS.format(environment={**LOCAL_ONLY, **(CLEAN_FORK if clean else {})}, packages=packages)
+    """A worker that has asked the CUDA runtime anything cannot fork a child that uses the GPU.
+
+    Without the variable, asking whether there is one does.
+    """
+
+    packages = sorted(
+        {
+            package
+            for kind in KINDS
+            for _, found in all_loaders(kind).values()
+            for package in found.requires
+        }
+    )
+    program = _IMPORTS.format(
+        environment={**LOCAL_ONLY, **(CLEAN_FORK if clean else {})}, packages=packages
+    )
     without = {name: value for name, value in os.environ.items() if name not in CLEAN_FORK}
-    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=without).stdout
+    told = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=without
+    ).stdout
     asked = int(told.split()[-2])
     assert asked == (0 if clean else 1)

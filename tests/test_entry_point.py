@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from tests.helpers import ROOT
 from tests.test_benchmarks import Place, lines
 
 TOY = '''
-"""Toy loaders: each reads the whole file and hands out views of it, most of them not as they should."""
+"""Toy loaders: each reads the whole file, and most return something else."""
 
 from functools import partial
 
@@ -35,7 +36,7 @@ def _bytes(tensors):
     tensors[min(tensors)] = tensors[min(tensors)] + 1
 
 
-def _load(spoil, files, device, _):
+def _load(spoil, files, device):
     from pathlib import Path
 
     from safetensors.torch import load
@@ -49,7 +50,13 @@ def _load(spoil, files, device, _):
 
 
 LOADERS = tuple(
-    Loader(f"toy{spoil.__name__ if spoil else ''}", "safetensors", partial(_load, spoil), ("torch", "safetensors"), memory=2.0)
+    Loader(
+        f"toy{spoil.__name__ if spoil else ''}",
+        "safetensors",
+        partial(_load, spoil),
+        ("torch", "safetensors"),
+        memory=2.0,
+    )
     for spoil in (None, _missing, _extra, _dtype, _bytes)
 )
 '''
@@ -62,7 +69,10 @@ SPOILT = {
 
 
 def _installed(folder: Path) -> dict[str, str]:
-    """Put the toys' distribution into a folder, as an installer would, and return the environment that has it."""
+    """Put the toys' distribution into a folder, as an installer would, and return the environment
+    that has it.
+    """
+
     (folder / "weighbridge_toy.py").write_text(TOY)
     info = folder / "weighbridge_toy-1.0.dist-info"
     info.mkdir()
@@ -71,13 +81,24 @@ def _installed(folder: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(folder)}
 
 
-def _weighed(folder: Path, *toys: str) -> tuple[subprocess.CompletedProcess[str], list[dict[str, Any]], str]:
+def _weighed(
+    folder: Path, *toys: str
+) -> tuple[subprocess.CompletedProcess[str], list[dict[str, Any]], str]:
     """Return how a run of these toys ended, its samples' lines and its page."""
     site = folder / "site"
     site.mkdir()
     place = Place(folder, folder.parent / "toy-store")
     names = ",".join((*toys, "safetensors-load-file"))
-    choice = ("--checkpoints", "lora-1000", "--loaders", names, "--cache-states", "warm", "--rounds", "6")
+    choice = (
+        "--checkpoints",
+        "lora-1000",
+        "--loaders",
+        names,
+        "--cache-states",
+        "warm",
+        "--rounds",
+        "6",
+    )
     ended = subprocess.run(
         place.command("-m", "cpu", *choice),
         cwd=ROOT,
@@ -89,12 +110,17 @@ def _weighed(folder: Path, *toys: str) -> tuple[subprocess.CompletedProcess[str]
     return ended, lines(place.only_run), (place.only_run / "report.md").read_text(encoding="utf-8")
 
 
-def test_a_toy_loader_from_outside_is_weighed(tmp_path: Path) -> None:
+def test_a_toy_loader_from_outside_is_measured(tmp_path: Path) -> None:
     ended, samples, page = _weighed(tmp_path, "toy")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     toy = [line for line in samples if line["loader"] == "toy"]
     assert len(toy) == 6 and all(line["valid"] and line["content_ok"] for line in toy)
     assert "| toy |" in page and "handed back wrong tensors" not in page
+    (manifest,) = (
+        json.loads(path.read_text()) for path in (tmp_path / "results").glob("*/manifest.json")
+    )
+    assert manifest["environments"]["reference"]["versions"]["weighbridge-toy"] == "1.0"
+    assert manifest["packages"]["weighbridge-toy"] == "1.0"
 
 
 def test_wrong_ones_are_each_named_and_none_is_the_fastest(tmp_path: Path) -> None:
@@ -109,11 +135,16 @@ def test_wrong_ones_are_each_named_and_none_is_the_fastest(tmp_path: Path) -> No
     assert "The fastest loader to *ready* is warm **safetensors-load-file**" in page
 
 
-def test_an_entry_point_that_cannot_be_imported_is_answered_in_one_line(tmp_path: Path) -> None:
+def test_an_entry_point_that_cannot_be_imported_is_answered(tmp_path: Path) -> None:
     environment = _installed(tmp_path)
     (tmp_path / "weighbridge_toy.py").write_text("import a_library_that_is_not_there\n")
     ended = subprocess.run(
-        [sys.executable, "-m", "harness", "doctor"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "harness", "doctor"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert ended.returncode == 2
     assert "Traceback" not in ended.stderr

@@ -1,4 +1,6 @@
-"""Hub ids: a local path comes first, the cache is enough without a network, and a pull request can be loaded before anyone has seen it."""
+"""Hub ids: a local path comes first, the cache is enough without a network, and a pull request can
+be loaded before anyone has seen it.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,10 @@ def _model(folder: Path) -> Any:
 
 
 def _in_cache(cache: Path, source: Path, commit: str = _COMMIT, revision: str = "main") -> Path:
-    """Put a folder's files into the cache as the hub's client lays them out, and return the repository's place."""
+    """Put a folder's files into the cache as the hub's client lays them out, and return the
+    repository's place.
+    """
+
     home = cache / f"models--{_REPO.replace('/', '--')}"
     (home / "blobs").mkdir(parents=True, exist_ok=True)
     (home / "snapshots" / commit).mkdir(parents=True)
@@ -57,7 +62,9 @@ def _in_cache(cache: Path, source: Path, commit: str = _COMMIT, revision: str = 
     (home / "refs" / revision).write_text(commit)
     for file in source.iterdir():
         (home / "blobs" / f"{commit[:4]}-{file.name}").write_bytes(file.read_bytes())
-        (home / "snapshots" / commit / file.name).symlink_to(f"../../blobs/{commit[:4]}-{file.name}")
+        (home / "snapshots" / commit / file.name).symlink_to(
+            f"../../blobs/{commit[:4]}-{file.name}"
+        )
     return home
 
 
@@ -84,7 +91,9 @@ def _error(arguments: list[object], capsys: pytest.CaptureFixture[str]) -> str:
 # Ids
 
 
-def test_a_local_path_comes_before_a_hub_id_of_the_same_name(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_local_path_comes_before_a_hub_id_of_the_same_name(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _in_cache(cache, _plain(tmp_path / "plain"))
     monkeypatch.chdir(tmp_path)
     assert hub.resolve(_REPO) == cache / f"models--some-org--tiny-gpt/snapshots/{_COMMIT}"
@@ -101,31 +110,63 @@ def test_a_revision_is_what_is_taken(cache: Path, tmp_path: Path) -> None:
     assert hub.resolve(f"{_REPO}@main") == hub.resolve(_REPO) == home / "snapshots" / _COMMIT
 
 
-def test_an_id_that_is_not_in_the_cache_is_told_how_to_be_fetched(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in (["convert", "no/such@refs/pr/3"], ["verify", "no/such@refs/pr/3", "."], ["scan", "no/such@refs/pr/3"]):
+def test_an_id_that_is_not_in_the_cache_is_told_how(
+    cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments in (
+        ["convert", "no/such@refs/pr/3"],
+        ["verify", "no/such@refs/pr/3", "."],
+        ["scan", "no/such@refs/pr/3"],
+    ):
         said = _error([*arguments], capsys)
-        assert "it is not in the hub's cache, or not all of it, and the hub cannot be reached" in said
+        assert (
+            "it is not in the hub's cache, or not all of it, and the hub cannot be reached" in said
+        )
         assert "`hf download no/such --revision refs/pr/3`" in said
-    with pytest.raises(WeighbridgeError, match=r"^--model no/such: there is no such file or folder, and as a hub id it is not in"):
+    with pytest.raises(
+        WeighbridgeError,
+        match=r"^--model no/such: there is no such file or folder, and as a hub id it is not in",
+    ):
         parse({"model": ["no/such"]})
     assert list(cache.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    "text", ["gone.bin", "gone/pytorch_model.bin", "/gone", "./gone", "gone/x/y", "org/name@", "org/name@../../x", "org/name@a/../../x"]
+    "text",
+    [
+        "gone.bin",
+        "gone/pytorch_model.bin",
+        "/gone",
+        "./gone",
+        "gone/x/y",
+        "org/name@",
+        "org/name@../../x",
+        "org/name@a/../../x",
+    ],
 )
-def test_what_is_no_id_is_never_asked_of_the_hub(text: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("it was asked"))
-    with pytest.raises(WeighbridgeError, match="there is no such file or folder, and a hub id is ORG/NAME or ORG/NAME@REVISION"):
+def test_what_is_no_id_is_never_asked_of_the_hub(
+    text: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("it was asked")
+    )
+    with pytest.raises(
+        WeighbridgeError,
+        match="there is no such file or folder, and a hub id is ORG/NAME or ORG/NAME@REVISION",
+    ):
         hub.resolve(text)
 
 
-def test_an_id_is_taken_by_every_command_and_by_model(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_id_is_taken_by_every_command_and_by_model(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     snapshot = _in_cache(cache, _plain(tmp_path / "plain")) / "snapshots" / _COMMIT
     options = parse({"model": [_REPO]})
     assert options.models == (snapshot,)
     assert options.model_names() == ("tiny-gpt-0123456",)
-    assert model_name(snapshot / "pytorch_model.bin") == "tiny-gpt-0123456", "a blob's name is nobody's"
+    assert model_name(snapshot / "pytorch_model.bin") == "tiny-gpt-0123456", (
+        "a blob's name is nobody's"
+    )
     assert main(["scan", _REPO]) == 0
     assert main(["convert", _REPO, str(tmp_path / "made")]) == 0
     assert main(["verify", _REPO, str(tmp_path / "made")]) == 0
@@ -133,7 +174,7 @@ def test_an_id_is_taken_by_every_command_and_by_model(cache: Path, tmp_path: Pat
     assert "name a DESTINATION, or --pull-request" in _error(["convert", _REPO], capsys)
 
 
-def test_a_pull_request_that_is_here_is_not_asked_of_the_hub_which_may_have_another_of_its_number(
+def test_a_pull_request_that_is_here_is_not_asked_of_the_hub(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = _in_cache(cache, _plain(tmp_path / "plain"), revision="refs/pr/1")
@@ -147,9 +188,14 @@ def test_a_pull_request_that_is_here_is_not_asked_of_the_hub_which_may_have_anot
     assert hub.resolve(f"{_REPO}@refs/pr/1") == home / "snapshots" / _COMMIT
 
 
-def test_without_the_hubs_client_an_id_is_told_which_extra_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_hubs_client_an_id_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(WeighbridgeError, match=r"huggingface_hub, which is not installed \(the extra pipelines has it\)"):
+    with pytest.raises(
+        WeighbridgeError,
+        match=r"huggingface_hub, which is not installed \(the extra pipelines has it\)",
+    ):
         hub.resolve(_REPO)
     assert hub.resolve(str(Path.cwd())) == Path.cwd(), "a path needs none"
 
@@ -157,27 +203,36 @@ def test_without_the_hubs_client_an_id_is_told_which_extra_has_it(monkeypatch: p
 # Pull requests
 
 
-def test_a_pull_request_is_loaded_by_its_revision_with_nothing_but_the_cache(
+def test_a_pull_request_is_loaded_from_the_cache_alone(
     cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = _model(tmp_path / "model")
     home = _in_cache(cache, tmp_path / "model")
     assert main(["convert", _REPO, "--pull-request"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"{_REPO}@refs/pr/1"
-    made = Path(huggingface_hub.snapshot_download(_REPO, revision="refs/pr/1", local_files_only=True))
+    made = Path(
+        huggingface_hub.snapshot_download(_REPO, revision="refs/pr/1", local_files_only=True)
+    )
     assert (made.parent, len(made.name)) == (home / "snapshots", 40)
     assert (home / "refs/refs/pr/1").read_text() == made.name
     assert (home / "refs/main").read_text() == _COMMIT, "nothing is merged"
-    assert {path.name for path in made.iterdir()} == {path.name for path in (tmp_path / "model").iterdir()} | {"model.safetensors"}
+    assert {path.name for path in made.iterdir()} == {
+        path.name for path in (tmp_path / "model").iterdir()
+    } | {"model.safetensors"}
     for path in made.iterdir():
         assert path.is_symlink()
         assert path.resolve().parent == home / "blobs"
-    assert (made / "config.json").resolve() == (home / "snapshots" / _COMMIT / "config.json").resolve(), "what was there is not copied"
+    assert (made / "config.json").resolve() == (
+        home / "snapshots" / _COMMIT / "config.json"
+    ).resolve(), "what was there is not copied"
     assert differences(home / "snapshots" / _COMMIT, made) == []
     monkeypatch.setenv("HF_HUB_CACHE", str(cache))
     loaded = _loaded("refs/pr/1", cache_dir=cache, use_safetensors=True, local_files_only=True)
     assert loaded.lm_head.weight is loaded.transformer.wte.weight
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(model.parameters(), loaded.parameters(), strict=True))
+    assert all(
+        torch.equal(ours, theirs)
+        for ours, theirs in zip(model.parameters(), loaded.parameters(), strict=True)
+    )
 
 
 def test_the_next_number_is_taken_after_those_that_are_there(cache: Path, tmp_path: Path) -> None:
@@ -189,20 +244,30 @@ def test_the_next_number_is_taken_after_those_that_are_there(cache: Path, tmp_pa
     assert [path.name for path in home.iterdir() if path.name.startswith(".")] == []
 
 
-def test_a_local_file_or_folder_is_put_into_the_repository_that_is_named(
+def test_a_local_file_or_folder_is_put_into_the_repository(
     cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = _plain(tmp_path / "plain")
     assert "say --repo ORG/NAME" in _error(["convert", source, "--pull-request"], capsys)
     file = source / "pytorch_model.bin"
-    assert "has no snapshot in the cache to add it to" in _error(["convert", file, "--pull-request", "--repo", _REPO], capsys)
+    assert "has no snapshot in the cache to add it to" in _error(
+        ["convert", file, "--pull-request", "--repo", _REPO], capsys
+    )
     assert main(["convert", str(source), "--pull-request", "--repo", _REPO]) == 0
     first = hub.resolve(f"{_REPO}@refs/pr/1")
-    assert sorted(path.name for path in first.iterdir()) == ["config.json", "model.safetensors", "pytorch_model.bin"]
+    assert sorted(path.name for path in first.iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "pytorch_model.bin",
+    ]
     assert torch.equal(safetensors.torch.load_file(first / "model.safetensors")["a"], torch.ones(3))
     (first.parents[1] / "refs/main").write_text(first.name)
-    assert "holds model.safetensors already" in _error(["convert", file, "--pull-request", "--repo", _REPO], capsys)
-    assert "a pull request goes into the hub's cache" in _error(["convert", source, tmp_path / "x", "--pull-request"], capsys)
+    assert "holds model.safetensors already" in _error(
+        ["convert", file, "--pull-request", "--repo", _REPO], capsys
+    )
+    assert "a pull request goes into the hub's cache" in _error(
+        ["convert", source, tmp_path / "x", "--pull-request"], capsys
+    )
 
 
 def test_a_pull_request_of_shards_brings_their_index(cache: Path, tmp_path: Path) -> None:
@@ -211,18 +276,26 @@ def test_a_pull_request_of_shards_brings_their_index(cache: Path, tmp_path: Path
     names = [f"pytorch_model-0000{number}-of-00002.bin" for number in (1, 2)]
     for name in names:
         torch.save({name: torch.ones(2)}, source / name)
-    (source / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {name: name for name in names}}))
+    (source / "pytorch_model.bin.index.json").write_text(
+        json.dumps({"weight_map": {name: name for name in names}})
+    )
     _in_cache(cache, source)
     made = hub.resolve(f"{_REPO}@{hub.open_pull_request(_REPO, None, print)}")
     index = json.loads((made / "model.safetensors.index.json").read_text())
-    assert {name: (made / file).is_file() for name, file in index["weight_map"].items()} == dict.fromkeys(names, True)
+    assert {
+        name: (made / file).is_file() for name, file in index["weight_map"].items()
+    } == dict.fromkeys(names, True)
 
 
-def test_a_malicious_source_opens_no_pull_request(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_malicious_source_opens_no_pull_request(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = tmp_path / "plain"
     source.mkdir()
     (source / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch canary'\ntR.")
     home = _in_cache(cache, source)
-    assert "found in a scan (imports os.system)" in _error(["convert", _REPO, "--pull-request"], capsys)
+    assert "found in a scan (imports os.system)" in _error(
+        ["convert", _REPO, "--pull-request"], capsys
+    )
     assert not (home / "refs/refs").exists() or list((home / "refs/refs/pr").iterdir()) == []
     assert [path.name for path in (home / "snapshots").iterdir()] == [_COMMIT]

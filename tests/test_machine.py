@@ -1,4 +1,6 @@
-"""The machine: a cache state is proved or refused, one run has the machine, and its description names nobody."""
+"""The machine: a cache state is proved or refused, one run has the machine, and its description
+names nobody.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,10 @@ PAGE = mmap.PAGESIZE
 PAGES = 1024
 SHARED_MEMORY = Path("/dev/shm")
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the page cache is set and proved by Linux's own calls")
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith("linux"),
+    reason="the page cache is set and proved by Linux's own calls",
+)
 
 
 @pytest.fixture
@@ -63,14 +68,16 @@ def _synced(path: Path, size: int = PAGES * PAGE) -> Path:
 def _read_every_second_page(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY)
     try:
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)  # or readahead would bring the pages between
+        os.posix_fadvise(
+            fd, 0, 0, os.POSIX_FADV_RANDOM
+        )  # or readahead would bring the pages between
         for page in range(0, PAGES, 2):
             os.pread(fd, PAGE, page * PAGE)
     finally:
         os.close(fd)
 
 
-def test_a_clean_file_is_proved_cold_after_eviction_and_warm_after_reading(disk: Path) -> None:
+def test_a_clean_file_is_proved_cold_after_eviction(disk: Path) -> None:
     path = _synced(disk / "weights")
     cold = page_cache.evict([path])
     assert (cold.pages, cold.cached, cold.fraction) == (PAGES, 0, 0.0)
@@ -87,7 +94,10 @@ def test_a_half_resident_file_is_warmed_to_its_last_page(disk: Path) -> None:
 
 
 def test_advice_alone_leaves_unsynced_pages_and_evict_does_not(disk: Path) -> None:
-    """`posix_fadvise` reports success on dirty pages and leaves them: a figure taken after it alone would be a warm one."""
+    """`posix_fadvise` reports success on dirty pages and leaves them: a figure taken after it alone
+    would be a warm one.
+    """
+
     path = disk / "weights"
     path.write_bytes(os.urandom(PAGES * PAGE))
     fd = os.open(path, os.O_RDONLY)
@@ -97,7 +107,7 @@ def test_advice_alone_leaves_unsynced_pages_and_evict_does_not(disk: Path) -> No
     assert page_cache.evict([path]).cached == 0
 
 
-def test_unsynced_pages_are_counted_as_dirty_until_they_are_evicted(disk: Path) -> None:
+def test_unsynced_pages_are_counted_as_dirty(disk: Path) -> None:
     path = disk / "weights"
     path.write_bytes(os.urandom(PAGES * PAGE))
     found = page_cache.residency([path])
@@ -107,11 +117,12 @@ def test_unsynced_pages_are_counted_as_dirty_until_they_are_evicted(disk: Path) 
     assert page_cache.evict([path]).dirty == 0
 
 
-def test_pages_another_process_has_mapped_stay_and_the_residency_says_so(disk: Path) -> None:
+def test_pages_another_process_has_mapped_stay(disk: Path) -> None:
     path = _synced(disk / "weights")
     script = """
 import mmap, sys
-with open(sys.argv[1], "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapping:
+read = mmap.ACCESS_READ
+with open(sys.argv[1], "rb") as file, mmap.mmap(file.fileno(), 0, access=read) as mapping:
     touched = sum(mapping[::mmap.PAGESIZE])
     print("mapped", flush=True)
     sys.stdin.read()
@@ -122,7 +133,7 @@ with open(sys.argv[1], "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.AC
     assert page_cache.evict([path]).fraction == 0.0
 
 
-def test_a_file_in_memory_cannot_be_evicted_and_the_residency_says_so(memory_folder: Path) -> None:
+def test_a_file_in_memory_cannot_be_evicted(memory_folder: Path) -> None:
     path = memory_folder / "weights"
     path.write_bytes(os.urandom(PAGES * PAGE))
     assert page_cache.evict([path]).fraction == 1.0
@@ -136,19 +147,25 @@ def test_cold_is_refused_with_a_reason_where_files_lie_in_memory(memory_folder: 
     assert "tmpfs" in found.reason
 
 
-def test_a_folder_on_disk_can_be_set_cold_and_warm_and_is_left_as_it_was(disk: Path) -> None:
+def test_a_folder_on_disk_can_be_set_cold_and_warm(disk: Path) -> None:
     method = page_cache.residency([_synced(disk / "weights")]).method
-    assert page_cache.capability(disk) == Capability(cold=True, warm=True, method=method, reason=None)
+    assert page_cache.capability(disk) == Capability(
+        cold=True, warm=True, method=method, reason=None
+    )
     assert [path.name for path in disk.iterdir()] == ["weights"]
 
 
-def test_a_kernel_that_hides_residency_can_be_set_to_no_state(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_that_hides_residency_can_be_set_to_no_state(
+    disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def hidden(fd: int) -> Residency:
         raise page_cache.ResidencyHiddenError("mincore is refused by this kernel")
 
     monkeypatch.setattr(page_cache, "_by_cachestat", lambda fd: None)
     monkeypatch.setattr(page_cache, "_by_mincore", hidden)
-    assert page_cache.capability(disk) == Capability(cold=False, warm=False, method=None, reason="mincore is refused by this kernel")
+    assert page_cache.capability(disk) == Capability(
+        cold=False, warm=False, method=None, reason="mincore is refused by this kernel"
+    )
 
 
 @pytest.mark.parametrize(("state", "cached"), [("cold", 0), ("half", PAGES // 2), ("warm", PAGES)])
@@ -170,15 +187,20 @@ def test_cachestat_and_mincore_count_the_same_pages(disk: Path, state: str, cach
     assert by_cachestat == Residency(PAGES, cached, 0, "cachestat")
 
 
-def test_mincore_is_asked_where_the_kernel_has_no_cachestat(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mincore_is_asked_where_the_kernel_has_no_cachestat(
+    disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = _synced(disk / "weights")
     monkeypatch.setattr(page_cache, "_by_cachestat", lambda fd: None)
     assert page_cache.evict([path]) == Residency(PAGES, 0, None, "mincore", (0.0,))
     assert page_cache.warm([path]) == Residency(PAGES, PAGES, None, "mincore", (1.0,))
 
 
-def test_mincore_is_believed_only_of_a_file_one_owns_or_may_write(tmp_path: Path) -> None:
-    """Of any other file the kernel says "all resident", so a cold file would pass for a warm one."""
+def test_mincore_is_believed_only_of_a_file_one_owns(tmp_path: Path) -> None:
+    """Of any other file the kernel says "all resident", so a cold file would pass for a warm
+    one.
+    """
+
     if os.geteuid() != 0:
         pytest.skip("only root can become a user who neither owns nor may write a file of this one")
     closed, open_to_all = _synced(tmp_path / "closed", PAGE), _synced(tmp_path / "open", PAGE)
@@ -195,7 +217,8 @@ pid = os.fork()
 if pid == 0:
     os.setgid(65534)
     os.setuid(65534)
-    ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE, which setuid clears: without it /dev/fd is closed to this process
+    # PR_SET_DUMPABLE, which setuid clears: without it /dev/fd is closed to this process
+    ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)
     for fd in files:
         try:
             print(page_cache._by_mincore(fd).cached, flush=True)
@@ -205,7 +228,10 @@ if pid == 0:
 os.waitpid(pid, 0)
 """
     with python(script, closed, open_to_all, owned) as promise_client:
-        assert hear(promise_client) == "mincore tells the truth only to those who own or may write the file"
+        assert (
+            hear(promise_client)
+            == "mincore tells the truth only to those who own or may write the file"
+        )
         assert (hear(promise_client), hear(promise_client)) == ("1", "1")
 
 
@@ -246,7 +272,10 @@ with only_run(Path(sys.argv[2])):
 
 @pytest.fixture
 def lock_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A temporary folder of its own, so that a real run on this machine is neither met nor stopped."""
+    """A temporary folder of its own, so that a real run on this machine is neither met nor
+    stopped.
+    """
+
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path
 
@@ -255,7 +284,9 @@ def test_a_second_run_is_refused_and_told_who_holds_the_machine(lock_folder: Pat
     with python(HOLDER, lock_folder, "results/the-first") as holder:
         assert hear(holder) == "held"
         with (
-            pytest.raises(WeighbridgeError, match=rf"process {holder.pid}, directory results/the-first;"),
+            pytest.raises(
+                WeighbridgeError, match=rf"process {holder.pid}, directory results/the-first;"
+            ),
             only_run(Path("results/the-second")),
         ):
             pytest.fail("two runs held the machine at once")
@@ -309,14 +340,19 @@ def test_the_nearest_mount_above_a_folder_is_its_storage(monkeypatch: pytest.Mon
 
 
 def test_a_subvolume_s_own_number_still_finds_its_mount(monkeypatch: pytest.MonkeyPatch) -> None:
-    """btrfs gives a subvolume a device number that no mount has; the longest mount point above the folder is its storage then."""
+    """btrfs gives a subvolume a device number that no mount has.
+
+    The longest mount point above the folder is its storage then.
+    """
+
     mounts = "20 1 8:1 / / rw - ext4 /dev/root-disk rw\n21 20 0:40 / /data rw - btrfs /dev/vdb rw\n"
     monkeypatch.setattr("harness.machine.storage._text", lambda path: mounts)
     assert _mount(Path("/data/models"), "0:45") == ("btrfs", "/dev/vdb")
 
 
 OVERLAY = """
-mount -t overlay overlay -o lowerdir={0}/lower,upperdir={0}/upper,workdir={0}/work {0}/merged && exec {1} -c '
+dirs=lowerdir={0}/lower,upperdir={0}/upper,workdir={0}/work
+mount -t overlay overlay -o $dirs {0}/merged && exec {1} -c '
 from pathlib import Path
 from harness.machine import page_cache
 from harness.machine.storage import storage
@@ -329,21 +365,34 @@ print(page_cache.warm([file]).fraction, page_cache.evict([file]).fraction)
 
 
 def test_in_a_container_cold_and_warm_are_proved_by_mincore(tmp_path: Path) -> None:
-    """On overlayfs `cachestat` asks an inode without pages and says 0 of a file that is wholly resident."""
+    """On overlayfs `cachestat` asks an inode without pages and says 0 of a file that is wholly
+    resident.
+    """
+
     for name in ("lower", "upper", "work", "merged"):
         (tmp_path / name).mkdir()
     (tmp_path / "lower/weights").write_bytes(os.urandom(4 << 20))
     ended = subprocess.run(
-        ["unshare", "-m", "sh", "-c", OVERLAY.format(tmp_path, sys.executable)], cwd=ROOT, capture_output=True, text=True, timeout=60
+        ["unshare", "-m", "sh", "-c", OVERLAY.format(tmp_path, sys.executable)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     if "mount: " in ended.stderr or "unshare: " in ended.stderr:
         pytest.skip(f"no overlay can be mounted here: {ended.stderr.strip()}")
     assert ended.stdout.split() == ["mincore", "overlay", "1.0", "0.0"], ended.stderr
 
 
-def test_two_answers_that_differ_are_neither_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page_cache, "_by_cachestat", lambda fd: page_cache.Residency(256, 0, 0, "cachestat"))
-    monkeypatch.setattr(page_cache, "warm", lambda paths: page_cache.Residency(256, 256, 0, "cachestat", (1.0,)))
+def test_two_answers_that_differ_are_neither_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        page_cache, "_by_cachestat", lambda fd: page_cache.Residency(256, 0, 0, "cachestat")
+    )
+    monkeypatch.setattr(
+        page_cache, "warm", lambda paths: page_cache.Residency(256, 256, 0, "cachestat", (1.0,))
+    )
     found = page_cache.capability(tmp_path)
     assert (found.cold, found.warm) == (False, False) and "mincore says" in (found.reason or "")
 
@@ -351,18 +400,25 @@ def test_two_answers_that_differ_are_neither_believed(tmp_path: Path, monkeypatc
 def test_available_memory_is_some_and_no_more_than_there_is() -> None:
     available = available_memory()
     assert available is not None
-    assert 0 < available <= describe_machine()["memory_bytes"]
+    assert 0 < available <= (describe_machine()["memory_bytes"] or 0)
 
 
-def test_available_memory_is_never_more_than_the_control_group_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_available_memory_is_never_more_than_the_control_group(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(description, "_memory_limit", lambda: 12345)
     available = available_memory()
     assert available is not None
     assert available <= 12345
 
 
-def test_the_description_is_json_that_names_neither_host_nor_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Checked with names that cannot occur by chance, and with this machine's own wherever a whole value could be one."""
+def test_the_description_names_neither_host_nor_user(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Checked with names that cannot occur by chance, and with this machine's own wherever a whole
+    value could be one.
+    """
+
     secret = "sentinel-of-anna"
     uname = platform.uname()
     monkeypatch.setattr(platform, "uname", lambda: uname._replace(node=secret))
@@ -379,8 +435,12 @@ def test_the_description_is_json_that_names_neither_host_nor_user(monkeypatch: p
 
 def test_the_description_tells_what_a_figure_depends_on() -> None:
     machine = describe_machine()
-    assert (machine["kernel"], machine["cores"], machine["page_bytes"]) == (platform.release(), usable_cores(), PAGE)
-    assert machine["memory_bytes"] > 0
+    assert (machine["kernel"], machine["cores"], machine["page_bytes"]) == (
+        platform.release(),
+        usable_cores(),
+        PAGE,
+    )
+    assert (machine["memory_bytes"] or 0) > 0
     assert packages()["python"] == platform.python_version()
     assert description.version("no-such-distribution") is None
 
@@ -388,7 +448,10 @@ def test_the_description_tells_what_a_figure_depends_on() -> None:
 @pytest.mark.parametrize(
     ("cpuinfo", "model"),
     [
-        ("cpu family : 25\nmodel : 17\nmodel name : AMD EPYC\nstepping : 1", "family 25, model 17, stepping 1"),
+        (
+            "cpu family : 25\nmodel : 17\nmodel name : AMD EPYC\nstepping : 1",
+            "family 25, model 17, stepping 1",
+        ),
         (
             "CPU implementer : 0x41\nCPU variant : 0x3\nCPU part : 0xd0c\nCPU revision : 1",
             "implementer 0x41, part 0xd0c, variant 0x3, revision 1",
@@ -397,9 +460,15 @@ def test_the_description_tells_what_a_figure_depends_on() -> None:
     ],
     ids=["x86", "arm", "untold"],
 )
-def test_the_model_tells_a_processor_from_others_of_its_name(monkeypatch: pytest.MonkeyPatch, cpuinfo: str, model: str | None) -> None:
+def test_the_model_tells_a_processor_from_others_of_its_name(
+    monkeypatch: pytest.MonkeyPatch, cpuinfo: str, model: str | None
+) -> None:
     kept = description._lines
-    monkeypatch.setattr(description, "_lines", lambda path: cpuinfo.splitlines() if path == Path("/proc/cpuinfo") else kept(path))
+    monkeypatch.setattr(
+        description,
+        "_lines",
+        lambda path: cpuinfo.splitlines() if path == Path("/proc/cpuinfo") else kept(path),
+    )
     assert describe_machine()["cpu_model"] == model
 
 
@@ -419,8 +488,11 @@ sys.stdin.read()
 """
 
 
-def test_a_process_tied_to_its_parent_is_gone_when_the_parent_is_killed() -> None:
-    """The writing end of a pipe is held by the tied process and its parent alone, so it closes when the last of the two is gone."""
+def test_a_process_tied_to_its_parent_is_gone() -> None:
+    """The writing end of a pipe is held by the tied process and its parent alone, so it closes when
+    the last of the two is gone.
+    """
+
     reading, writing = os.pipe()
     with python(PARENT, TIED, writing, pass_fds=[writing]) as parent:
         os.close(writing)
@@ -438,7 +510,9 @@ def test_a_process_whose_parent_is_gone_already_leaves_at_once() -> None:
         assert orphan.wait(timeout=10) == 1
 
 
-def test_bytes_fetched_from_storage_are_counted_and_bytes_from_the_cache_are_not(disk: Path) -> None:
+def test_bytes_fetched_from_storage_are_counted(
+    disk: Path,
+) -> None:
     path = _synced(disk / "weights")
     page_cache.evict([path])
     found = []
@@ -453,7 +527,10 @@ def test_bytes_fetched_from_storage_are_counted_and_bytes_from_the_cache_are_not
 
 
 def _fresh(size: int) -> mmap.mmap:
-    """Return memory that nothing had before, written to: what an allocator gives may have been resident all along."""
+    """Return memory that nothing had before, written to: what an allocator gives may have been
+    resident all along.
+    """
+
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory[::PAGE] = bytes([1]) * (size // PAGE)
     return memory
@@ -498,7 +575,9 @@ def test_a_heap_in_huge_pages_holds_what_it_held() -> None:
     assert held == content
 
 
-def test_a_system_that_does_not_list_its_mappings_leaves_the_heap_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_list_of_mappings_the_heap_stays_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def refuse(_: Path) -> str:
         raise PermissionError
 

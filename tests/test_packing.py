@@ -25,13 +25,17 @@ def packed(run: RunDirectory, into: Path) -> int:
     return main(["pack", str(run.path), "--into", str(into)])
 
 
-def test_a_packed_run_holds_the_evidence_and_nothing_made_from_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_packed_run_holds_the_evidence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = make_run(tmp_path, cell_samples(), **FINISHED)
     (run.path / BENCHMARK).write_text("{}")
     (run.path / "report.md").write_text("made from the rest")
     assert packed(run, tmp_path / "contributed") == 0
     found = contents(tmp_path / "contributed")
-    assert found == {f"{RUN}/{name}": (run.path / name).read_bytes() for name in (MANIFEST, SAMPLES)}
+    assert found == {
+        f"{RUN}/{name}": (run.path / name).read_bytes() for name in (MANIFEST, SAMPLES)
+    }
     assert capsys.readouterr().out.splitlines() == [
         str(tmp_path / "contributed" / RUN),
         "Go on with:",
@@ -40,7 +44,9 @@ def test_a_packed_run_holds_the_evidence_and_nothing_made_from_it(tmp_path: Path
     ]
 
 
-def test_a_large_run_is_packed_the_same_each_time_and_reads_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_run_is_packed_the_same_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = make_run(tmp_path, cell_samples(), **FINISHED)
     (run.path / BENCHMARK).write_text(" " * 20_000)
     monkeypatch.setattr(pack, "AT_MOST", 20_000)
@@ -48,7 +54,10 @@ def test_a_large_run_is_packed_the_same_each_time_and_reads_as_before(tmp_path: 
     assert contents(tmp_path / "one") == contents(tmp_path / "other")
     assert set(contents(tmp_path / "one")) == {f"{RUN}/{MANIFEST}", f"{RUN}/{SAMPLES}.gz"}
     assert RunDirectory(tmp_path / "one" / RUN).samples() == run.samples()
-    assert gzip.decompress((tmp_path / "one" / RUN / f"{SAMPLES}.gz").read_bytes()) == (run.path / SAMPLES).read_bytes()
+    assert (
+        gzip.decompress((tmp_path / "one" / RUN / f"{SAMPLES}.gz").read_bytes())
+        == (run.path / SAMPLES).read_bytes()
+    )
 
 
 @pytest.mark.parametrize(
@@ -56,12 +65,16 @@ def test_a_large_run_is_packed_the_same_each_time_and_reads_as_before(tmp_path: 
     [
         ({}, None, "the run is not finished"),
         (FINISHED, "storage-read", "no valid sample"),
-        (FINISHED | {"command": "pytest --store=/home/anna/models"}, None, "manifest.json holds /home/anna/models"),
+        (
+            FINISHED | {"command": "pytest --store=/home/anna/models"},
+            None,
+            "manifest.json holds /home/anna/models",
+        ),
         (FINISHED | {"note": "on annas-machine"}, None, "manifest.json holds annas-machine"),
     ],
     ids=["unfinished", "nothing valid", "path", "host"],
 )
-def test_a_run_that_is_not_fit_is_refused_in_one_line_and_nothing_is_written(
+def test_a_run_that_is_not_fit_is_refused_in_one_line(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -97,7 +110,9 @@ def test_a_run_too_large_even_packed_is_refused(
     assert not (tmp_path / "contributed").exists()
 
 
-def test_a_run_that_lies_there_already_is_left_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_lies_there_already_is_left_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = make_run(tmp_path, cell_samples(), **FINISHED)
     assert packed(run, tmp_path / "contributed") == 0
     (tmp_path / "contributed" / RUN / MANIFEST).write_text("mine")
@@ -106,7 +121,9 @@ def test_a_run_that_lies_there_already_is_left_as_it_is(tmp_path: Path, capsys: 
     assert (tmp_path / "contributed" / RUN / MANIFEST).read_text() == "mine"
 
 
-def test_a_folder_that_cannot_be_written_to_keeps_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_cannot_be_written_to_keeps_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").write_text("")
     assert packed(make_run(tmp_path, cell_samples(), **FINISHED), tmp_path / "file") == 2
     assert "cannot be written to" in capsys.readouterr().err
@@ -125,7 +142,9 @@ def test_no_committed_run_tells_of_its_owner() -> None:
     for run in runs:
         files = [file for file in sorted(run.parent.iterdir()) if file.is_file()]
         for file in files:
-            content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+            content = (
+                gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+            )
             assert private_in(content.decode()) == [], file
         assert json.loads(run.read_text())["finished_at"]
         assert sum(file.stat().st_size for file in files) <= pack.AT_MOST, run.parent.name

@@ -1,4 +1,6 @@
-"""Preflight: every loader once, each in a process of its own, and what went wrong with its words and its traceback."""
+"""Preflight: every loader once, each in a process of its own, and what went wrong with its words
+and its traceback.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +21,15 @@ TOY = """
 from harness.loaders import Loader
 
 
-def _raise(files, device, prepared):
+def _raise(files, device):
     raise RuntimeError("the toy has no wheels")
 
 
-def _wrong(files, device, prepared):
+def _wrong(files, device):
     return {}
 
 
-def _hang(files, device, prepared):
+def _hang(files, device):
     import time
 
     time.sleep(600)
@@ -42,21 +44,42 @@ LOADERS = (
 """
 
 
-def _preflight(folder: Path, toys: str | None = None) -> tuple[subprocess.CompletedProcess[str], float]:
+def _preflight(
+    folder: Path, toys: str | None = None
+) -> tuple[subprocess.CompletedProcess[str], float]:
     (folder / "tmp").mkdir()
-    environment = {**os.environ, "WEIGHBRIDGE_STORE": str(folder / "store"), "TMPDIR": str(folder / "tmp")}  # the lock lies there
+    environment = {
+        **os.environ,
+        "WEIGHBRIDGE_STORE": str(folder / "store"),
+        "TMPDIR": str(folder / "tmp"),
+    }  # the lock lies there
     if toys is not None:
         site = folder / "site"
         info = site / "weighbridge_toy-1.0.dist-info"
         info.mkdir(parents=True)
         (site / "weighbridge_toy.py").write_text(toys)
-        (site / "weighbridge_broken.py").write_text("raise OSError('libnone.so: cannot open shared object file')\n")
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: weighbridge-toy\nVersion: 1.0\n")
+        (site / "weighbridge_broken.py").write_text(
+            "raise OSError('libnone.so: cannot open shared object file')\n"
+        )
+        (info / "METADATA").write_text(
+            "Metadata-Version: 2.1\nName: weighbridge-toy\nVersion: 1.0\n"
+        )
         (info / "entry_points.txt").write_text("[weighbridge.loaders]\ntoy = weighbridge_toy\n")
         environment["PYTHONPATH"] = str(site)
     start = time.monotonic()
-    command = [sys.executable, "-m", "harness", "preflight", "--device", "cpu", "--results", str(folder / "results")]
-    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200)
+    command = [
+        sys.executable,
+        "-m",
+        "harness",
+        "preflight",
+        "--device",
+        "cpu",
+        "--results",
+        str(folder / "results"),
+    ]
+    ended = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200
+    )
     return ended, time.monotonic() - start
 
 
@@ -75,12 +98,18 @@ def test_a_loader_that_fails_is_named_with_its_words(tmp_path: Path) -> None:
     assert ended.returncode == 1, ended.stdout + ended.stderr
     assert seconds < 90
     lines = {line.split()[0]: line for line in ended.stdout.splitlines() if line}
-    assert "failed" in lines["toy-raises"] and "RuntimeError: the toy has no wheels" in lines["toy-raises"]
+    assert (
+        "failed" in lines["toy-raises"]
+        and "RuntimeError: the toy has no wheels" in lines["toy-raises"]
+    )
     assert "failed" in lines["toy-wrong"] and "wrong tensors" in lines["toy-wrong"]
     assert "failed" in lines["toy-hangs"] and "hung" in lines["toy-hangs"]
     assert "absent" in lines["toy-broken"] and "libnone.so" in lines["toy-broken"]
     tracebacks = (tmp_path / "results" / preflight.TRACEBACKS).read_text()
-    assert "=== toy-raises" in tracebacks and 'raise RuntimeError("the toy has no wheels")' in tracebacks
+    assert (
+        "=== toy-raises" in tracebacks
+        and 'raise RuntimeError("the toy has no wheels")' in tracebacks
+    )
     assert str(tmp_path) not in tracebacks, "a traceback keeps no absolute path"
 
 
@@ -100,15 +129,23 @@ def test_before_a_run_only_two_dead_formats_stop_it(
 ) -> None:
     from harness.cli import main
 
-    trials = [Trial(name, "ok", "") for name in working] + [Trial("tensorizer", "failed", "raised: it is broken")]
+    trials = [Trial(name, "ok", "") for name in working] + [
+        Trial("tensorizer", "failed", "raised: it is broken")
+    ]
     monkeypatch.setattr(preflight, "try_loaders", lambda *_: iter(trials))
     monkeypatch.setattr(preflight, "only_run", lambda _: nullcontext())
-    assert main(["preflight", "--device", "cpu", "--results", str(tmp_path), "--formats-only"]) == code
+    assert (
+        main(["preflight", "--device", "cpu", "--results", str(tmp_path), "--formats-only"]) == code
+    )
 
 
 def test_the_table_puts_what_failed_first() -> None:
     lines = table(
-        [Trial("a", "ok", "", 0.01, 0.5, 4_000_000), Trial("b", "absent", "not installed"), Trial("c", "failed", "hung: " + "x" * 300)]
+        [
+            Trial("a", "ok", "", 0.01, 0.5, 4_000_000),
+            Trial("b", "absent", "not installed"),
+            Trial("c", "failed", "hung: " + "x" * 300),
+        ]
     )
     assert [line.split()[0] for line in lines[1:4]] == ["c", "a", "b"]
     assert "0.500 s" in lines[2] and lines[-1] == "1 ok, 1 failed, 1 absent"

@@ -19,7 +19,7 @@ from harness.measure.validity import LIBRARIES_READ_AT_MOST, judge
 from harness.records.cell import Cell
 from harness.records.sample import Sample
 from harness.run.options import parse
-from harness.scenarios import PROCESS_START
+from harness.scenarios import PROCESS_START, CacheState
 from harness.workers.process_client import Interpreters
 from harness.workers.process_worker import PHASES, program
 from tests import slow_start
@@ -29,7 +29,9 @@ from tests.slow_start import FIRST_S, LOAD_S
 ON_THE_CPU = tuple(phase for phase in PHASES if phase != "context")
 
 TAKES = 4
-LAYOUT = Layout("small", tuple(TensorSpec(f"layer.{number}", "float32", (64, 1024)) for number in range(8)))
+LAYOUT = Layout(
+    "small", tuple(TensorSpec(f"layer.{number}", "float32", (64, 1024)) for number in range(8))
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +49,29 @@ def interpreters() -> Interpreters:
     return Interpreters()
 
 
-def _sample(store: Store, checkpoint: Checkpoint, takes: Interpreters, name: str, state: str = "warm", timeout_s: float = 60.0) -> Sample:
+def _sample(
+    store: Store,
+    checkpoint: Checkpoint,
+    takes: Interpreters,
+    name: str,
+    state: CacheState = "warm",
+    timeout_s: float = 60.0,
+) -> Sample:
     loader = next(loader for loader in slow_start.LOADERS if loader.name == name)
-    arm = Arm(f"tests.slow_start:{name}", loader, "reference", takes, store.warm_up(["safetensors"])["safetensors"])
+    arm = Arm(
+        f"tests.slow_start:{name}",
+        loader,
+        "reference",
+        takes,
+        store.warm_up(["safetensors"])["safetensors"],
+    )
     cell = Cell(PROCESS_START, checkpoint.name, state, "cpu")
-    for take in range(TAKES):  # a machine short of memory may drop what was just brought in: a run takes such a sample again too
+    for take in range(
+        TAKES
+        # a machine short of memory may drop what was just brought in: a run takes such a sample
+        # again
+        # too
+    ):
         taken = take_sample(cell, checkpoint, arm, Place("a-run", 0, take), timeout_s=timeout_s)
         if taken.reason != "libraries-read":
             break
@@ -59,8 +79,8 @@ def _sample(store: Store, checkpoint: Checkpoint, takes: Interpreters, name: str
 
 
 @pytest.mark.parametrize("state", ["cold", "warm"])
-def test_each_phase_of_a_process_has_its_own_clock_and_they_add_up_to_ready(
-    store: Store, checkpoint: Checkpoint, interpreters: Interpreters, state: str
+def test_each_phase_of_a_process_has_its_own_clock(
+    store: Store, checkpoint: Checkpoint, interpreters: Interpreters, state: CacheState
 ) -> None:
     start = time.monotonic()
     taken = _sample(store, checkpoint, interpreters, "known", state)
@@ -85,21 +105,34 @@ def test_each_phase_of_a_process_has_its_own_clock_and_they_add_up_to_ready(
 
 @pytest.mark.parametrize(
     ("name", "reason", "words"),
-    [("exits", "exited", "status 3"), ("cannot-be-imported", "exited", "status 1"), ("known", "hung", "within 0 s")],
+    [
+        ("exits", "exited", "status 3"),
+        ("cannot-be-imported", "exited", "status 1"),
+        ("known", "hung", "within 0 s"),
+    ],
 )
 def test_a_process_that_fails_is_an_invalid_sample_and_is_gone(
-    store: Store, checkpoint: Checkpoint, interpreters: Interpreters, name: str, reason: str, words: str
+    store: Store,
+    checkpoint: Checkpoint,
+    interpreters: Interpreters,
+    name: str,
+    reason: str,
+    words: str,
 ) -> None:
-    taken = _sample(store, checkpoint, interpreters, name, timeout_s=0.05 if reason == "hung" else 60.0)
+    taken = _sample(
+        store, checkpoint, interpreters, name, timeout_s=0.05 if reason == "hung" else 60.0
+    )
     assert (taken.valid, taken.reason) == (False, reason)
     assert words in (taken.detail or "")
 
 
-def test_what_a_process_prints_does_not_pass_for_its_answer(store: Store, checkpoint: Checkpoint, interpreters: Interpreters) -> None:
+def test_what_a_process_prints_does_not_pass_for_its_answer(
+    store: Store, checkpoint: Checkpoint, interpreters: Interpreters
+) -> None:
     assert _sample(store, checkpoint, interpreters, "chatters").valid
 
 
-def test_the_files_a_process_reads_its_programs_from_are_brought_in_before_it_counts(
+def test_the_files_a_process_reads_its_programs_from_are_brought(
     store: Store, checkpoint: Checkpoint, interpreters: Interpreters
 ) -> None:
     library = Path(str(slow_start.__file__))
@@ -113,23 +146,31 @@ def test_the_files_a_process_reads_its_programs_from_are_brought_in_before_it_co
     assert Path(sys.executable).resolve() in files
 
 
-def test_a_sample_whose_libraries_came_from_storage_does_not_count() -> None:
+def test_a_sample_whose_libraries_came() -> None:
     """Not even cold: what is cold there is the checkpoint."""
-    answer = {"content_ok": True, "wrong": None, "storage_read_bytes": 0, "libraries_read_bytes": LIBRARIES_READ_AT_MOST}
+    answer = {
+        "content_ok": True,
+        "wrong": None,
+        "storage_read_bytes": 0,
+        "libraries_read_bytes": LIBRARIES_READ_AT_MOST,
+    }
     assert judge("warm", 1.0, 100, answer).valid
     more = answer | {"libraries_read_bytes": LIBRARIES_READ_AT_MOST + 4096}
     assert judge("warm", 1.0, 100, more).reason == "libraries-read"
     assert judge("cold", 0.0, 100, more | {"storage_read_bytes": 100}).reason == "libraries-read"
 
 
-def test_nothing_but_torch_and_the_loader_s_library_is_imported_between_the_clocks() -> None:
+def test_nothing_but_torch_and_the_loader_s_library_is_imported() -> None:
     text = program(("torch", "safetensors"))
     between = text[text.index("clocks = ") : text.index("from harness")]
-    assert [line for line in between.splitlines() if line.startswith("import")] == ["import torch", "import safetensors"]
+    assert [line for line in between.splitlines() if line.startswith("import")] == [
+        "import torch",
+        "import safetensors",
+    ]
     assert text.splitlines()[:2] == ["import time", "clocks = [time.monotonic_ns()]"]
 
 
-def test_the_full_profile_starts_a_process_with_every_loader_and_no_profile_with_a_ceiling() -> None:
+def test_the_full_profile_starts_a_process_with_every_loader() -> None:
     full = scenario.plan(parse({"profile": "full"}))
     default = scenario.plan(parse({}))
     arms = {arm for names in full.values() for arm in names}

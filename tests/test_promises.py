@@ -1,4 +1,6 @@
-"""Promises of a page put to the test: each ends in an outcome, a library's lie is found out, and what could not be tested is not called kept."""
+"""Promises of a page put to the test: each ends in an outcome, a library's lie is found out, and
+what could not be tested is not called kept.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,13 @@ from typing import Any
 import pytest
 
 from benchmarks.test_promises import promises
-from harness.analysis.promises import BROKEN, KEPT, NOT_TESTED, PROMISES, judge
-from harness.checkpoints.fixture_repositories import PULL_REQUEST, Repositories, hub_repository, make_repositories
+from harness.analysis.promises import PROMISES, PromiseResult, judge
+from harness.checkpoints.fixture_repositories import (
+    PULL_REQUEST,
+    Repositories,
+    hub_repository,
+    make_repositories,
+)
 from harness.checkpoints.store import Store
 from harness.errors import WeighbridgeError
 from harness.loaders import all_formats
@@ -29,7 +36,12 @@ from harness.run import promise_checks
 from harness.run.options import parse
 from harness.run.promise_checks import Checking
 from harness.run.run import Run
-from harness.workers.promise_client import CannotBeCheckedError, PromiseClient, packages_without, request_of
+from harness.workers.promise_client import (
+    CannotBeCheckedError,
+    PromiseClient,
+    packages_without,
+    request_of,
+)
 from harness.workers.promise_worker import first_lines, which
 from tests.helpers import ALL_INSTALLED, recorded_run
 from tests.test_benchmarks import ROOT, Place
@@ -74,7 +86,7 @@ def make_check(**overrides: Any) -> Check:
         "promised": "the `.safetensors` files",
         "happened": "loaded the `.bin` content, as CLIPTextModel",
         "message": None,
-        "outcome": BROKEN,
+        "outcome": PromiseResult.BROKEN,
         "seconds": 0.5,
         "started_at": "2025-01-01T00:00:00+00:00",
     }
@@ -88,11 +100,15 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Repositories:
-    return make_repositories(tmp_path_factory.mktemp("repositories"), Store(store, formats=all_formats()))
+    return make_repositories(
+        tmp_path_factory.mktemp("repositories"), Store(store, formats=all_formats())
+    )
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, store: Path) -> tuple[Place, subprocess.CompletedProcess[str]]:
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, store: Path
+) -> tuple[Place, subprocess.CompletedProcess[str]]:
     """Return a run of all checks, as a person starts it."""
     if (missing := promise_checks.absence("diffusers")) and not os.environ.get(ALL_INSTALLED):
         pytest.skip(missing)
@@ -114,43 +130,76 @@ def test_every_claim_has_checks_and_no_two_are_called_the_same() -> None:
 
 def test_a_person_who_names_what_to_weigh_gets_no_checks() -> None:
     assert promises(parse({})) == PROMISES
-    assert promises(parse({"loaders": "torch-load"})) == promises(parse({"checkpoints": "gpt2"})) == ()
+    assert (
+        promises(parse({"loaders": "torch-load"})) == promises(parse({"checkpoints": "gpt2"})) == ()
+    )
 
 
 # Verdicts
 
 
-def test_a_bin_loaded_where_safetensors_was_promised_breaks_the_promise() -> None:
+def test_a_bin_in_the_place_of_safetensors_breaks_the_promise() -> None:
     told = judge(PICKS_SAFETENSORS, {"loaded": "bin", "made": "CLIPTextModel"})
-    assert (told.outcome, told.happened) == (BROKEN, "loaded the `.bin` content, as CLIPTextModel")
-    assert judge(PICKS_SAFETENSORS, {"loaded": "safetensors", "made": "CLIPTextModel"}).outcome == KEPT
+    assert (told.outcome, told.happened) == (
+        PromiseResult.BROKEN,
+        "loaded the `.bin` content, as CLIPTextModel",
+    )
+    assert (
+        judge(PICKS_SAFETENSORS, {"loaded": "safetensors", "made": "CLIPTextModel"}).outcome
+        == PromiseResult.KEPT
+    )
 
 
 @pytest.mark.parametrize("loaded", ["neither", "mixed", "bin"])
-def test_a_demand_that_is_met_with_anything_but_an_error_is_broken(loaded: str) -> None:
-    assert judge(DEMANDED, {"loaded": loaded, "made": "A", "warnings": ["falling back"]}).outcome == BROKEN
+def test_a_demand_that_is_met_with_anything(loaded: str) -> None:
+    assert (
+        judge(DEMANDED, {"loaded": loaded, "made": "A", "warnings": ["falling back"]}).outcome
+        == PromiseResult.BROKEN
+    )
 
 
 def test_a_refusal_says_no_and_a_crash_of_the_library_is_none() -> None:
     said = {"loaded": None, "stage": "call", "message": "no file"}
     refused = judge(DEMANDED, said | {"error": ["EntryNotFoundError", "OSError", "Exception"]})
-    assert (refused.outcome, refused.message) == (KEPT, "EntryNotFoundError: no file")
-    assert judge(DEMANDED, said | {"error": ["TypeError", "Exception"]}).outcome == BROKEN
+    assert (refused.outcome, refused.message) == (PromiseResult.KEPT, "EntryNotFoundError: no file")
+    assert (
+        judge(DEMANDED, said | {"error": ["TypeError", "Exception"]}).outcome
+        == PromiseResult.BROKEN
+    )
 
 
-def test_a_library_that_cannot_be_imported_keeps_no_demand_for_an_error() -> None:
-    answer = {"loaded": None, "stage": "import", "error": ["ImportError"], "message": "No module named 'safetensors'"}
-    assert judge(BY_NAME["pipeline-neither-by-itself-without-package"], answer).outcome == NOT_TESTED
-    assert judge(WITHOUT, answer).outcome == BROKEN
-    assert judge(WITHOUT, answer | {"message": "No module named 'PIL'"}).outcome == NOT_TESTED, "that is this machine's fault"
-    assert judge(PICKS_SAFETENSORS, answer).outcome == NOT_TESTED
+def test_a_library_that_cannot_be_imported_keeps_no_demand() -> None:
+    answer = {
+        "loaded": None,
+        "stage": "import",
+        "error": ["ImportError"],
+        "message": "No module named 'safetensors'",
+    }
+    assert (
+        judge(BY_NAME["pipeline-neither-by-itself-without-package"], answer).outcome
+        == PromiseResult.NOT_TESTED
+    )
+    assert judge(WITHOUT, answer).outcome == PromiseResult.BROKEN
+    assert (
+        judge(WITHOUT, answer | {"message": "No module named 'PIL'"}).outcome
+        == PromiseResult.NOT_TESTED
+    ), "that is this machine's fault"
+    assert judge(PICKS_SAFETENSORS, answer).outcome == PromiseResult.NOT_TESTED
 
 
 def test_a_comparison_that_overlooks_a_change_is_broken() -> None:
     tampered, faithful = BY_NAME["compare-tampered"], BY_NAME["compare-faithful"]
-    same, different = ({"compared": 3, "differing": found, "warnings": []} for found in ([], ["unet.a"]))
-    assert [judge(promise, same).outcome for promise in (tampered, faithful)] == [BROKEN, KEPT]
-    assert [judge(promise, different).outcome for promise in (tampered, faithful)] == [KEPT, BROKEN]
+    same, different = (
+        {"compared": 3, "differing": found, "warnings": []} for found in ([], ["unet.a"])
+    )
+    assert [judge(promise, same).outcome for promise in (tampered, faithful)] == [
+        PromiseResult.BROKEN,
+        PromiseResult.KEPT,
+    ]
+    assert [judge(promise, different).outcome for promise in (tampered, faithful)] == [
+        PromiseResult.KEPT,
+        PromiseResult.BROKEN,
+    ]
     assert judge(tampered, different).happened == "1 of 3 tensors differ, the first is unet.a"
 
 
@@ -163,7 +212,9 @@ def test_content_is_named_only_where_every_tensor_is_of_it() -> None:
 
 
 def test_a_message_is_short_and_tells_no_path() -> None:
-    text = first_lines(OSError(f"no file in {Path.home()}/secret/unet.\n\n" + "\n".join(["x" * 200] * 9)))
+    text = first_lines(
+        OSError(f"no file in {Path.home()}/secret/unet.\n\n" + "\n".join(["x" * 200] * 9))
+    )
     assert text.startswith("no file in …/unet.")
     assert len(text) <= 501
 
@@ -171,67 +222,117 @@ def test_a_message_is_short_and_tells_no_path() -> None:
 # Repositories
 
 
-def test_each_repository_holds_its_formats_and_their_contents_differ(made: Repositories) -> None:
-    held = {name: {path.suffix for path in folder.rglob("*.*")} & {".safetensors", ".bin"} for name, folder in made.local.items()}
-    assert held == {"both": {".safetensors", ".bin"}, "only-safetensors": {".safetensors"}, "only-bin": {".bin"}, "neither": set()}
+def test_each_repository_holds_its_formats(made: Repositories) -> None:
+    held = {
+        name: {path.suffix for path in folder.rglob("*.*")} & {".safetensors", ".bin"}
+        for name, folder in made.local.items()
+    }
+    assert held == {
+        "both": {".safetensors", ".bin"},
+        "only-safetensors": {".safetensors"},
+        "only-bin": {".bin"},
+        "neither": set(),
+    }
     assert all((folder / "model_index.json").exists() for folder in made.local.values())
     contents = json.loads(made.contents.read_text())
     assert contents["safetensors"].keys() == contents["bin"].keys()
-    assert not any(contents["safetensors"][name] == digest for name, digest in contents["bin"].items())
+    assert not any(
+        contents["safetensors"][name] == digest for name, digest in contents["bin"].items()
+    )
 
 
 def test_a_hubs_cache_lies_as_a_download_leaves_it(tmp_path: Path) -> None:
     shared, added = tmp_path / "shared", tmp_path / "added"
     shared.write_text("shared")
     added.write_text("added")
-    hub_repository(tmp_path, "a/b", {"main": {"unet/x.bin": shared}, PULL_REQUEST: {"unet/x.bin": shared, "unet/x.safetensors": added}})
+    hub_repository(
+        tmp_path,
+        "a/b",
+        {
+            "main": {"unet/x.bin": shared},
+            PULL_REQUEST: {"unet/x.bin": shared, "unet/x.safetensors": added},
+        },
+    )
     folder = tmp_path / "models--a--b"
     commits = {name: (folder / "refs" / name).read_text() for name in ("main", PULL_REQUEST)}
     assert len(set(commits.values())) == 2
     assert all(len(commit) == 40 and int(commit, 16) for commit in commits.values())
     assert len(list((folder / "blobs").iterdir())) == 2, "what both have is kept once"
     snapshot = folder / "snapshots" / commits[PULL_REQUEST] / "unet"
-    assert {path.name: path.read_text() for path in snapshot.iterdir()} == {"x.bin": "shared", "x.safetensors": "added"}
+    assert {path.name: path.read_text() for path in snapshot.iterdir()} == {
+        "x.bin": "shared",
+        "x.safetensors": "added",
+    }
     assert all(not path.readlink().is_absolute() for path in snapshot.iterdir())
 
 
 def test_packages_without_one_hold_all_the_others(tmp_path: Path) -> None:
     site = tmp_path / "site-packages"
-    for name in ("safetensors", "safetensors-0.8.0.dist-info", "safetensors.libs", "safetensors_other", "fastsafetensors", "torch"):
+    for name in (
+        "safetensors",
+        "safetensors-0.8.0.dist-info",
+        "safetensors.libs",
+        "safetensors_other",
+        "fastsafetensors",
+        "torch",
+    ):
         (site / name).mkdir(parents=True)
-    packages = packages_without(tmp_path / "packages", "safetensors", [str(site), str(tmp_path / "missing")])
-    assert sorted(path.name for path in packages.iterdir()) == ["fastsafetensors", "safetensors_other", "torch"]
+    packages = packages_without(
+        tmp_path / "packages", "safetensors", [str(site), str(tmp_path / "missing")]
+    )
+    assert sorted(path.name for path in packages.iterdir()) == [
+        "fastsafetensors",
+        "safetensors_other",
+        "torch",
+    ]
 
 
-def test_an_environment_that_has_the_package_after_all_is_no_place_to_test_in(tmp_path: Path) -> None:
+def test_an_environment_that_has_the_package(
+    tmp_path: Path,
+) -> None:
     packages = packages_without(tmp_path / "packages", "no-such-package")
-    with pytest.raises(CannotBeCheckedError, match="can be imported although"), PromiseClient(tmp_path / "home", packages):
+    with (
+        pytest.raises(CannotBeCheckedError, match="can be imported although"),
+        PromiseClient(tmp_path / "home", packages),
+    ):
         pass
 
 
 # Liars
 
 
-def conduct(made: Repositories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, timeout_s: float = 30.0) -> dict[str, Any]:
+def conduct(
+    made: Repositories,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+    timeout_s: float = 30.0,
+) -> dict[str, Any]:
     """Return what a child finds when transformers is one that behaves like this."""
     (tmp_path / "transformers").mkdir()
     (tmp_path / "transformers" / "__init__.py").write_text(FAKE_TRANSFORMERS)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("CONDUCT", how)
     with PromiseClient(made.home) as promise_client:
-        return promise_client.ask(request_of("text-encoder", made.local["both"], made.contents, {}), timeout_s)
+        return promise_client.ask(
+            request_of("text-encoder", made.local["both"], made.contents, {}), timeout_s
+        )
 
 
-@pytest.mark.parametrize(("how", "found"), [("bin", "bin"), ("half", "mixed"), ("random", "neither")])
-def test_a_library_that_loads_another_file_than_promised_is_found_out_by_content(
+@pytest.mark.parametrize(
+    ("how", "found"), [("bin", "bin"), ("half", "mixed"), ("random", "neither")]
+)
+def test_another_file_than_promised_is_found_by_its_content(
     made: Repositories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, found: str
 ) -> None:
     answer = conduct(made, tmp_path, monkeypatch, how)
     assert answer["loaded"] == found
-    assert judge(PICKS_SAFETENSORS, answer).outcome == BROKEN
+    assert judge(PICKS_SAFETENSORS, answer).outcome == PromiseResult.BROKEN
 
 
-@pytest.mark.parametrize(("how", "told"), [("hang", "hung: no result within 1 s"), ("die", "exited: with status 3")])
+@pytest.mark.parametrize(
+    ("how", "told"), [("hang", "hung: no result within 1 s"), ("die", "exited: with status 3")]
+)
 def test_a_child_that_hangs_or_dies_gives_no_outcome(
     made: Repositories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, told: str
 ) -> None:
@@ -249,7 +350,9 @@ def directory(tmp_path: Path) -> RunDirectory:
     return made
 
 
-def test_checks_come_back_as_they_were_appended_and_a_cut_line_is_left_out(directory: RunDirectory) -> None:
+def test_checks_come_back_as_they_were_appended(
+    directory: RunDirectory,
+) -> None:
     assert directory.checks() == []
     checks = [make_check(check=name, message="é | \n") for name in ("one", "two", "three")]
     for check in checks:
@@ -271,17 +374,20 @@ def test_a_damaged_check_is_told_by_its_number(directory: RunDirectory) -> None:
         directory.checks()
 
 
-def test_where_a_library_is_absent_that_is_the_outcome_and_nothing_is_started(
+def test_where_a_library_is_absent_that_is_the_outcome(
     directory: RunDirectory, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(promise_checks, "absence", lambda _: "transformers is not installed")
     monkeypatch.setattr(promise_checks, "make_repositories", None)
     check = Checking(Store(store), directory, lambda _: None).check(PICKS_SAFETENSORS)
-    assert (check.outcome, check.happened) == (NOT_TESTED, "transformers is not installed")
+    assert (check.outcome, check.happened) == (
+        PromiseResult.NOT_TESTED,
+        "transformers is not installed",
+    )
     assert directory.checks() == [check]
 
 
-def test_a_check_that_could_not_be_carried_out_leaves_no_line_and_the_run_unfinished_with_the_reason(
+def test_a_check_that_could_not_be_carried_out_leaves_no_line(
     tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def dies(*_: object) -> dict[str, Any]:
@@ -290,10 +396,15 @@ def test_a_check_that_could_not_be_carried_out_leaves_no_line_and_the_run_unfini
     monkeypatch.setattr("harness.machine.lock.lock_path", lambda: tmp_path / "lock")
     monkeypatch.setattr(promise_checks, "absence", lambda _: None)
     monkeypatch.setattr(PromiseClient, "ask", dies)
-    monkeypatch.setattr(PromiseClient, "_start", lambda _: {})
+    monkeypatch.setattr("harness.workers.protocol.Worker.start", lambda _: {"safetensors": True})
     options = parse({"store": str(store), "results": str(tmp_path / "results")})
     run = Run(options, {}, ["pytest"], lambda _: None, lambda _: None, [PICKS_SAFETENSORS])
-    with run, pytest.raises(CannotBeCheckedError, match="text-encoder-both-by-itself could not be put to the test"):
+    with (
+        run,
+        pytest.raises(
+            CannotBeCheckedError, match="text-encoder-both-by-itself could not be put to the test"
+        ),
+    ):
         run.check(PICKS_SAFETENSORS)
     manifest = run.directory.manifest()
     assert manifest["finished_at"] is None
@@ -304,22 +415,33 @@ def test_a_check_that_could_not_be_carried_out_leaves_no_line_and_the_run_unfini
 # The report
 
 
-def test_the_section_has_a_row_for_each_check_and_its_figures_beside_it(tmp_path: Path) -> None:
-    checks = [make_check(), make_check(check="two", claim="C9", outcome=KEPT, message="a | b\nc")]
-    blocks = promises_section.section(SectionWriter(tmp_path, "a-run", 1), recorded_run(tmp_path, checks=checks))
+def test_the_section_has_a_row_for_each_check(tmp_path: Path) -> None:
+    checks = [
+        make_check(),
+        make_check(check="two", claim="C9", outcome=PromiseResult.KEPT, message="a | b\nc"),
+    ]
+    blocks = promises_section.section(
+        SectionWriter(tmp_path, "a-run", 1), recorded_run(tmp_path, checks=checks)
+    )
     assert blocks[0] == "## What the page promises"
     assert "1 kept, 1 broken." in blocks[1]
     assert "| C9 | transformers 5: `CLIPTextModel.from_pretrained(folder)` |" in blocks[2]
     assert "a \\| b c | kept |" in blocks[2]
     (table,) = tmp_path.rglob("*.csv")
     assert len(table.read_text().splitlines()) >= 3
-    assert promises_section.section(SectionWriter(tmp_path, "a-run", 1), recorded_run(tmp_path)) == []
+    assert (
+        promises_section.section(SectionWriter(tmp_path, "a-run", 1), recorded_run(tmp_path)) == []
+    )
 
 
 def test_a_terminal_shows_each_broken_promise_within_its_width() -> None:
-    lines = promises_lines([make_check(), make_check(check="two", outcome=NOT_TESTED, happened="x")])
+    lines = promises_lines(
+        [make_check(), make_check(check="two", outcome=PromiseResult.NOT_TESTED, happened="x")]
+    )
     assert lines[0] == "promises put to the test: 1 broken, 1 not tested here"
-    assert lines[1].startswith("broken: C8 text-encoder-both-by-itself: promised the `.safetensors` files; loaded")
+    assert lines[1].startswith(
+        "broken: C8 text-encoder-both-by-itself: promised the `.safetensors` files; loaded"
+    )
     assert max(map(len, lines)) <= WIDTH
     assert promises_lines([]) == []
 
@@ -327,7 +449,7 @@ def test_a_terminal_shows_each_broken_promise_within_its_width() -> None:
 # A run, as a person starts it
 
 
-def test_a_run_of_checks_alone_puts_every_promise_to_the_test_and_leaves_its_outcome(
+def test_a_run_of_checks_alone_puts_every_promise_to_the_test(
     finished: tuple[Place, subprocess.CompletedProcess[str]],
 ) -> None:
     place, ended = finished
@@ -336,11 +458,12 @@ def test_a_run_of_checks_alone_puts_every_promise_to_the_test_and_leaves_its_out
     manifest = json.loads((place.only_run / "manifest.json").read_text())
     assert manifest["finished_at"]
     assert manifest["not_checked"] == {}
-    assert f"promises put to the test: {sum(check.outcome == KEPT for check in recorded(place))} kept" in ended.stdout
+    kept = sum(check.outcome == PromiseResult.KEPT for check in recorded(place))
+    assert f"promises put to the test: {kept} kept" in ended.stdout
     assert "Loading pipeline" not in ended.stdout + ended.stderr
 
 
-def test_what_is_loaded_is_known_by_its_content_from_folders_files_and_revisions(
+def test_what_is_loaded_is_known_by_its_content(
     finished: tuple[Place, subprocess.CompletedProcess[str]],
 ) -> None:
     happened = {check.check: check.happened for check in recorded(finished[0])}
@@ -354,14 +477,24 @@ def test_what_is_loaded_is_known_by_its_content_from_folders_files_and_revisions
     assert happened["compare-tampered"].startswith("1 of ")
 
 
-def test_every_failure_carries_what_a_person_is_told(finished: tuple[Place, subprocess.CompletedProcess[str]]) -> None:
-    failed = [check for check in recorded(finished[0]) if "error" in check.happened or "could not be imported" in check.happened]
+def test_every_failure_carries_what_a_person_is_told(
+    finished: tuple[Place, subprocess.CompletedProcess[str]],
+) -> None:
+    failed = [
+        check
+        for check in recorded(finished[0])
+        if "error" in check.happened or "could not be imported" in check.happened
+    ]
     assert failed
     assert all(check.message and ": " in check.message for check in failed)
-    assert all("safetensors" in (check.message or "") for check in failed if check.check.endswith("-without-package"))
+    assert all(
+        "safetensors" in (check.message or "")
+        for check in failed
+        if check.check.endswith("-without-package")
+    )
 
 
-def test_a_run_of_checks_keeps_nothing_private_and_leaves_nothing_behind(
+def test_a_run_of_checks_keeps_nothing_private(
     finished: tuple[Place, subprocess.CompletedProcess[str]],
 ) -> None:
     place, _ = finished
@@ -371,7 +504,9 @@ def test_a_run_of_checks_keeps_nothing_private_and_leaves_nothing_behind(
     assert list((place.folder / "tmp").glob("weighbridge-*")) == []
 
 
-def test_a_run_that_is_completed_repeats_no_check(finished: tuple[Place, subprocess.CompletedProcess[str]]) -> None:
+def test_a_run_that_is_completed_repeats_no_check(
+    finished: tuple[Place, subprocess.CompletedProcess[str]],
+) -> None:
     place, _ = finished
     before = recorded(place)
     path = place.only_run / CHECKS
@@ -381,7 +516,9 @@ def test_a_run_that_is_completed_repeats_no_check(finished: tuple[Place, subproc
     assert ended.returncode == 0, ended.stdout + ended.stderr
     after = recorded(place)
     assert after[:-1] == before[:-1], "with the seconds and the times of the first"
-    assert replace(after[-1], seconds=0.0, started_at="") == replace(before[-1], seconds=0.0, started_at="")
+    assert replace(after[-1], seconds=0.0, started_at="") == replace(
+        before[-1], seconds=0.0, started_at=""
+    )
 
 
 def test_looking_at_what_would_be_checked_opens_no_run(tmp_path: Path, store: Path) -> None:

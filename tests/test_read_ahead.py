@@ -1,4 +1,6 @@
-"""Readahead: set for a while and put back whatever happens, by the next run where this one was killed."""
+"""Readahead: set for a while and put back whatever happens, by the next run where this one was
+killed.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +20,20 @@ import pytest
 from harness.errors import WeighbridgeError
 from harness.machine import read_ahead as module
 from harness.machine.lock import only_run
-from harness.machine.read_ahead import journal_path, read_ahead, read_ahead_file, read_ahead_kb, restore_left_over, setting_refused
+from harness.machine.read_ahead import (
+    journal_path,
+    read_ahead,
+    read_ahead_file,
+    read_ahead_kb,
+    restore_left_over,
+    setting_refused,
+)
 from harness.machine.storage import device_of, storage
 from tests.helpers import hear, python
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="readahead is read and set through Linux's sysfs")
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="readahead is read and set through Linux's sysfs"
+)
 
 KILLED = """
 import os, signal, sys, tempfile
@@ -38,7 +49,10 @@ with read_ahead(Path(sys.argv[1]), 0):
 
 @pytest.fixture
 def sysfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A sysfs of the test's own without any device, and a temporary folder of its own for the journal."""
+    """A sysfs of the test's own without any device, and a temporary folder of its own for the
+    journal.
+    """
+
     (tmp_path / "sys").mkdir()
     monkeypatch.setattr("harness.machine.storage._SYS", tmp_path / "sys")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -55,7 +69,10 @@ def bdi(sysfs: Path, tmp_path: Path) -> Path:
 
 
 def _replaced(file: Path, kernel: str) -> int:
-    """Put a file of the real kernel's in place of one of the fake's, so that the kernel itself answers; return its value."""
+    """Put a file of the real kernel's in place of one of the fake's, so that the kernel itself
+    answers; return its value.
+    """
+
     if not Path(kernel).exists():
         pytest.skip(f"this kernel has no {kernel}")
     file.unlink()
@@ -73,7 +90,15 @@ def _kill_while_set(folder: Path, sysfs: Path) -> None:
 def _journal(**changed: Any) -> str:
     """Return the journal of this boot in which 8192 KiB became 0, with `changed` in it."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return json.dumps({"device": device_of(Path(tempfile.gettempdir())), "before": 8192, "during": 0, "boot": boot} | changed)
+    return json.dumps(
+        {
+            "device": device_of(Path(tempfile.gettempdir())),
+            "before": 8192,
+            "during": 0,
+            "boot": boot,
+        }
+        | changed
+    )
 
 
 # Where it stands
@@ -86,7 +111,9 @@ def test_the_readahead_of_a_device_is_read_from_its_file(bdi: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("partition", [True, False])
-def test_a_partition_has_the_readahead_of_its_disk(sysfs: Path, tmp_path: Path, partition: bool) -> None:
+def test_a_partition_has_the_readahead_of_its_disk(
+    sysfs: Path, tmp_path: Path, partition: bool
+) -> None:
     disk = sysfs / "devices/block/sda"
     (disk / "queue").mkdir(parents=True)
     (disk / "queue/read_ahead_kb").write_text("0\n")
@@ -101,22 +128,28 @@ def test_a_partition_has_the_readahead_of_its_disk(sysfs: Path, tmp_path: Path, 
 def test_storage_without_readahead_is_refused_with_what_to_do(sysfs: Path, tmp_path: Path) -> None:
     assert (read_ahead_file(tmp_path), read_ahead_kb(tmp_path)) == (None, None)
     refused = setting_refused(tmp_path)
-    assert refused == f"the storage under {tmp_path} has no readahead that could be set: leave --read-ahead-kb out"
+    assert (
+        refused == f"the storage under {tmp_path} has no readahead that could be set: leave"
+        " --read-ahead-kb out"
+    )
     with pytest.raises(WeighbridgeError) as error, read_ahead(tmp_path, 128):
         pytest.fail("a readahead that is not there was set")
     assert str(error.value) == refused
     assert not journal_path().exists()
 
 
-def test_a_file_that_may_not_be_written_is_refused_with_what_to_do(bdi: Path, tmp_path: Path) -> None:
+def test_a_file_that_may_not_be_written_is_refused(bdi: Path, tmp_path: Path) -> None:
     _replaced(bdi, "/proc/sys/kernel/cap_last_cap")  # closed to root too
-    assert setting_refused(tmp_path) == f"{bdi} may not be written by this process: run as root or leave --read-ahead-kb out"
+    assert (
+        setting_refused(tmp_path)
+        == f"{bdi} may not be written by this process: run as root or leave --read-ahead-kb out"
+    )
 
 
 # Set for a while
 
 
-def test_a_readahead_is_in_force_inside_and_the_old_one_afterwards(bdi: Path, tmp_path: Path) -> None:
+def test_a_readahead_is_in_force_inside(bdi: Path, tmp_path: Path) -> None:
     with read_ahead(tmp_path, 128):
         assert read_ahead_kb(tmp_path) == 128
     assert bdi.read_text() == "8192\n"
@@ -130,7 +163,9 @@ def test_the_old_value_is_put_back_when_the_run_fails(bdi: Path, tmp_path: Path)
     assert not journal_path().exists()
 
 
-def test_the_journal_is_written_before_the_value_and_goes_after_it(bdi: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_journal_is_written_before_the_value(
+    bdi: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[tuple[str, str]] = []
     put: Callable[[Path, int, str], None] = module._put
 
@@ -149,7 +184,10 @@ def test_the_journal_is_written_before_the_value_and_goes_after_it(bdi: Path, tm
 def test_a_value_that_cannot_be_journalled_is_not_set(bdi: Path, tmp_path: Path) -> None:
     journal_path().mkdir()
     with (
-        pytest.raises(WeighbridgeError, match=r"weighbridge-read-ahead\.json cannot be written \(.+\): make room"),
+        pytest.raises(
+            WeighbridgeError,
+            match=r"weighbridge-read-ahead\.json cannot be written \(.+\): make room",
+        ),
         read_ahead(tmp_path, 0),
     ):
         pytest.fail("a readahead was set that a kill would have left")
@@ -157,20 +195,26 @@ def test_a_value_that_cannot_be_journalled_is_not_set(bdi: Path, tmp_path: Path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["sys", journal_path().name]
 
 
-def test_a_value_the_kernel_refuses_is_one_plain_line_and_leaves_nothing(bdi: Path, tmp_path: Path) -> None:
+def test_a_value_the_kernel_refuses_is_one_plain_line(bdi: Path, tmp_path: Path) -> None:
     before = _replaced(bdi, "/proc/self/oom_score_adj")  # writable, and never more than 1000
-    said = r"^.+ cannot be set to 5000 KiB \(Invalid argument\): ask for another value or leave --read-ahead-kb out$"
+    said = (
+        r"^.+ cannot be set to 5000 KiB \(Invalid argument\): ask for another value or leave"
+        r" --read-ahead-kb out$"
+    )
     with pytest.raises(WeighbridgeError, match=said), read_ahead(tmp_path, 5000):
         pytest.fail("a value the kernel refuses was set")
     assert read_ahead_kb(tmp_path) == before
     assert not journal_path().exists()
 
 
-def test_a_value_the_kernel_makes_another_of_is_an_error_and_the_old_one_is_back(bdi: Path, tmp_path: Path) -> None:
+def test_a_value_the_kernel_makes_another_of_is_an_error(bdi: Path, tmp_path: Path) -> None:
     _replaced(bdi, "/proc/self/timerslack_ns")  # which makes its default of 0
     bdi.write_text("8192\n")
     try:
-        said = r"^.+ was set to 0 KiB and the kernel made \d+ KiB of it: ask for another value or leave --read-ahead-kb out$"
+        said = (
+            r"^.+ was set to 0 KiB and the kernel made \d+ KiB of it: ask for another value or"
+            r" leave --read-ahead-kb out$"
+        )
         with pytest.raises(WeighbridgeError, match=said), read_ahead(tmp_path, 0):
             pytest.fail("another value than the one asked for was in force")
         assert bdi.read_text() == "8192\n"
@@ -179,8 +223,13 @@ def test_a_value_the_kernel_makes_another_of_is_an_error_and_the_old_one_is_back
         bdi.write_text("0\n")
 
 
-def test_a_value_that_cannot_be_put_back_keeps_its_journal_and_says_how(bdi: Path, tmp_path: Path) -> None:
-    with pytest.raises(WeighbridgeError, match=rf"put it back by hand: echo 8192 \| sudo tee {bdi}$"), read_ahead(tmp_path, 0):
+def test_a_value_that_cannot_be_put_back_keeps_its_journal(bdi: Path, tmp_path: Path) -> None:
+    with (
+        pytest.raises(
+            WeighbridgeError, match=rf"put it back by hand: echo 8192 \| sudo tee {bdi}$"
+        ),
+        read_ahead(tmp_path, 0),
+    ):
         _replaced(bdi, "/proc/sys/kernel/cap_last_cap")
     assert journal_path().read_text() == _journal()
 
@@ -200,11 +249,16 @@ def test_nothing_left_over_is_nothing_to_say(bdi: Path) -> None:
     assert restore_left_over() is None
 
 
-def test_the_run_after_a_killed_one_puts_the_old_value_back(bdi: Path, sysfs: Path, tmp_path: Path) -> None:
+def test_the_run_after_a_killed_one_puts_the_old_value_back(
+    bdi: Path, sysfs: Path, tmp_path: Path
+) -> None:
     _kill_while_set(tmp_path, sysfs)
     assert bdi.read_text() == "0\n"
     device = device_of(tmp_path)
-    assert restore_left_over() == f"readahead of {device} was left at 0 KiB by a run that was killed; put back to 8192 KiB"
+    assert (
+        restore_left_over()
+        == f"readahead of {device} was left at 0 KiB by a run that was killed; put back to 8192 KiB"
+    )
     assert bdi.read_text() == "8192\n"
     assert not journal_path().exists()
     assert restore_left_over() is None
@@ -214,7 +268,11 @@ def test_a_value_set_by_somebody_since_stays(bdi: Path, sysfs: Path, tmp_path: P
     _kill_while_set(tmp_path, sysfs)
     bdi.write_text("256\n")
     said = restore_left_over()
-    assert said is not None and "somebody has made it 256 KiB since, so it stays; before that run it was 8192 KiB" in said
+    assert (
+        said is not None
+        and "somebody has made it 256 KiB since, so it stays; before that run it was 8192 KiB"
+        in said
+    )
     assert bdi.read_text() == "256\n"
     assert not journal_path().exists()
 
@@ -242,18 +300,27 @@ def test_a_value_is_gone_with_its_device(bdi: Path, sysfs: Path, tmp_path: Path)
     assert not bdi.exists()
 
 
-def test_where_it_may_not_be_put_back_the_journal_stays_and_the_person_is_told_how(bdi: Path) -> None:
+def test_where_it_may_not_be_put_back_the_journal_stays(
+    bdi: Path,
+) -> None:
     now = _replaced(bdi, "/proc/sys/kernel/cap_last_cap")
     text = _journal(during=now)
     journal_path().write_text(text)
     said = restore_left_over()
-    assert said is not None and said.startswith(f"readahead of {device_of(bdi.parent)} was left at {now} KiB by a run that was killed; ")
+    assert said is not None and said.startswith(
+        f"readahead of {device_of(bdi.parent)} was left at {now} KiB by a run that was killed; "
+    )
     assert said.endswith(f"run as root, or put it back by hand: echo 8192 | sudo tee {bdi}")
     assert journal_path().read_text() == text
 
 
-@pytest.mark.skipif(os.sysconf("SC_PAGE_SIZE") != 4096, reason="130 KiB are whole pages or none at another size of page")
-def test_a_run_killed_before_it_saw_its_value_rounded_is_still_known(bdi: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(
+    os.sysconf("SC_PAGE_SIZE") != 4096,
+    reason="130 KiB are whole pages or none at another size of page",
+)
+def test_a_run_killed_before_its_value_was_rounded_is_known(
+    bdi: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def killed(file: Path, kb: int, advice: str) -> None:
         bdi.write_text("128\n")  # what the kernel makes of 130
         raise SystemExit
@@ -275,15 +342,20 @@ def test_a_run_killed_before_it_saw_its_value_rounded_is_still_known(bdi: Path, 
     [
         *("", "{", "[]", "null", "[" * 4000, "\udcff"),
         '{"device": "8:0"}',
-        *({"device": device} for device in ("../../x", "8:0/../8:1", "8:0\n", "8", "\u0668:\u0660", 8, None)),
+        *(
+            {"device": device}
+            for device in ("../../x", "8:0/../8:1", "8:0\n", "8", "\u0668:\u0660", 8, None)
+        ),
         *({"before": before} for before in (-1, "8192", 1.5, True, None)),
         *({"during": during} for during in (-1, "0", False)),
         {"path": "/etc/passwd"},
     ],
 )
-def test_a_damaged_journal_changes_nothing_and_is_dropped_with_a_word(bdi: Path, text: str | dict[str, Any]) -> None:
+def test_a_damaged_journal_changes_nothing(bdi: Path, text: str | dict[str, Any]) -> None:
     bdi.write_text("0\n")
-    journal_path().write_text(_journal(**text) if isinstance(text, dict) else text, errors="surrogateescape")
+    journal_path().write_text(
+        _journal(**text) if isinstance(text, dict) else text, errors="surrogateescape"
+    )
     said = restore_left_over()
     assert said is not None and "was damaged and is dropped" in said
     assert bdi.read_text() == "0\n"
@@ -328,7 +400,10 @@ def test_a_injected_link_does_not_lead_the_journal_elsewhere(bdi: Path, tmp_path
 
 
 def test_the_real_device_has_its_old_readahead_again(tmp_path: Path) -> None:
-    """With the real journal and as the run that holds the machine, so that this test too can be killed and meets nobody's measurement."""
+    """With the real journal and as the run that holds the machine, so that this test too can be
+    killed and meets nobody's measurement.
+    """
+
     if refused := setting_refused(tmp_path):
         pytest.skip(refused)
     with ExitStack() as machine:
@@ -343,7 +418,10 @@ def test_the_real_device_has_its_old_readahead_again(tmp_path: Path) -> None:
         with read_ahead(tmp_path, other):
             assert read_ahead_kb(tmp_path) == other
         assert read_ahead_kb(tmp_path) == before
-        with pytest.raises(WeighbridgeError, match=f"the kernel made {other} KiB of it"), read_ahead(tmp_path, other + 1):
+        with (
+            pytest.raises(WeighbridgeError, match=f"the kernel made {other} KiB of it"),
+            read_ahead(tmp_path, other + 1),
+        ):
             pytest.fail("the kernel keeps whole pages")
         assert read_ahead_kb(tmp_path) == before
         assert not journal_path().exists()

@@ -1,4 +1,6 @@
-"""The verdict on a change, from made-up pairs: each way it can come out, and what it must never take for a regression."""
+"""The verdict on a change, from made-up pairs: each way it can come out, and what it must never
+take for a regression.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +10,8 @@ from dataclasses import replace
 import pytest
 
 from harness.analysis.regression import (
-    AMBIGUOUS,
-    FASTER,
-    INSUFFICIENT,
-    MISSING,
-    SAME,
-    SLOWER,
     Thresholds,
+    Verdict,
     change,
     confirmed,
     exit_code,
@@ -27,50 +24,73 @@ from tests.helpers import make_sample
 
 
 def arm(times: list[float], **fields: object) -> list[Sample]:
-    return [make_sample(block=block, ready_s=time, returned_s=time / 2, cpu_s=0.1, **fields) for block, time in enumerate(times)]
+    return [
+        make_sample(block=block, ready_s=time, returned_s=time / 2, cpu_s=0.1, **fields)
+        for block, time in enumerate(times)
+    ]
 
 
 BASE = [1.00, 1.02, 0.99, 1.01, 1.00, 0.98, 1.03, 1.00]
 
 
-@pytest.mark.parametrize(("factor", "verdict"), [(1.0, SAME), (1.03, SAME), (1.2, SLOWER), (0.8, FASTER), (1.101, AMBIGUOUS)])
-def test_a_constant_change_is_told_by_where_the_whole_interval_lies(factor: float, verdict: str) -> None:
+@pytest.mark.parametrize(
+    ("factor", "verdict"),
+    [
+        (1.0, Verdict.SAME),
+        (1.03, Verdict.SAME),
+        (1.2, Verdict.SLOWER),
+        (0.8, Verdict.FASTER),
+        (1.101, Verdict.AMBIGUOUS),
+    ],
+)
+def test_a_constant_change_is_told_by_its_whole_interval(factor: float, verdict: str) -> None:
     shift = [0.0, 0.002, -0.002, 0.001, -0.001, 0.0, 0.002, -0.002]
-    assert change(arm(BASE), arm([time * (factor + s) for time, s in zip(BASE, shift, strict=True)])).verdict == verdict
+    assert (
+        change(
+            arm(BASE), arm([time * (factor + s) for time, s in zip(BASE, shift, strict=True)])
+        ).verdict
+        == verdict
+    )
 
 
 def test_drift_that_both_share_is_no_change() -> None:
     drift = [1.0 * 1.1**block for block in range(10)]
-    assert change(arm(drift), arm([time * 1.01 for time in drift])).verdict == SAME
+    assert change(arm(drift), arm([time * 1.01 for time in drift])).verdict == Verdict.SAME
 
 
-def test_five_pairs_are_insufficient_and_no_pair_is_said_to_be_none() -> None:
-    assert change(arm(BASE[:5]), arm([9.0] * 5)).verdict == INSUFFICIENT
+def test_five_pairs_are_insufficient() -> None:
+    assert change(arm(BASE[:5]), arm([9.0] * 5)).verdict == Verdict.INSUFFICIENT
     apart = [make_sample(block=block + 100, ready_s=1.0) for block in range(8)]
     assert change(arm(BASE), apart).reason.startswith("0 pairs")
 
 
-def test_an_arm_without_a_valid_sample_is_missing_and_never_a_pass() -> None:
+def test_an_arm_without_a_valid_sample_is_missing() -> None:
     broken = [make_sample(block=block, valid=False, reason="raised") for block in range(8)]
-    assert change(arm(BASE), broken).verdict == MISSING
+    assert change(arm(BASE), broken).verdict == Verdict.MISSING
     assert change(broken, arm(BASE)).reason.startswith("the baseline")
 
 
-def test_a_candidate_that_hands_back_wrong_tensors_is_missing_however_fast() -> None:
-    lying = [*arm([0.1] * 7), make_sample(block=7, valid=False, reason="wrong-content", detail="a differs")]
+def test_a_candidate_that_hands_back_wrong_tensors_is_missing() -> None:
+    lying = [
+        *arm([0.1] * 7),
+        make_sample(block=7, valid=False, reason="wrong-content", detail="a differs"),
+    ]
     found = change(arm(BASE), lying)
-    assert (found.verdict, found.ratio) == (MISSING, None)
+    assert (found.verdict, found.ratio) == (Verdict.MISSING, None)
     assert "a differs" in found.reason
 
 
 def test_a_single_slow_block_is_no_regression() -> None:
-    assert change(arm(BASE), arm([*BASE[:-1], 50.0])).verdict in (SAME, AMBIGUOUS)
+    assert change(arm(BASE), arm([*BASE[:-1], 50.0])).verdict in (Verdict.SAME, Verdict.AMBIGUOUS)
 
 
-def test_a_lazy_return_that_grew_is_slower_by_that_clock_though_ready_is_the_same() -> None:
-    late = [make_sample(block=block, ready_s=time, returned_s=time * 0.9, cpu_s=0.1) for block, time in enumerate(BASE)]
+def test_a_lazy_return_that_grew_is_slower_by_that_clock() -> None:
+    late = [
+        make_sample(block=block, ready_s=time, returned_s=time * 0.9, cpu_s=0.1)
+        for block, time in enumerate(BASE)
+    ]
     found = change(arm(BASE), late)
-    assert (found.verdict, found.metric) == (SLOWER, "returned_s")
+    assert (found.verdict, found.metric) == (Verdict.SLOWER, "returned_s")
 
 
 @pytest.mark.parametrize(
@@ -81,24 +101,27 @@ def test_a_lazy_return_that_grew_is_slower_by_that_clock_though_ready_is_the_sam
         ("peak_growth_bytes", 100 << 20, 200 << 20),
     ],
 )
-def test_a_counter_that_grows_is_a_regression_where_time_is_too_noisy_to_tell(name: str, before: int, after: int) -> None:
+def test_a_counter_that_grows_is_a_regression(name: str, before: int, after: int) -> None:
     rng = random.Random(0)
     noisy = [rng.uniform(0.5, 2.0) for _ in range(8)]
-    found = change(arm(noisy, **{name: before}), arm([rng.uniform(0.5, 2.0) for _ in range(8)], **{name: after}))
-    assert (found.verdict, found.metric) == (SLOWER, name)
+    found = change(
+        arm(noisy, **{name: before}),
+        arm([rng.uniform(0.5, 2.0) for _ in range(8)], **{name: after}),
+    )
+    assert (found.verdict, found.metric) == (Verdict.SLOWER, name)
 
 
 def test_a_counter_s_noise_is_none() -> None:
-    assert change(arm(BASE, minor_faults=100), arm(BASE, minor_faults=300)).verdict == SAME
+    assert change(arm(BASE, minor_faults=100), arm(BASE, minor_faults=300)).verdict == Verdict.SAME
 
 
-def test_only_what_fresh_pairs_confirm_by_the_same_metric_stays_slower() -> None:
+def test_only_what_fresh_pairs_confirm() -> None:
     slow = change(arm(BASE), arm([time * 1.3 for time in BASE]))
-    assert confirmed(slow, slow).verdict == SLOWER
-    assert confirmed(slow, change(arm(BASE), arm(BASE))).verdict == AMBIGUOUS
+    assert confirmed(slow, slow).verdict == Verdict.SLOWER
+    assert confirmed(slow, change(arm(BASE), arm(BASE))).verdict == Verdict.AMBIGUOUS
     by_memory = change(arm(BASE, peak_growth_bytes=1 << 20), arm(BASE, peak_growth_bytes=99 << 20))
-    assert by_memory.verdict == SLOWER
-    assert confirmed(slow, by_memory).verdict == AMBIGUOUS
+    assert by_memory.verdict == Verdict.SLOWER
+    assert confirmed(slow, by_memory).verdict == Verdict.AMBIGUOUS
     fast = change(arm(BASE), arm([time * 0.5 for time in BASE]))
     assert confirmed(fast, slow) == fast
 
@@ -106,36 +129,49 @@ def test_only_what_fresh_pairs_confirm_by_the_same_metric_stays_slower() -> None
 def test_thresholds_are_the_machine_s_own() -> None:
     strict = Thresholds(clocks={"ready_s": 0.01, "returned_s": 0.01})
     slower = arm([time * 1.05 for time in BASE])
-    assert change(arm(BASE), slower).verdict == SAME
-    assert change(arm(BASE), slower, strict).verdict == SLOWER
+    assert change(arm(BASE), slower).verdict == Verdict.SAME
+    assert change(arm(BASE), slower, strict).verdict == Verdict.SLOWER
 
 
 def test_a_side_that_always_came_first_is_no_evidence() -> None:
     first = [make_sample(block=block, position=0, ready_s=1.0, cpu_s=0.1) for block in range(12)]
     then = [make_sample(block=block, position=1, ready_s=1.5, cpu_s=0.1) for block in range(12)]
-    assert change(first, then).verdict == INSUFFICIENT
+    assert change(first, then).verdict == Verdict.INSUFFICIENT
     assert "the baseline came first" in change(first, then).reason
-    turned = [make_sample(block=block, position=-1 if block % 2 else 1, ready_s=1.5, cpu_s=0.1) for block in range(12)]
-    assert change(first, turned).verdict == SLOWER
+    turned = [
+        make_sample(block=block, position=-1 if block % 2 else 1, ready_s=1.5, cpu_s=0.1)
+        for block in range(12)
+    ]
+    assert change(first, turned).verdict == Verdict.SLOWER
 
 
 def test_fresh_blocks_confirm_and_never_count_twice() -> None:
     base, slow = arm(BASE * 2), arm([time * 1.3 for time in BASE] + BASE)
-    samples = [*(replace(one, environment="a") for one in base), *(replace(one, environment="b") for one in slow)]
+    samples = [
+        *(replace(one, environment="a") for one in base),
+        *(replace(one, environment="b") for one in slow),
+    ]
     entry = {
         "name": "everything/lora-1000/warm/cpu",
         "arms": ["safetensors-load-file"],
         "fresh": {"safetensors-load-file": list(range(8, 16))},
     }
     found = judged([entry], samples, "a", "b", safe_thresholds)[0]
-    assert (found.first.verdict, found.fresh and found.fresh.verdict, found.change.verdict) == (SLOWER, SAME, AMBIGUOUS)
+    assert (found.first.verdict, found.fresh and found.fresh.verdict, found.change.verdict) == (
+        Verdict.SLOWER,
+        Verdict.SAME,
+        Verdict.AMBIGUOUS,
+    )
     assert found.first.ratio is not None
     assert found.first.ratio.count == 8
 
 
-def test_an_exit_code_tells_a_regression_from_a_gap_from_nothing_to_compare_with() -> None:
+def test_exit_codes_tell_a_regression_from_a_gap() -> None:
     def code(base: list[Sample], new: list[Sample]) -> int:
-        samples = [*(replace(one, environment="a") for one in base), *(replace(one, environment="b") for one in new)]
+        samples = [
+            *(replace(one, environment="a") for one in base),
+            *(replace(one, environment="b") for one in new),
+        ]
         entries = [{"name": "everything/lora-1000/warm/cpu", "arms": ["safetensors-load-file"]}]
         return exit_code(judged(entries, samples, "a", "b", safe_thresholds))
 
@@ -148,11 +184,20 @@ def test_an_exit_code_tells_a_regression_from_a_gap_from_nothing_to_compare_with
     assert exit_code([]) == NO_BASELINE
 
 
-def test_fresh_pairs_need_less_of_a_clock_that_has_told_already_and_any_metric_may_confirm() -> None:
+def test_fresh_pairs_need_less_of_a_clock_that_has_told_already() -> None:
     base = [make_sample(block=block, ready_s=1.0, returned_s=0.5, cpu_s=0.1) for block in range(12)]
-    times = [1.05, 1.2] * 6  # the interval of ready reaches below its threshold, that of returned does not
-    new = [make_sample(block=block, ready_s=time, returned_s=0.6, cpu_s=0.1) for block, time in enumerate(times)]
+    times = [
+        1.05,
+        1.2,
+    ] * 6  # the interval of ready reaches below its threshold, that of returned does not
+    new = [
+        make_sample(block=block, ready_s=time, returned_s=0.6, cpu_s=0.1)
+        for block, time in enumerate(times)
+    ]
     assert list(change(base, new).reasons) == ["returned_s"]
     assert list(change(base, new, confirming=("ready_s",)).reasons) == ["ready_s", "returned_s"]
-    both = change(base, [make_sample(block=block, ready_s=1.3, returned_s=0.6, cpu_s=0.1) for block in range(12)])
+    both = change(
+        base,
+        [make_sample(block=block, ready_s=1.3, returned_s=0.6, cpu_s=0.1) for block in range(12)],
+    )
     assert confirmed(both, change(base, new)).metric == "returned_s"

@@ -1,4 +1,6 @@
-"""The report of parts, of ranks, and of what was not measured: storage is told beside time, and no prediction passes for a measurement."""
+"""The report of parts, of ranks, and of what was not measured: storage is told beside time, and no
+prediction passes for a measurement.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,12 @@ PART_ARMS = {
 SHARE_ARMS = {"safetensors-get-slice": 100.0, "torch-load": 400.0}
 
 
-def part_samples(part: str = "eighth-rows", cache_state: str = "cold", arms: Mapping[str, Any] = PART_ARMS, **more: Any) -> list[Sample]:
+def part_samples(
+    part: str = "eighth-rows",
+    cache_state: str = "cold",
+    arms: Mapping[str, Any] = PART_ARMS,
+    **more: Any,
+) -> list[Sample]:
     samples = []
     for loader, (ready, read) in arms.items():
         figures: dict[str, Any] = {
@@ -51,7 +58,10 @@ def part_samples(part: str = "eighth-rows", cache_state: str = "cold", arms: Map
 
 
 def share_samples(ranks: int, cache_state: str = "cold", **more: Any) -> list[Sample]:
-    """Return samples over ranks: slices take the same time at any number, unpickling everything grows with it."""
+    """Return samples over ranks: slices take the same time at any number, unpickling everything
+    grows with it.
+    """
+
     samples = []
     for loader, ready in SHARE_ARMS.items():
         ms = ready * (ranks if loader == "torch-load" else 1)
@@ -72,18 +82,33 @@ def share_samples(ranks: int, cache_state: str = "cold", **more: Any) -> list[Sa
 
 
 def full_samples() -> list[Sample]:
-    """Return full loads of three checkpoints in which `torch-load` has the lower fixed cost and the higher one for each byte."""
+    """Return full loads of three checkpoints in which `torch-load` has the lower fixed cost and the
+    higher one for each byte.
+    """
+
     samples = []
     for (checkpoint, size, tensors), state in itertools.product(
-        (("lora-1000", 4_096_000, 1000), ("gpt2", 497_759_232, 148), ("llama-3.2-1b", 2_471_645_184, 146)), ("cold", "warm")
+        (
+            ("lora-1000", 4_096_000, 1000),
+            ("gpt2", 497_759_232, 148),
+            ("llama-3.2-1b", 2_471_645_184, 146),
+        ),
+        ("cold", "warm"),
     ):
         arms = {
             "safetensors-load-file": 50 + 0.001 * tensors + 0.1e-6 * size,
             "torch-load": 1 + 0.001 * tensors + 0.5e-6 * size,
             "ceiling-read": 0.2e-6 * size,
         }
-        figures: dict[str, Any] = {"cache_state": state, "bytes": size, "tensors": tensors, "anonymous_bytes": 0}
-        samples += cell_samples(arms={loader: (ms, ms) for loader, ms in arms.items()}, checkpoint=checkpoint, **figures)
+        figures: dict[str, Any] = {
+            "cache_state": state,
+            "bytes": size,
+            "tensors": tensors,
+            "anonymous_bytes": 0,
+        }
+        samples += cell_samples(
+            arms={loader: (ms, ms) for loader, ms in arms.items()}, checkpoint=checkpoint, **figures
+        )
     return samples
 
 
@@ -105,10 +130,14 @@ def under(text: str, title: str) -> str:
     return rest[: end.start()] if end else rest
 
 
-def test_a_cold_part_has_its_amplification_in_the_tables_with_its_interval(tmp_path: Path) -> None:
-    text, path = page(tmp_path, part_samples() + part_samples(cache_state="warm") + part_samples("one-tensor"))
+def test_a_cold_part_has_its_amplification_in_the_tables(tmp_path: Path) -> None:
+    text, path = page(
+        tmp_path, part_samples() + part_samples(cache_state="warm") + part_samples("one-tensor")
+    )
     section = under(text, "Loading a part")
-    overview = section.partition("Read amplification, cold:")[2].partition("Time to ready, cold:")[0]
+    overview = section.partition("Read amplification, cold:")[2].partition("Time to ready, cold:")[
+        0
+    ]
     assert row(overview, "safetensors-get-slice") == ["safetensors-get-slice", "4.00", "4.00"]
     assert row(overview, "torch-load")[1] == "9.00"
     assert row(overview, "ceiling-read")[1] == "1.00"
@@ -134,20 +163,33 @@ def test_a_warm_part_has_no_amplification_to_speak_of(tmp_path: Path) -> None:
 def test_invalid_samples_give_no_amplification(tmp_path: Path) -> None:
     wrong = spoilt(part_samples(), "not-cold", "torch-load")
     section = under(page(tmp_path, list(wrong))[0], "Loading a part")
-    assert row(section.partition("Read amplification, cold:")[2].partition("Time to")[0], "torch-load")[1] == "missing"
+    assert (
+        row(
+            section.partition("Read amplification, cold:")[2].partition("Time to")[0], "torch-load"
+        )[1]
+        == "missing"
+    )
     assert row(section.partition("**eighth-rows** ")[2], "torch-load")[-2:] == ["0 / 6", "missing"]
 
 
-def test_a_sweep_of_readahead_stands_by_loader_with_what_each_value_gave(tmp_path: Path) -> None:
+def test_a_sweep_of_readahead_stands_by_loader(tmp_path: Path) -> None:
     arms = {0: 10_100_000, 8192: 66_000_000}
     samples = [
         sample
         for kb, read in arms.items()
-        for sample in part_samples(arms=PART_ARMS | {"safetensors-get-slice": (50.0, read)}, read_ahead_kb=kb)
+        for sample in part_samples(
+            arms=PART_ARMS | {"safetensors-get-slice": (50.0, read)}, read_ahead_kb=kb
+        )
     ]
     text, path = page(tmp_path, samples, storage={"read_ahead_kb": 128})
-    table = text.partition("Read amplification by the device's readahead, cold:")[2].partition("![")[0]
-    found = {tuple(line.split(" | ")[1:3]): line.split(" | ")[3] for line in table.splitlines() if line.startswith("| eighth-rows")}
+    table = text.partition("Read amplification by the device's readahead, cold:")[2].partition(
+        "!["
+    )[0]
+    found = {
+        tuple(line.split(" | ")[1:3]): line.split(" | ")[3]
+        for line in table.splitlines()
+        if line.startswith("| eighth-rows")
+    }
     assert found["safetensors-get-slice", "0"] == exactly(1.01)
     assert found["safetensors-get-slice", "8192"] == exactly(6.60)
     assert found["ceiling-read", "0"] == found["ceiling-read", "8192"] == exactly(1.00)
@@ -155,25 +197,42 @@ def test_a_sweep_of_readahead_stands_by_loader_with_what_each_value_gave(tmp_pat
     assert "8192 KiB of readahead" in plain_answer(cells_of({}, samples))
 
 
-def test_the_answer_names_the_best_and_the_worst_part_of_the_largest_checkpoint() -> None:
+def test_the_answer_names_the_best_and_the_worst_part() -> None:
     worse = PART_ARMS | {"safetensors-get-slice": (30.0, 75_000_000)}
     small = part_samples(
-        "one-layer", arms=PART_ARMS | {"safetensors-get-slice": (1.0, 90_000_000)}, checkpoint="lora-1000", bytes=4_096_000
+        "one-layer",
+        arms=PART_ARMS | {"safetensors-get-slice": (1.0, 90_000_000)},
+        checkpoint="lora-1000",
+        bytes=4_096_000,
     )
-    answer = plain_answer(cells_of({}, part_samples() + part_samples("one-tensor", arms=worse) + small))
-    assert f"**{exactly(4.00)}** times the bytes asked for (`eighth-rows`; torch-load then slice takes 2.00" in answer
+    answer = plain_answer(
+        cells_of({}, part_samples() + part_samples("one-tensor", arms=worse) + small)
+    )
+    assert (
+        f"**{exactly(4.00)}** times the bytes asked for (`eighth-rows`; torch-load then slice takes"
+        " 2.00" in answer
+    )
     assert f"**{exactly(7.50)}** times the bytes asked for (`one-tensor`" in answer
     assert "lora-1000" not in answer
     assert "Of loading a whole checkpoint there is no valid sample here" in answer
 
 
-def test_ranks_stand_by_their_number_with_the_ratio_beside_what_the_document_says(tmp_path: Path) -> None:
-    samples = [sample for ranks, state in itertools.product((1, 2, 8), ("cold", "warm")) for sample in share_samples(ranks, state)]
+def test_ranks_stand_by_their_number(
+    tmp_path: Path,
+) -> None:
+    samples = [
+        sample
+        for ranks, state in itertools.product((1, 2, 8), ("cold", "warm"))
+        for sample in share_samples(ranks, state)
+    ]
     text, path = page(tmp_path, samples, machine={"cpu_count": 2})
     section = under(text, "One share per rank")
     cold = section.partition("Time of the slowest rank to ready, cold:")[2]
     assert row(cold.partition("Time of")[0], "torch-load")[-1] == "3.28 s"
-    assert f"with 1.12 GB over 8 ranks on cpu: **{exactly(32)}** times cold and **{exactly(32)}** times warm" in section
+    assert (
+        f"with 1.12 GB over 8 ranks on cpu: **{exactly(32)}** times cold and **{exactly(32)}**"
+        " times warm" in section
+    )
     memory = section.partition("Memory of the largest rank, warm, MB:")[2].partition("![")[0]
     assert row(memory, "safetensors-get-slice")[1:] == ["1120", "559", "140"]
     assert (path / "figures/ranks-bloom-560m-on-cpu.svg").is_file()
@@ -181,7 +240,7 @@ def test_ranks_stand_by_their_number_with_the_ratio_beside_what_the_document_say
 
 
 @pytest.mark.parametrize("state", ["cold", "warm"])
-def test_ranks_of_one_cache_state_alone_are_drawn_without_empty_panels(tmp_path: Path, state: str) -> None:
+def test_ranks_of_one_cache_state_alone_are_drawn(tmp_path: Path, state: str) -> None:
     _, path = page(tmp_path, share_samples(1, state) + share_samples(4, state))
     drawn = (path / "figures/ranks-bloom-560m-on-cpu.svg").read_text()
     assert f"slowest rank, {state}" in drawn
@@ -194,12 +253,14 @@ def test_a_run_of_one_number_of_ranks_has_tables_and_no_figure(tmp_path: Path) -
     assert not list(path.glob("figures/ranks-*"))
 
 
-def test_ranks_without_the_pair_have_nothing_to_set_beside_the_document(tmp_path: Path) -> None:
-    text, _ = page(tmp_path, [sample for sample in share_samples(4) if sample.loader == "torch-load"])
+def test_ranks_without_the_pair_are_compared_with_nothing(tmp_path: Path) -> None:
+    text, _ = page(
+        tmp_path, [sample for sample in share_samples(4) if sample.loader == "torch-load"]
+    )
     assert "This run has no pair of the two to set beside it" in text
 
 
-def test_a_cell_in_the_terminal_tells_what_storage_gave_for_a_cold_part_and_the_rate_of_all_else() -> None:
+def test_a_cell_in_the_terminal_tells_what_storage_gave() -> None:
     cold, warm = cell_table(part_samples()), cell_table(part_samples(cache_state="warm"))
     assert "storage bytes over the bytes asked for" in cold
     assert re.search(r"safetensors-get-slice .* 4\.00 ", cold)
@@ -208,10 +269,12 @@ def test_a_cell_in_the_terminal_tells_what_storage_gave_for_a_cold_part_and_the_
     assert max(map(len, [*cold.splitlines(), *warm.splitlines()])) <= WIDTH
 
 
-def test_the_summary_groups_cells_by_scenario_and_names_each_within_it() -> None:
+def test_the_summary_groups_cells_by_scenario() -> None:
     samples = full_samples() + part_samples() + share_samples(4)
     lines = run_summary({}, samples).splitlines()
-    assert [line.partition(":")[0] for line in lines if "fastest loader to ready in each cell" in line] == [
+    assert [
+        line.partition(":")[0] for line in lines if "fastest loader to ready in each cell" in line
+    ] == [
         "full-load",
         "partial-load",
         "sharded-load",
@@ -227,7 +290,16 @@ def test_readahead_that_was_put_back_is_said_first() -> None:
 
 def test_cells_that_were_cut_still_have_their_place(tmp_path: Path) -> None:
     key = Cell("partial-load", "gpt2", "cold", "cpu", part="one-layer")
-    record = {"name": key.name, **key.as_json(), "status": "cut", "reason": "the time was spent", "arms": ["torch-load"], "left_out": {}}
-    text, _ = page(tmp_path, part_samples(), cells=[record], checkpoints={"gpt2": {"bytes": 497_759_232}})
+    record = {
+        "name": key.name,
+        **key.as_json(),
+        "status": "cut",
+        "reason": "the time was spent",
+        "arms": ["torch-load"],
+        "left_out": {},
+    }
+    text, _ = page(
+        tmp_path, part_samples(), cells=[record], checkpoints={"gpt2": {"bytes": 497_759_232}}
+    )
     assert "| cut | partial-load/gpt2/one-layer/cold/cpu | the time was spent |" in text
     assert RUN in text

@@ -27,7 +27,10 @@ MADE_BY = (
 )
 """The tower that makes records, from the ground up."""
 MAKE = (*GROUND, "analysis", *MADE_BY)
-"""It may ask `analysis`, which is pure functions over records: a run stops when its ratios are known."""
+"""It may ask `analysis`, which is pure functions over records: a run stops when its ratios are
+known.
+"""
+
 ALL = (*GROUND, "analysis", "report", *MADE_BY, "commands", "cli")
 HEAVY = {"torch", "safetensors"}
 
@@ -60,17 +63,29 @@ def forbidden(room: str, harness: Path) -> dict[str, set[str]]:
     allowed = set(order[: order.index(room) + 1])
     if room == "commands":
         allowed.add("cli")  # the version that a command tells
-    wrong = {module.name: rooms_of(module) & set(ALL) - allowed for module in modules_of(room, harness)}
+    wrong = {
+        module.name: rooms_of(module) & set(ALL) - allowed for module in modules_of(room, harness)
+    }
     return {name: rooms for name, rooms in wrong.items() if rooms}
 
 
 def cycles(harness: Path) -> list[str]:
     """Return the modules that import themselves by way of others when they are imported."""
-    arrows = {".".join(module.relative_to(harness.parent).with_suffix("").parts): module for module in harness.rglob("*.py")}
+    arrows = {
+        ".".join(module.relative_to(harness.parent).with_suffix("").parts): module
+        for module in harness.rglob("*.py")
+    }
     reach: dict[str, set[str]] = {}
     for name, module in arrows.items():
-        top = ast.Module([n for n in ast.parse(module.read_text()).body if isinstance(n, ast.ImportFrom)], [])
-        targets = {f"{n.module}.{a.name}" for n in top.body if isinstance(n, ast.ImportFrom) for a in n.names}
+        top = ast.Module(
+            [n for n in ast.parse(module.read_text()).body if isinstance(n, ast.ImportFrom)], []
+        )
+        targets = {
+            f"{n.module}.{a.name}"
+            for n in top.body
+            if isinstance(n, ast.ImportFrom)
+            for a in n.names
+        }
         reach[name] = {t if t in arrows else t.rpartition(".")[0] for t in targets} & set(arrows)
     for middle in reach:
         for start in reach:
@@ -86,12 +101,18 @@ def test_a_room_imports_nothing_from_above(room: str) -> None:
 
 @pytest.mark.parametrize("room", ["records", "analysis", "report"])
 def test_the_reading_tower_needs_no_torch(room: str) -> None:
-    imported = {name.split(".")[0] for module in modules_of(room, ROOT / "harness") for name in imports_of(module)}
+    imported = {
+        name.split(".")[0]
+        for module in modules_of(room, ROOT / "harness")
+        for name in imports_of(module)
+    }
     assert imported & HEAVY == set()
 
 
 def test_every_room_has_its_place() -> None:
-    there = {path.stem for path in (ROOT / "harness").iterdir() if path.suffix == ".py" or path.is_dir()}
+    there = {
+        path.stem for path in (ROOT / "harness").iterdir() if path.suffix == ".py" or path.is_dir()
+    }
     assert there - {"__init__", "__main__", "__pycache__"} == set(ALL)
 
 

@@ -6,7 +6,7 @@ import errno
 import os
 import re
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ from harness.records.cell import Cell
 from harness.records.run_directory import TRACEBACKS
 from harness.records.sample import Sample
 from harness.report.run_page import write_run_report
-from harness.run import resources
+from harness.run import open_run, resources
 from harness.run import run as session
 from harness.run.options import PROFILES, Options, model_name, parse
 from harness.run.plan import Plan, loader_of
@@ -45,11 +45,13 @@ def run(tmp_path: Path, plan: Plan, **given: str) -> Run:
     return Run(options(tmp_path, **given), plan, ["pytest"], lambda _: None, lambda _: None)
 
 
-def test_a_loader_whose_memory_does_not_fit_is_left_out_with_the_figure_that_was_short(
+def test_a_loader_whose_memory_does_not_fit_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = {WARM: (*ARMS, "pickle-load")}
-    monkeypatch.setattr(resources, "room", lambda: 12_000_000)  # 4.1 MB of tensors and 4.1 MB of file fit, three times the tensors do not
+    monkeypatch.setattr(
+        resources, "room", lambda: 12_000_000
+    )  # 4.1 MB of tensors and 4.1 MB of file fit, three times the tensors do not
     with run(tmp_path, plan, rounds="6") as running:
         result = running.measure(WARM)
     assert {sample.loader for sample in result.samples} == set(ARMS)
@@ -57,7 +59,9 @@ def test_a_loader_whose_memory_does_not_fit_is_left_out_with_the_figure_that_was
     assert "GB of memory" in result.left_out["pickle-load"]
 
 
-def test_a_cell_that_every_loader_is_left_out_of_is_refused_and_not_called_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cell_that_every_loader_is_left_out_of_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(resources, "room", lambda: 0)
     with run(tmp_path, {WARM: ARMS}, rounds="6") as running:
         result = running.measure(WARM)
@@ -66,7 +70,7 @@ def test_a_cell_that_every_loader_is_left_out_of_is_refused_and_not_called_late(
     assert running.manifest["cells"][0]["status"] == "refused"
 
 
-def test_a_checkpoint_that_does_not_fit_is_refused_with_the_figure_and_the_run_goes_on(
+def test_a_checkpoint_that_does_not_fit_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     big = Cell("full-load", "llama-3.2-1b", "warm", "cpu")
@@ -79,20 +83,23 @@ def test_a_checkpoint_that_does_not_fit_is_refused_with_the_figure_and_the_run_g
     assert [cell["status"] for cell in running.manifest["cells"]] == ["refused", "done"]
 
 
-def test_cells_share_the_time_of_the_profile_and_leave_what_they_do_not_need_to_the_next(
+def test_cells_share_the_time_of_the_profile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "precise", lambda _: True)  # the first cell is done after 6 blocks, long before its share is spent
+    monkeypatch.setattr(
+        session, "precise", lambda _: True
+    )  # the first cell is done after 6 blocks, long before its share is spent
     with run(tmp_path, {COLD: ARMS, WARM: ARMS}, profile="smoke") as running:
         running.measure(COLD)
         running.measure(WARM)
-    cold, warm = running.manifest["cells"]
+    cells: Any = running.manifest["cells"]
+    cold, warm = cells
     assert (cold["stopped"], cold["blocks"]) == ("precision", 6)
     assert cold["budget_s"] <= PROFILES["smoke"].total_s / 2, "half of the time there is"
     assert warm["budget_s"] > 1.3 * cold["budget_s"]
 
 
-def test_a_cell_that_the_time_does_not_reach_is_cut_by_name_and_nothing_is_made_for_it(
+def test_a_cell_that_the_time_does_not_reach_is_cut_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     big = Cell("full-load", "gpt2", "warm", "cpu")
@@ -105,30 +112,40 @@ def test_a_cell_that_the_time_does_not_reach_is_cut_by_name_and_nothing_is_made_
     assert [path.name for path in (tmp_path / "store").glob("gpt2*")] == []
 
 
-def test_a_cell_whose_blocks_do_not_fit_by_the_pace_so_far_is_cut_before_it_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cell_whose_blocks_do_not_fit_by_the_pace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     big = Cell("full-load", "gpt2", "warm", "cpu")
     with run(tmp_path, {WARM: ARMS, big: ARMS}) as running:
         running.measure(WARM)
         monkeypatch.setattr(Run, "_left", lambda _: 1.0)
         cut = running.measure(big)
-    assert cut.reason is not None and re.fullmatch(r"its 6 blocks would take about \d+ s, and 1 s were left", cut.reason)
+    assert cut.reason is not None and re.fullmatch(
+        r"its 6 blocks would take about \d+ s, and 1 s were left", cut.reason
+    )
     assert [path.name for path in (tmp_path / "store").glob("gpt2*")] == []
 
 
-def test_a_cell_that_turns_out_too_slow_is_cut_after_its_first_block_and_has_no_figure(tmp_path: Path) -> None:
+def test_a_cell_that_turns_out_too_slow_is_cut(
+    tmp_path: Path,
+) -> None:
     with run(tmp_path, {WARM: ARMS}, budget="0.2") as running:
         result = running.measure(WARM)
-    (cell,) = running.manifest["cells"]
+    cells: Any = running.manifest["cells"]
+    (cell,) = cells
     assert (result.samples, cell["status"], cell["blocks"]) == ((), "cut", 1)
     assert cell["reason"].startswith("its 6 blocks would take about")
     samples = running.directory.samples()
     assert len(samples) == 2, "they are kept"
     (shown,) = cells_of(running.manifest, samples)
     assert (shown.arms, shown.reason) == ((), f"cut: {cell['reason']}")
-    assert "**Not measured for want of time:** full-load/lora-1000/warm/cpu." in write_run_report(running.directory).read_text()
+    assert (
+        "**Not measured for want of time:** full-load/lora-1000/warm/cpu."
+        in write_run_report(running.directory).read_text()
+    )
 
 
-def test_a_store_that_cannot_be_written_to_serves_what_is_whole_in_it_and_the_rest_is_refused_by_name(
+def test_a_store_that_cannot_be_written_to_serves_what_is_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with run(tmp_path, {WARM: ARMS}, rounds="1") as running:
@@ -144,19 +161,43 @@ def test_a_store_that_cannot_be_written_to_serves_what_is_whole_in_it_and_the_re
     with run(tmp_path, {WARM: ARMS, missing: ARMS}, rounds="1") as running:
         assert all(sample.valid for sample in running.measure(WARM).samples)
         refused = running.measure(missing)
-    assert refused.reason == "all-minilm-l6-v2: the store lacks a part of it and cannot be written to (Read-only file system)"
-    with pytest.raises(WeighbridgeError, match="cannot be written to \\(Read-only file system\\); name a folder you may write to"):
+    assert (
+        refused.reason
+        == "all-minilm-l6-v2: the store lacks a part of it and cannot be written to (Read-only file"
+        " system)"
+    )
+    with pytest.raises(
+        WeighbridgeError,
+        match="cannot be written to \\(Read-only file system\\); name a folder you may write to",
+    ):
         page_cache.capability(tmp_path / "results")
 
 
-def test_an_mxfp4_checkpoint_of_a_persons_own_is_measured_by_every_loader_that_can_and_the_others_are_named(tmp_path: Path) -> None:
-    """safetensors 0.8.0 reads the shape of an F4 tensor wrongly with `backend="pread"`; its mapped way, torch and the ceilings do not."""
+def test_an_mxfp4_checkpoint_of_a_persons_own_is_measured(
+    tmp_path: Path,
+) -> None:
+    """safetensors 0.8.0 reads the shape of an F4 tensor wrongly with `backend="pread"`.
+
+    Its mapped way, torch and the ceilings do not.
+    """
+
     blocks = torch.randint(1, 250, (64, 32), dtype=torch.uint8)
     save_file(
-        {"blocks": blocks.view(torch.float4_e2m1fn_x2), "scales": blocks.clone().view(torch.float8_e8m0fnu)}, tmp_path / "mxfp4.safetensors"
+        {
+            "blocks": blocks.view(torch.float4_e2m1fn_x2),
+            "scales": blocks.clone().view(torch.float8_e8m0fnu),
+        },
+        tmp_path / "mxfp4.safetensors",
     )
     cell = Cell("full-load", "mxfp4", "warm", "cpu")
-    arms = ("safetensors-load-file", "safetensors-pread", "torch-load", "pickle-load", "ceiling-read", "ceiling-copy")
+    arms = (
+        "safetensors-load-file",
+        "safetensors-pread",
+        "torch-load",
+        "pickle-load",
+        "ceiling-read",
+        "ceiling-copy",
+    )
     with Run(
         parse(
             {
@@ -178,11 +219,14 @@ def test_an_mxfp4_checkpoint_of_a_persons_own_is_measured_by_every_loader_that_c
     assert measured | set(result.left_out) == set(arms), "each is measured or left out by name"
 
 
-def test_a_budget_is_for_each_cell_and_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_budget_is_for_each_cell_and_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(session, "precise", lambda _: False)
     with run(tmp_path, {WARM: ARMS}, budget="1.0") as running:
         running.measure(WARM)
-    (cell,) = running.manifest["cells"]
+    cells: Any = running.manifest["cells"]
+    (cell,) = cells
     assert (cell["stopped"], cell["budget_s"]) == ("budget", 1.0)
     assert cell["spent_s"] <= 1.0 + 0.5
 
@@ -201,7 +245,9 @@ def test_a_cell_is_measured_once_and_told_once(tmp_path: Path) -> None:
         assert isinstance(samples, tuple)
         told.append(len(samples))
 
-    with Run(options(tmp_path, rounds="2"), {WARM: ARMS}, ["pytest"], lambda _: None, tell) as running:
+    with Run(
+        options(tmp_path, rounds="2"), {WARM: ARMS}, ["pytest"], lambda _: None, tell
+    ) as running:
         assert running.measure(WARM) is running.measure(WARM)
     assert told == [4]
 
@@ -224,13 +270,20 @@ def test_a_finished_run_that_is_resumed_takes_nothing_more(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("named", [False, True])
-def test_a_persons_pickle_is_unpickled_without_weights_only_only_if_they_say_so(tmp_path: Path, named: bool) -> None:
+def test_a_persons_pickle_is_unpickled(tmp_path: Path, named: bool) -> None:
     own = tmp_path / "adapter.bin"
     torch.save({"weight": torch.rand(64, 64) + 0.5}, own)
     cell = Cell("full-load", "adapter", "warm", "cpu")
     arms = ("torch-load", "torch-load-unsafe", "pickle-load")
     given = {"rounds": "2"} | ({"loaders": ",".join(arms)} if named else {})
-    asked = parse({"store": str(tmp_path / "store"), "results": str(tmp_path / "results"), "model": [str(own)], **given})
+    asked = parse(
+        {
+            "store": str(tmp_path / "store"),
+            "results": str(tmp_path / "results"),
+            "model": [str(own)],
+            **given,
+        }
+    )
     with Run(asked, {cell: arms}, ["pytest"], lambda _: None, lambda _: None) as running:
         result = running.measure(cell)
     assert list(result.left_out) == ([] if named else ["torch-load-unsafe"])
@@ -239,8 +292,18 @@ def test_a_persons_pickle_is_unpickled_without_weights_only_only_if_they_say_so(
 
 
 def resume(tmp_path: Path, before: Run) -> Run:
-    given = {"store": str(tmp_path / "store"), "results": str(tmp_path / "results"), "resume": before.directory.name}
-    return Run(parse(given, before.manifest["options"]), {WARM: ARMS}, ["pytest"], lambda _: None, lambda _: None)
+    given = {
+        "store": str(tmp_path / "store"),
+        "results": str(tmp_path / "results"),
+        "resume": before.directory.name,
+    }
+    return Run(
+        parse(given, before.manifest["options"]),
+        {WARM: ARMS},
+        ["pytest"],
+        lambda _: None,
+        lambda _: None,
+    )
 
 
 @pytest.mark.parametrize(
@@ -252,32 +315,50 @@ def resume(tmp_path: Path, before: Run) -> Run:
         ("gpt2/model.safetensors", "my-gpt2"),
     ],
 )
-def test_a_persons_checkpoint_is_called_what_they_call_it(tmp_path: Path, path: str, name: str) -> None:
+def test_a_persons_checkpoint_is_called_what_they_call_it(
+    tmp_path: Path, path: str, name: str
+) -> None:
     (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / path).touch()
     assert model_name(tmp_path / path, ["gpt2"]) == name
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here a forked process can use the GPU")
-def test_a_gpu_that_no_fork_can_use_refuses_the_cell_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_no_fork_can_use_refuses_the_cell_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In place of as many samples as there are arms and blocks, each with the same error."""
-    monkeypatch.setattr(session, "gpus", lambda: ["A GPU that torch cannot use"])
+    monkeypatch.setattr(open_run, "gpus", lambda: ["A GPU that torch cannot use"])
     on_gpu = Cell("full-load", "lora-1000", "warm", "cuda")
     with run(tmp_path, {on_gpu: ARMS, WARM: ARMS}, rounds="1") as running:
         refused, result = running.measure(on_gpu), running.measure(WARM)
-    assert refused.samples == () and "a forked process cannot use the GPU (raised: " in (refused.reason or "")
+    assert refused.samples == () and "a forked process cannot use the GPU (raised: " in (
+        refused.reason or ""
+    )
     assert len(result.samples) == len(ARMS) and all(sample.valid for sample in result.samples)
 
 
-def test_a_loader_that_keeps_raising_is_left_out_with_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loader_that_keeps_raising_is_left_out_with_its_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its traceback is kept beside the run, and the others go on."""
     broken = (BROKEN, loaders(BROKEN)["raises"])
-    monkeypatch.setattr(resources, "loader_of", lambda cell, name: broken if name == "raises" else loader_of(cell, name))
+    monkeypatch.setattr(
+        resources,
+        "loader_of",
+        lambda cell, name: broken if name == "raises" else loader_of(cell, name),
+    )
 
     with run(tmp_path, {WARM: (*ARMS, "raises")}, rounds="6") as running:
         result = running.measure(WARM)
     assert [sample.loader for sample in result.samples].count("raises") == 2
-    assert result.left_out["raises"] == "failed 2 times in the same way: raised: RuntimeError: no such tensor in this file"
+    assert (
+        result.left_out["raises"]
+        == "failed 2 times in the same way: raised: RuntimeError: no such tensor in this file"
+    )
     kept = (running.directory.path / TRACEBACKS).read_text()
-    assert kept.count("=== full-load/lora-1000/warm/cpu, raises") == 2 and 'raise RuntimeError("no such tensor in this file")' in kept
+    assert (
+        kept.count("=== full-load/lora-1000/warm/cpu, raises") == 2
+        and 'raise RuntimeError("no such tensor in this file")' in kept
+    )
     assert str(Path(__file__).parent) not in kept, "it keeps no absolute path"

@@ -1,4 +1,6 @@
-"""Scanners as loaders of their own kind: what they find, pass, and cannot tell, each by its library's own word."""
+"""Scanners as loaders of their own kind: what they find, pass, and cannot tell, each by its
+library's own word.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ def look(tmp_path: Path) -> Look:
         for package in loader.requires:
             installed(package)
         written, _ = write_corpus([known[name]], tmp_path)
-        loader.load([str(path) for path in written[0].files], "cpu", None)
+        loader.load([str(path) for path in written[0].files], "cpu")
 
     return look
 
@@ -48,19 +50,22 @@ def test_fickling_calls_every_torch_file_likely_unsafe(look: Look) -> None:
         look("fickling", "whole.bin")
 
 
-@pytest.mark.parametrize("scanner", [name for name in NAMES if name != "picklescan"])  # which passes whatever is no pickle
+@pytest.mark.parametrize(
+    "scanner", [name for name in NAMES if name != "picklescan"]
+)  # which passes whatever is no pickle
 def test_what_it_does_not_look_at_is_not_passed(scanner: str, tmp_path: Path) -> None:
     loader = all_loaders(SCANNER)[scanner][1]
     for package in loader.requires:
         installed(package)
     (tmp_path / "a.json").write_text("{}")
-    with pytest.raises(Exception) as raised:  # noqa: PT011  # a library may say it by an error of its own
-        loader.load([str(tmp_path / "a.json")], "cpu", None)
+    # a library may say it by an error of its own
+    with pytest.raises(Exception) as raised:  # noqa: PT011
+        loader.load([str(tmp_path / "a.json")], "cpu")
     assert not isinstance(raised.value, FoundError)
 
 
 @pytest.mark.parametrize("scanner", ["picklescan", "weighbridge-scan"])
-def test_a_payload_in_a_shard_is_found_behind_an_index_that_is_no_pickle(scanner: str, look: Look) -> None:
+def test_a_payload_in_a_shard_is_found_behind_an_index(scanner: str, look: Look) -> None:
     with pytest.raises(FoundError):
         look(scanner, "index-of-torch-files")
 
@@ -73,6 +78,5 @@ def test_a_file_that_cannot_be_told_says_so_in_words(look: Look) -> None:
 def test_what_was_scanned_is_held_against_the_checkpoint(tmp_path: Path) -> None:
     torch.save({"a": torch.arange(3)}, tmp_path / "a.bin")
     loader = all_loaders(SCANNER)["picklescan"][1]
-    assert loader.load([str(tmp_path / "a.bin")], "cpu", None) == {}
-    assert loader.reveal
-    assert torch.equal(loader.reveal({}, [str(tmp_path / "a.bin")])["a"], torch.arange(3))
+    assert loader.load([str(tmp_path / "a.bin")], "cpu") == {}
+    assert torch.equal(loader.content({}, [str(tmp_path / "a.bin")])["a"], torch.arange(3))

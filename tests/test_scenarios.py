@@ -1,4 +1,6 @@
-"""Partial and sharded loads as a person starts them, and what is said of a part or a number of ranks that cannot be had."""
+"""Partial and sharded loads as a person starts them, and what is said of a part or a number of
+ranks that cannot be had.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,14 @@ from tests.helpers import make_sample
 from tests.test_benchmarks import Place, lines
 
 PARTIAL, SHARDED = "benchmarks/test_partial_load.py", "benchmarks/test_sharded_load.py"
-PART_ARMS = {"ceiling-read", "safetensors-get-slice", "safetensors-load-file", "safetensors-pread", "torch-load", "torch-load-mmap"}
+PART_ARMS = {
+    "ceiling-read",
+    "safetensors-get-slice",
+    "safetensors-load-file",
+    "safetensors-pread",
+    "torch-load",
+    "torch-load-mmap",
+}
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +49,20 @@ def options(**given: str) -> Options:
     return parse(given)
 
 
-def test_a_part_is_weighed_by_every_arm_and_storage_is_told_for_each(tmp_path: Path, store: Path) -> None:
+def test_a_part_is_measured_by_every_arm(tmp_path: Path, store: Path) -> None:
     place = Place(tmp_path, store, PARTIAL)
     if not page_cache.capability(tmp_path).cold:
         pytest.skip("nothing can be made cold here")
-    ended = place.run("-m", "cpu", "--checkpoints", "all-minilm-l6-v2", "--parts", "eighth-rows,one-layer", "--rounds", "6")
+    ended = place.run(
+        "-m",
+        "cpu",
+        "--checkpoints",
+        "all-minilm-l6-v2",
+        "--parts",
+        "eighth-rows,one-layer",
+        "--rounds",
+        "6",
+    )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     taken = lines(place.only_run)
     assert {(line["scenario"], line["part"], line["ranks"]) for line in taken} == {
@@ -63,7 +81,9 @@ def test_a_part_is_weighed_by_every_arm_and_storage_is_told_for_each(tmp_path: P
     for (part, loader), found in given.items():
         ceiling = min(given[part, "ceiling-read"])
         assert 1.0 <= ceiling < 1.1
-        assert min(found) >= 0.999 * ceiling, f"{loader} of {part}: the ceiling bounds it from below"
+        assert min(found) >= 0.999 * ceiling, (
+            f"{loader} of {part}: the ceiling bounds it from below"
+        )
     page = (place.only_run / "report.md").read_text()
     assert "## Loading a part" in page
     assert all(f"| {loader} |" in page for loader in PART_ARMS)
@@ -71,9 +91,20 @@ def test_a_part_is_weighed_by_every_arm_and_storage_is_told_for_each(tmp_path: P
     assert "eighth-rows/cold" in ended.stdout
 
 
-def test_shares_are_brought_up_by_every_arm_and_the_ratio_is_told(tmp_path: Path, store: Path) -> None:
+def test_shares_are_brought_up_by_every_arm(tmp_path: Path, store: Path) -> None:
     place = Place(tmp_path, store, SHARDED)
-    ended = place.run("-m", "cpu", "--checkpoints", "bloom-slim", "--ranks", "1,2", "--cache-states", "warm", "--rounds", "6")
+    ended = place.run(
+        "-m",
+        "cpu",
+        "--checkpoints",
+        "bloom-slim",
+        "--ranks",
+        "1,2",
+        "--cache-states",
+        "warm",
+        "--rounds",
+        "6",
+    )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     taken = lines(place.only_run)
     assert {line["ranks"] for line in taken} == {1, 2}
@@ -92,16 +123,31 @@ def test_shares_are_brought_up_by_every_arm_and_the_ratio_is_told(tmp_path: Path
 @pytest.mark.parametrize(
     ("scenario", "arguments", "said"),
     [
-        (PARTIAL, ("--parts", "half"), ("unknown part 'half'", "one-tensor, one-layer, every-8th-tensor, eighth-rows, eighth-columns")),
+        (
+            PARTIAL,
+            ("--parts", "half"),
+            (
+                "unknown part 'half'",
+                "one-tensor, one-layer, every-8th-tensor, eighth-rows, eighth-columns",
+            ),
+        ),
         (PARTIAL, ("--checkpoints", "lora-1000", "--parts", ","), ("no part is named",)),
         (PARTIAL, ("--read-ahead-kb", "-1"), ("--read-ahead-kb -1", "must be 0 or more")),
         (PARTIAL, ("--read-ahead-kb", "some"), ("--read-ahead-kb some", "not a number")),
-        (SHARDED, ("--checkpoints", "bloom-slim", "--ranks", "3"), ("over 3 ranks", "16 attention heads go evenly over 1, 2, 4, 8, 16")),
-        (SHARDED, ("--checkpoints", "gpt2", "--ranks", "2"), ("gpt2 cannot be split over ranks", "no rule is known")),
+        (
+            SHARDED,
+            ("--checkpoints", "bloom-slim", "--ranks", "3"),
+            ("over 3 ranks", "16 attention heads go evenly over 1, 2, 4, 8, 16"),
+        ),
+        (
+            SHARDED,
+            ("--checkpoints", "gpt2", "--ranks", "2"),
+            ("gpt2 cannot be split over ranks", "no rule is known"),
+        ),
         (SHARDED, ("--ranks", "0"), ("--ranks 0", "must be 1 or more")),
     ],
 )
-def test_a_part_or_ranks_that_cannot_be_had_get_one_line_exit_code_2_and_nothing_is_written(
+def test_a_part_that_cannot_be_had_gets_one_line(
     tmp_path: Path, scenario: str, arguments: tuple[str, ...], said: tuple[str, ...]
 ) -> None:
     place = Place(tmp_path, tmp_path / "store", scenario)
@@ -114,7 +160,7 @@ def test_a_part_or_ranks_that_cannot_be_had_get_one_line_exit_code_2_and_nothing
     assert not place.store.exists()
 
 
-def test_every_part_is_a_cell_cold_and_warm_and_a_sweep_is_of_cold_ones_alone() -> None:
+def test_every_part_is_a_cell_cold_and_warm() -> None:
     plan = partial.plan(options(checkpoints="gpt2", parts="one-layer", read_ahead_kb="0,8192"))
     assert {(cell.cache_state, cell.read_ahead_kb) for cell in plan if cell.device == "cpu"} == {
         ("cold", 0),
@@ -126,8 +172,12 @@ def test_every_part_is_a_cell_cold_and_warm_and_a_sweep_is_of_cold_ones_alone() 
     assert all(set(arms) == PART_ARMS for arms in everything.values())
 
 
-def test_every_way_to_a_gpu_is_an_arm_at_every_size_and_the_cpu_has_what_its_time_reaches() -> None:
-    ways = {name for name, (_, loader) in all_loaders().items() if "cuda" in loader.devices and "cold" in loader.cache_states}
+def test_every_way_to_a_gpu_is_an_arm_at_every_size() -> None:
+    ways = {
+        name
+        for name, (_, loader) in all_loaders().items()
+        if "cuda" in loader.devices and "cold" in loader.cache_states
+    }
     for profile in ("smoke", "default", "full"):
         for cell, arms in full.plan(options(profile=profile)).items():
             if (cell.device, cell.cache_state) == ("cuda", "cold"):
@@ -145,9 +195,11 @@ def test_loaders_that_know_no_parts_leave_that_scenario_empty() -> None:
         assert "ceiling-read" in arms
 
 
-def test_a_layout_that_nobody_splits_is_left_aside_unless_ranks_are_asked_for() -> None:
+def test_a_layout_that_none_splits_is_left_aside() -> None:
     assert sharded.plan(options(checkpoints="gpt2")) == {}
-    assert {cell.checkpoint for cell in sharded.plan(options(checkpoints="gpt2,bloom-slim"))} == {"bloom-slim"}
+    assert {cell.checkpoint for cell in sharded.plan(options(checkpoints="gpt2,bloom-slim"))} == {
+        "bloom-slim"
+    }
 
 
 def test_each_profile_has_every_scenario() -> None:
@@ -155,38 +207,59 @@ def test_each_profile_has_every_scenario() -> None:
         given = options(profile=profile)
         for module in (full, partial, sharded):
             cells = module.plan(given)
-            assert {(cell.cache_state, cell.device) for cell in cells} == {(s, d) for s in ("cold", "warm") for d in ("cpu", "cuda")}
+            assert {(cell.cache_state, cell.device) for cell in cells} == {
+                (s, d) for s in ("cold", "warm") for d in ("cpu", "cuda")
+            }
             assert all(cells.values())
 
 
-def test_cells_that_answer_most_come_first_and_both_states_of_one_together() -> None:
+def test_cells_that_answer_most_come_first() -> None:
     given = options(profile="default")
-    plan: Mapping[Cell, tuple[str, ...]] = full.plan(given) | partial.plan(given) | sharded.plan(given)
+    plan: Mapping[Cell, tuple[str, ...]] = (
+        full.plan(given) | partial.plan(given) | sharded.plan(given)
+    )
     order = [cell for cell in in_order(plan, given) if cell.device == "cpu"]
     assert set(order) == {cell for cell in plan if cell.device == "cpu"}
     pairs = [(first, second) for first, second in zip(order[::2], order[1::2], strict=True)]
-    assert all((first.cache_state, second.cache_state) == ("cold", "warm") for first, second in pairs)
+    assert all(
+        (first.cache_state, second.cache_state) == ("cold", "warm") for first, second in pairs
+    )
     assert all(first.what.replace("cold", "warm") == second.what for first, second in pairs)
     assert next(cell for cell in order if cell.scenario == "full-load").checkpoint == "lora-1000"
     scenarios = [cell.scenario for cell in order if cell.checkpoint != "bloom-560m"]
     assert scenarios == sorted(scenarios, key=("full-load", "partial-load").index)
-    assert [cell.scenario for cell in order[-4:]] == ["full-load", "full-load", "sharded-load", "sharded-load"]
+    assert [cell.scenario for cell in order[-4:]] == [
+        "full-load",
+        "full-load",
+        "sharded-load",
+        "sharded-load",
+    ]
     assert min(block_cost(cell, plan[cell], 1) for cell in order) > 0
 
 
 def test_more_ranks_and_more_bytes_cost_more() -> None:
     def cost(size: int, ranks: int) -> float:
-        return block_cost(Cell("sharded-load", "bloom-560m", "warm", "cpu", ranks=ranks), sharded.ARMS, size)
+        return block_cost(
+            Cell("sharded-load", "bloom-560m", "warm", "cpu", ranks=ranks), sharded.ARMS, size
+        )
 
     assert cost(1_000_000_000, 2) < cost(1_000_000_000, 8)
     assert cost(100_000_000, 8) < cost(1_000_000_000, 8)
 
 
-def test_a_block_is_whole_when_every_arm_that_ever_gave_a_valid_sample_did_so_in_it() -> None:
+def test_a_block_is_whole_when_every_arm() -> None:
     def taken(block: int, loader: str, valid: bool = True) -> Any:
         return make_sample(block=block, loader=loader, valid=valid)
 
     assert whole_blocks([]) == 0
     assert whole_blocks([taken(0, "a"), taken(0, "b")]) == 1
-    assert whole_blocks([taken(0, "a"), taken(0, "b"), taken(1, "a"), taken(1, "b", valid=False)]) == 1
-    assert whole_blocks([taken(block, "a") for block in range(3)] + [taken(block, "never", valid=False) for block in range(3)]) == 3
+    assert (
+        whole_blocks([taken(0, "a"), taken(0, "b"), taken(1, "a"), taken(1, "b", valid=False)]) == 1
+    )
+    assert (
+        whole_blocks(
+            [taken(block, "a") for block in range(3)]
+            + [taken(block, "never", valid=False) for block in range(3)]
+        )
+        == 3
+    )

@@ -1,4 +1,6 @@
-"""The regression check: what may be asked, how stored runs are judged, which exit code comes out, and that every fault is caught."""
+"""The regression check: what may be asked, how stored runs are judged, which exit code comes out,
+and that every fault is caught.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +18,14 @@ from harness.cli import main
 from harness.commands import gate
 from harness.commands.selftest import FAULTS
 from harness.errors import WeighbridgeError
-from harness.machine.page_cache import capability
+from harness.machine.proof import capability
 from harness.measure.slowed_loaders import PERCENTS, slowed_key
 from harness.records.manifest import fingerprint
 from harness.records.run_directory import RunDirectory
 from harness.records.thresholds import ThresholdsFile
 from harness.records.verdicts import INVALID, NO_BASELINE, NOTHING, REGRESSION, VERDICTS_FILE
 from harness.regression.environments import distribution, requirements_of
-from harness.regression.options import add_shared, asked_of, history, injected
+from harness.regression.options import add_shared, history, injected, paired_request
 from harness.regression.thresholds import thresholds_of
 from harness.run.new_manifest import new_manifest
 from harness.selftest.fixture import Fixture, fixture
@@ -33,17 +35,21 @@ from tests.helpers import make_sample
 def asked(*arguments: str) -> Any:
     parser = argparse.ArgumentParser()
     add_shared(parser)
-    return asked_of(parser.parse_args(list(arguments)))
+    return paired_request(parser.parse_args(list(arguments)))
 
 
 def stored(path: Path, factor: float = 1.0, blocks: int = 20, **manifest: Any) -> RunDirectory:
     run = RunDirectory(path)
     run.path.mkdir(parents=True)
-    content = new_manifest(path.name, {"seed": 0, "profile": "smoke"}, ["pytest"], path, capability(path))
+    content = new_manifest(
+        path.name, {"seed": 0, "profile": "smoke"}, ["pytest"], path, capability(path)
+    )
     run.write_manifest(content | manifest)
     for block in range(blocks):
         time = (1.0 + 0.001 * (block % 3)) * factor
-        run.append(make_sample(run=path.name, block=block, ready_s=time, returned_s=time / 2, cpu_s=0.1))
+        run.append(
+            make_sample(run=path.name, block=block, ready_s=time, returned_s=time / 2, cpu_s=0.1)
+        )
     return run
 
 
@@ -57,7 +63,9 @@ def _no_thresholds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
 
 
-def test_stored_runs_of_one_machine_get_the_gate_s_verdicts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_stored_runs_of_one_machine_get_the_gate_s_verdicts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     a = stored(tmp_path / "a")
     assert compared(a, stored(tmp_path / "same", 1.01)) == NOTHING
     assert compared(a, stored(tmp_path / "slow", 1.3)) == REGRESSION
@@ -66,15 +74,29 @@ def test_stored_runs_of_one_machine_get_the_gate_s_verdicts(tmp_path: Path, caps
     assert compared(a, stored(tmp_path / "empty", blocks=0)) == INVALID
 
 
-def test_a_regression_is_still_red_on_the_second_paired_run_against_the_pinned_run(tmp_path: Path) -> None:
-    pinned, first, second = stored(tmp_path / "pinned"), stored(tmp_path / "first", 1.3), stored(tmp_path / "second", 1.3)
-    assert (compared(pinned, first), compared(pinned, second), compared(first, second)) == (REGRESSION, REGRESSION, NOTHING)
+def test_a_regression_is_still_red_on_the_second_run(
+    tmp_path: Path,
+) -> None:
+    pinned, first, second = (
+        stored(tmp_path / "pinned"),
+        stored(tmp_path / "first", 1.3),
+        stored(tmp_path / "second", 1.3),
+    )
+    assert (compared(pinned, first), compared(pinned, second), compared(first, second)) == (
+        REGRESSION,
+        REGRESSION,
+        NOTHING,
+    )
 
 
-def test_another_machine_s_run_and_another_schema_s_are_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_machines_run_is_refused_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     a = stored(tmp_path / "a")
     other = stored(tmp_path / "other")
-    other.write_manifest(other.manifest() | {"machine": other.manifest()["machine"] | {"cpu": "Another One"}})
+    other.write_manifest(
+        other.manifest() | {"machine": other.manifest()["machine"] | {"cpu": "Another One"}}
+    )
     assert compared(a, other) == NO_BASELINE
     assert "other cannot be compared with a: cpu is Another One" in capsys.readouterr().err
     other.write_manifest(a.manifest() | {"schema": 99})
@@ -83,7 +105,9 @@ def test_another_machine_s_run_and_another_schema_s_are_refused_by_name(tmp_path
     assert main(["compare", str(a.path), str(tmp_path / "nowhere")]) == 2
 
 
-def test_the_summary_goes_to_the_file_that_ci_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_summary_goes_to_the_file_that_ci_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
     (tmp_path / "summary.md").write_text("before\n")
     compared(stored(tmp_path / "a"), stored(tmp_path / "b", 1.3))
@@ -93,9 +117,11 @@ def test_the_summary_goes_to_the_file_that_ci_names(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    ("codes", "code"), [([0], 0), ([0, 3], 3), ([3, 1], 1), ([0, 4], 4), ([], NO_BASELINE)], ids=lambda value: str(value).replace(" ", "")
+    ("codes", "code"),
+    [([0], 0), ([0, 3], 3), ([3, 1], 1), ([0, 4], 4), ([], NO_BASELINE)],
+    ids=lambda value: str(value).replace(" ", ""),
 )
-def test_the_gate_gives_the_gravest_code_and_nothing_checked_is_no_pass(tmp_path: Path, codes: list[int], code: int) -> None:
+def test_the_gate_gives_the_gravest_code(tmp_path: Path, codes: list[int], code: int) -> None:
     for number, one in enumerate(codes):
         (tmp_path / f"run-{number}").mkdir()
         (tmp_path / f"run-{number}" / VERDICTS_FILE).write_text(json.dumps({"exit_code": one}))
@@ -108,7 +134,9 @@ def test_the_gate_believes_no_broken_file(tmp_path: Path) -> None:
     assert main(["gate", "--results", str(tmp_path)]) == 2
 
 
-def test_thresholds_of_another_machine_are_left_aside_aloud_and_refused_when_named(tmp_path: Path) -> None:
+def test_thresholds_of_another_machine_are_left_aside_aloud(
+    tmp_path: Path,
+) -> None:
     machine = fingerprint(stored(tmp_path / "a").manifest())
     path = tmp_path / "store" / "thresholds.json"
     ThresholdsFile({"cpu": "another"}, "elsewhere", {}).write(path)
@@ -119,8 +147,14 @@ def test_thresholds_of_another_machine_are_left_aside_aloud_and_refused_when_nam
 
 def test_this_machine_s_thresholds_hold(tmp_path: Path) -> None:
     run = stored(tmp_path / "a")
-    cells = {"everything/lora-1000/warm/cpu": {"safetensors-load-file": {"ready_s": 0.5, "returned_s": 0.5}}}
-    ThresholdsFile(fingerprint(run.manifest()), "here", cells).write(tmp_path / "store" / "thresholds.json")
+    cells = {
+        "everything/lora-1000/warm/cpu": {
+            "safetensors-load-file": {"ready_s": 0.5, "returned_s": 0.5}
+        }
+    }
+    ThresholdsFile(fingerprint(run.manifest()), "here", cells).write(
+        tmp_path / "store" / "thresholds.json"
+    )
     assert compared(run, stored(tmp_path / "b", 1.3)) == NOTHING
     assert compared(run, stored(tmp_path / "c", 1.6)) == REGRESSION
 
@@ -158,10 +192,13 @@ def test_what_cannot_be_had_is_told_in_one_line(act: Any, words: str) -> None:
 
 
 def test_a_history_is_a_requirement_for_each_release() -> None:
-    assert history("safetensors==0.3.1,0.4.5, 0.4.5") == ("safetensors==0.3.1", "safetensors==0.4.5")
+    assert history("safetensors==0.3.1,0.4.5, 0.4.5") == (
+        "safetensors==0.3.1",
+        "safetensors==0.4.5",
+    )
 
 
-def test_a_paired_run_weighs_full_loads_cold_and_warm_by_the_libraries_under_test() -> None:
+def test_a_paired_run_weighs_full_loads_cold() -> None:
     found = asked("--profile", "smoke")
     assert {cell.scenario for cell in found.plan} == {"full-load"}
     assert {cell.cache_state for cell in found.plan} == {"cold", "warm"}
@@ -183,7 +220,9 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> Any:
     if not capability(store.folder).cold:
         pytest.skip("no file can be made cold here")
     checkpoint = store.checkpoint(layout_source(LAYOUTS["lora-1000"](), 0), ["safetensors"])
-    manifest = new_manifest("trial", {"seed": 0}, ["pytest"], store.folder, capability(store.folder))
+    manifest = new_manifest(
+        "trial", {"seed": 0}, ["pytest"], store.folder, capability(store.folder)
+    )
     with fixture(store, checkpoint, manifest, folder / "fixture") as found:
         yield found
 
@@ -193,6 +232,6 @@ def test_a_lie_is_caught_in_words(fault: Any, held: Fixture) -> None:
     assert len(fault(held)) > len("caught")
 
 
-def test_there_are_at_least_fourteen_lies_and_each_says_what_it_is() -> None:
+def test_every_injected_fault_says_what_it_is() -> None:
     assert len(FAULTS) >= 14
     assert all(fault.__doc__ for fault in FAULTS)

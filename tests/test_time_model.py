@@ -132,7 +132,11 @@ def _scattered(chance: random.Random) -> list[Sample]:
 def test_a_coefficient_that_would_be_negative_is_zero() -> None:
     """A loader that takes less for many tensors than for few."""
     times = {"many-small": 0.001, "small": 0.1, "middling": 0.3, "large": 1.3}
-    fit = _fit(sample for name, time in times.items() for sample in _samples("odd", PICKLE, checkpoints=_only(name), ready_s=time))
+    fit = _fit(
+        sample
+        for name, time in times.items()
+        for sample in _samples("odd", PICKLE, checkpoints=_only(name), ready_s=time)
+    )
     assert fit.per_tensor_s == 0.0
     assert fit.per_byte_s > 0
 
@@ -161,9 +165,13 @@ def test_each_arm_has_a_fit_of_its_own() -> None:
     fits = fit_loaders(
         sample
         for (environment, device, state, loader), line in lines.items()
-        for sample in _samples(loader, line, environment=environment, device=device, cache_state=state)
+        for sample in _samples(
+            loader, line, environment=environment, device=device, cache_state=state
+        )
     )
-    by_arm = {(fit.environment, fit.device, fit.cache_state, fit.loader): _line(fit) for fit in fits}
+    by_arm = {
+        (fit.environment, fit.device, fit.cache_state, fit.loader): _line(fit) for fit in fits
+    }
     assert list(by_arm) == list(lines)
     assert all(by_arm[arm] == pytest.approx(line) for arm, line in lines.items())
 
@@ -177,7 +185,9 @@ def test_invalid_samples_and_other_scenarios_do_not_count() -> None:
 
 
 def test_two_checkpoints_make_no_fit() -> None:
-    assert fit_loaders(_samples("torch-load", PICKLE, checkpoints=_only("many-small", "large"))) == []
+    assert (
+        fit_loaders(_samples("torch-load", PICKLE, checkpoints=_only("many-small", "large"))) == []
+    )
 
 
 def test_a_cell_of_too_few_valid_samples_does_not_count() -> None:

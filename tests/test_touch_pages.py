@@ -1,4 +1,6 @@
-"""The page touch: every page of every tensor is read, whatever loader brought it and however it lies."""
+"""The page touch: every page of every tensor is read, whatever loader brought it and however it
+lies.
+"""
 
 from __future__ import annotations
 
@@ -38,15 +40,25 @@ def evicted(tmp_path: Path) -> Path:
 
 
 def _mapped(path: Path) -> torch.Tensor:
-    """Return the file as a tensor whose pages come one by one, each when it is touched: readahead would hide one that is not."""
+    """Return the file as a tensor whose pages come one by one, each when it is touched: readahead
+    would hide one that is not.
+    """
+
     tensor = torch.from_file(str(path), shared=True, size=PAGES * PAGE, dtype=torch.uint8)
     madv_random = 1
-    assert ctypes.CDLL(None).madvise(ctypes.c_void_p(tensor.data_ptr()), ctypes.c_size_t(PAGES * PAGE), madv_random) == 0
+    assert (
+        ctypes.CDLL(None).madvise(
+            ctypes.c_void_p(tensor.data_ptr()), ctypes.c_size_t(PAGES * PAGE), madv_random
+        )
+        == 0
+    )
     return tensor
 
 
-@pytest.mark.parametrize("how", ["whole", "in parts", "as floats", "strided", "one column", "transposed"])
-def test_after_the_walk_every_page_of_a_mapped_file_is_there(evicted: Path, how: str) -> None:
+@pytest.mark.parametrize(
+    "how", ["whole", "in parts", "as floats", "strided", "one column", "transposed"]
+)
+def test_after_the_touch_every_page_of_a_mapped_file_is_there(evicted: Path, how: str) -> None:
     mapped = _mapped(evicted)
     tensors = {
         "whole": [mapped],
@@ -69,14 +81,24 @@ def test_the_touch_stays_within_its_tensors(evicted: Path) -> None:
 
 @pytest.mark.parametrize(
     ("start", "stop", "second_pages"),
-    [(0, 4 * PAGE, 4), (1, 4 * PAGE, 3), (0, 4 * PAGE - 1, 4), (PAGE - 1, PAGE + 1, 1), (100, 200, 0), (0, 1, 1), (PAGE, PAGE + 1, 1)],
+    [
+        (0, 4 * PAGE, 4),
+        (1, 4 * PAGE, 3),
+        (0, 4 * PAGE - 1, 4),
+        (PAGE - 1, PAGE + 1, 1),
+        (100, 200, 0),
+        (0, 1, 1),
+        (PAGE, PAGE + 1, 1),
+    ],
 )
-def test_the_walk_reads_the_first_byte_of_each_page_and_both_ends(start: int, stop: int, second_pages: int) -> None:
+def test_the_touch_reads_the_first_byte_of_each_page(
+    start: int, stop: int, second_pages: int
+) -> None:
     """Besides the tensor's first and last byte, one for each page that begins within it."""
     assert touch([_aligned(4)[start:stop]]) == second_pages + 2
 
 
-def test_the_walk_covers_what_a_tensor_spans_and_not_what_it_counts() -> None:
+def test_the_touch_covers_what_a_tensor_spans() -> None:
     pages = _aligned(4)
     assert touch([pages[::2]]) == 4 + 2
     assert touch([pages.view(4, PAGE).t()]) == 4 + 2
@@ -88,10 +110,30 @@ def test_the_walk_covers_what_a_tensor_spans_and_not_what_it_counts() -> None:
 
 def test_the_touch_steps_over_tensors_without_content() -> None:
     assert touch([]) == 0
-    assert touch([torch.empty(0), torch.empty(0, 3), _aligned(1)[:0], torch.empty(3, 4)[:, :0], torch.empty(4, 4).t()[:0]]) == 0
+    assert (
+        touch(
+            [
+                torch.empty(0),
+                torch.empty(0, 3),
+                _aligned(1)[:0],
+                torch.empty(3, 4)[:, :0],
+                torch.empty(4, 4).t()[:0],
+            ]
+        )
+        == 0
+    )
     assert touch([torch.empty(0), _aligned(2), torch.empty(0)]) == 2 + 2
 
 
 def test_every_tensor_is_walked() -> None:
     pages = _aligned(6)
-    assert touch({"a": pages[: 2 * PAGE], "b": pages[2 * PAGE : 5 * PAGE], "c": pages[5 * PAGE :]}.values()) == 4 + 5 + 3
+    assert (
+        touch(
+            {
+                "a": pages[: 2 * PAGE],
+                "b": pages[2 * PAGE : 5 * PAGE],
+                "c": pages[5 * PAGE :],
+            }.values()
+        )
+        == 4 + 5 + 3
+    )

@@ -1,4 +1,6 @@
-"""The page for a browser: one file that needs nothing else, in which every table sorts and nothing overflows, light and dark."""
+"""The page for a browser: one file that needs nothing else, in which every table sorts and nothing
+overflows, light and dark.
+"""
 
 from __future__ import annotations
 
@@ -20,18 +22,25 @@ WANTED = "WEIGHBRIDGE_BROWSER"
 """A variable that says that a browser is there: then a test that finds none fails."""
 SCREENSHOTS = "WEIGHBRIDGE_SCREENSHOTS"
 """A folder to keep screenshots in, for a person to look at."""
-BROWSERS, DRIVERS = ("chromium", "google-chrome", "google-chrome-stable", "chromium-browser"), ("chromedriver",)
+BROWSERS, DRIVERS = (
+    ("chromium", "google-chrome", "google-chrome-stable", "chromium-browser"),
+    ("chromedriver",),
+)
 DRAWING = """<?xml version="1.0"?><!DOCTYPE svg>
 <svg xmlns:xlink="x" width="500pt" height="100pt" viewBox="0 0 500 100" version="1.1">
  <metadata><x>secret</x></metadata>
  <defs><path id="DejaVuSans-41" d="M 1
  2" transform="scale(0.01)"/></defs>
- <g id="axes_1"><path d="M 0 0 L 9 9" clip-path="url(#p1)" style="fill: #ffffff; stroke: #000000"/><use xlink:href="#DejaVuSans-41"/>
+ <g id="axes_1"><path d="M 0 0 L 9 9" clip-path="url(#p1)"
+  style="fill: #ffffff; stroke: #000000"/><use xlink:href="#DejaVuSans-41"/>
  <path id="m1" d="M 0 0" style="stroke: #e69f00"/><use xlink:href="#m1"/></g>
  <defs><clipPath id="p1"><rect width="9" height="9"/></clipPath></defs>
 </svg>
 """
-TABLE = "| loader | ready | note |\n| --- | ---: | --- |\n| b | 1.5 s | x |\n| a | 900 ms [1\u20132] | missing |\n| c | missing | <script>alert(1)</script> |\n| d | 1,200 ms | y |"
+TABLE = (
+    "| loader | ready | note |\n| --- | ---: | --- |\n| b | 1.5 s | x |\n| a | 900 ms [1\u20132] |"
+    " missing |\n| c | missing | <script>alert(1)</script> |\n| d | 1,200 ms | y |"
+)
 
 
 def page(folder: Path, extra: str = "") -> str:
@@ -40,7 +49,10 @@ def page(folder: Path, extra: str = "") -> str:
     for name in ("one", "two", "three"):
         (folder / f"figures/{name}.svg").write_text(DRAWING, encoding="utf-8")
     figure, other, third = (
-        [f'![A "line" & its end](figures/{name}.svg)', "How to read it: from left to right. [Its samples](../results/r/samples.jsonl)."]
+        [
+            f'![A "line" & its end](figures/{name}.svg)',
+            "How to read it: from left to right. [Its samples](../results/r/samples.jsonl).",
+        ]
         for name in ("one", "two", "three")
     )
     wide = (
@@ -57,35 +69,55 @@ def page(folder: Path, extra: str = "") -> str:
         ["## The answer", TABLE, f"**holds** {extra}", "[the run](20250101T000000Z-a.md)"],
         ["## The evidence", *figure, *other, wide],
     ]
-    return web_page(front, sections, {"20250101T000000Z-a": ["# Run 20250101T000000Z-a", "## The answer", *figure, *third]}, folder)
+    return web_page(
+        front,
+        sections,
+        {"20250101T000000Z-a": ["# Run 20250101T000000Z-a", "## The answer", *figure, *third]},
+        folder,
+    )
 
 
 def test_the_page_needs_nothing_but_itself(tmp_path: Path) -> None:
     text = page(tmp_path)
     assert not re.findall(r'(?:src|href)="(?:https?:)?//', text)
-    assert "<img" not in text and "@import" not in text and "url(" not in re.sub(r"url\(#", "", text)
+    assert (
+        "<img" not in text and "@import" not in text and "url(" not in re.sub(r"url\(#", "", text)
+    )
     assert re.findall(r'<(?:script|link)[^>]*(?:src|href)="([^"]*)"', text) == ["data:,"]
 
 
-def test_every_figure_has_a_name_a_reading_and_the_way_to_its_samples(tmp_path: Path) -> None:
+def test_every_figure_has_a_name_a_reading(tmp_path: Path) -> None:
     text = page(tmp_path)
-    assert text.count('role="img" aria-label="A &quot;line&quot; &amp; its end"') == text.count("<figure ") == 2
+    assert (
+        text.count('role="img" aria-label="A &quot;line&quot; &amp; its end"')
+        == text.count("<figure ")
+        == 2
+    )
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", text)
-    assert len(captions) == 2 and all("How to read it" in one and 'href="../results/r/samples.jsonl"' in one for one in captions)
+    assert len(captions) == 2 and all(
+        "How to read it" in one and 'href="../results/r/samples.jsonl"' in one for one in captions
+    )
 
 
-def test_a_folded_run_has_the_way_to_its_figures_and_no_second_drawing(tmp_path: Path) -> None:
+def test_a_folded_run_has_the_way_to_its_figures(tmp_path: Path) -> None:
     """One that stands above leads there, another to its file."""
     text = page(tmp_path)
     assert re.findall(r'<p>Figure: <a href="([^"]*)">A .*? its end</a>.</p>', text) == ["#figure-1"]
-    assert "three.svg" not in text, "a page that stands by itself has no link to a file that is built"
+    assert "three.svg" not in text, (
+        "a page that stands by itself has no link to a file that is built"
+    )
 
 
 def test_no_name_stands_twice_and_letters_are_shared(tmp_path: Path) -> None:
     text = page(tmp_path)
-    assert [name for name, count in Counter(re.findall(r'\bid="([^"]*)"', text)).items() if count > 1] == []
+    assert [
+        name for name, count in Counter(re.findall(r'\bid="([^"]*)"', text)).items() if count > 1
+    ] == []
     names = set(re.findall(r'\bid="([^"]*)"', text))
-    assert set(re.findall(r'href="#([^"]*)"', text)) | set(re.findall(r"url\(#([^)]*)\)", text)) <= names
+    assert (
+        set(re.findall(r'href="#([^"]*)"', text)) | set(re.findall(r"url\(#([^)]*)\)", text))
+        <= names
+    )
     assert text.count('id="DejaVuSans-41"') == 1 and text.count('href="#DejaVuSans-41"') == 2
     assert "secret" not in text
 
@@ -113,8 +145,14 @@ def test_the_same_gives_the_same_bytes(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A real browser without a window; the tests are skipped where there is none, and fail where one was promised."""
-    binary, driver = (next(filter(None, map(shutil.which, names)), None) for names in (BROWSERS, DRIVERS))
+    """A real browser without a window.
+
+    The tests are skipped where there is none, and fail where one was promised.
+    """
+
+    binary, driver = (
+        next(filter(None, map(shutil.which, names)), None) for names in (BROWSERS, DRIVERS)
+    )
     if not binary or not driver:
         reason = f"no browser with its driver: looked for {', '.join((*BROWSERS, *DRIVERS))}"
         if os.environ.get(WANTED):
@@ -123,16 +161,25 @@ def browser() -> Iterator[Any]:
     webdriver = installed("selenium.webdriver")
     options = webdriver.ChromeOptions()
     options.binary_location = binary
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars"):
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+        "--hide-scrollbars",
+    ):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    started = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver))
+    started = webdriver.Chrome(
+        options=options, service=webdriver.ChromeService(executable_path=driver)
+    )
     yield started
     started.quit()
 
 
 @pytest.fixture(scope="module", params=["made", "committed"])
-def opened(request: pytest.FixtureRequest, browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def opened(
+    request: pytest.FixtureRequest, browser: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Any:
     """The browser with a page of each kind: a made one, and the one that is committed."""
     path = Path(__file__).parents[1] / "reports/index.html"
     if request.param == "made":
@@ -147,7 +194,10 @@ def show(browser: Any, width: int, mode: str) -> None:
     """Make the window this wide, in CSS pixels, with the colours a person prefers."""
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": mode}]})
+    browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia",
+        {"features": [{"name": "prefers-color-scheme", "value": mode}]},
+    )
 
 
 @pytest.mark.parametrize("width", [360, 1440])
@@ -166,28 +216,45 @@ def test_light_and_dark_are_two_pages_that_can_be_read(opened: Any, tmp_path: Pa
         for width in (1440, 360):
             show(opened, width, mode)
             assert opened.save_screenshot(str(folder / f"{opened.page_kind}-{mode}-{width}.png"))
-        of_ink = "const s = getComputedStyle(document.body); return [s.backgroundColor, s.color].map(c => c.match(/\\d+/g).slice(0, 3).map(Number))"
+        of_ink = (
+            "const s = getComputedStyle(document.body); return [s.backgroundColor, s.color].map(c"
+            " => c.match(/\\d+/g).slice(0, 3).map(Number))"
+        )
         paper, ink = ([value / 255 for value in colour] for colour in opened.execute_script(of_ink))
         seen[mode] = tuple(paper)
         light, dark = sorted(
-            (sum(w * v**2.2 for w, v in zip((0.2126, 0.7152, 0.0722), one, strict=True)) for one in (paper, ink)), reverse=True
+            (
+                sum(w * v**2.2 for w, v in zip((0.2126, 0.7152, 0.0722), one, strict=True))
+                for one in (paper, ink)
+            ),
+            reverse=True,
         )
         assert (light + 0.05) / (dark + 0.05) > 7, f"{mode}: text stands out from its ground"
     assert seen["light"] != seen["dark"]
 
 
 def test_no_error_reaches_the_console(opened: Any) -> None:
-    assert [entry for entry in opened.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+    assert [
+        entry for entry in opened.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")
+    ] == []
 
 
-def test_a_table_is_put_in_the_order_of_a_column_by_its_figures_whatever_their_unit(browser: Any, tmp_path: Path) -> None:
+def test_a_table_is_put_in_the_order_of_a_column_by_its_figures(
+    browser: Any, tmp_path: Path
+) -> None:
     path = tmp_path / "index.html"
     path.write_text(page(tmp_path), encoding="utf-8")
     browser.get(path.as_uri())
 
     def press(column: int) -> tuple[list[str], str | None]:
-        script = "const t = document.querySelector('table'), h = t.tHead.rows[0].cells[arguments[0]]; h.querySelector('button').click();"
-        script += "return [[...t.tBodies[0].rows].map(r => r.cells[0].textContent), h.getAttribute('aria-sort')]"
+        script = (
+            "const t = document.querySelector('table'), h = t.tHead.rows[0].cells[arguments[0]];"
+            " h.querySelector('button').click();"
+        )
+        script += (
+            "return [[...t.tBodies[0].rows].map(r => r.cells[0].textContent),"
+            " h.getAttribute('aria-sort')]"
+        )
         return tuple(browser.execute_script(script, column))
 
     assert press(1) == (["a", "d", "b", "c"], "ascending")
@@ -203,8 +270,12 @@ def test_a_link_to_a_run_opens_it(browser: Any, tmp_path: Path) -> None:
     show(browser, 1440, "light")
     # The page scrolls smoothly, and a click at where the link was a moment ago would miss it.
     link = browser.find_element("css selector", 'a[href="#20250101T000000Z-a"]')
-    browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", link)
+    browser.execute_script(
+        "arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", link
+    )
     link.click()
     # A browser tells a page of its new place only after the click is done.
     wait = installed("selenium.webdriver.support.wait").WebDriverWait(browser, 10)
-    assert wait.until(lambda _: browser.execute_script("return document.querySelector('details').open"))
+    assert wait.until(
+        lambda _: browser.execute_script("return document.querySelector('details').open")
+    )

@@ -1,1 +1,3 @@
-"""Pure functions over records: statistics, arms, bottlenecks, claims, regression verdicts, recommendations."""
+"""Pure functions over records: statistics, arms, bottlenecks, claims, regression verdicts,
+recommendations.
+"""

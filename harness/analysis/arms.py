@@ -17,7 +17,10 @@ from harness.scenarios import FULL_LOAD, SCENARIOS
 REFERENCE = SCENARIOS[FULL_LOAD].pair.reference
 """The loader that ratios of whole loads are taken to."""
 PRECISION = 0.05
-"""A cell is known well enough when every ratio's interval lies within this half width, relative to its median."""
+"""A cell is known well enough when every ratio's interval lies within this half width, relative to
+its median.
+"""
+
 
 COUNTED = (
     "touch_s",
@@ -38,7 +41,10 @@ COUNTED = (
 
 @dataclass(frozen=True)
 class ArmSummary:
-    """One arm of one cell; times in s, rates in bytes/s, sizes in bytes; None where nothing valid tells."""
+    """One arm of one cell.
+
+    Times in s, rates in bytes/s, sizes in bytes; None where nothing valid tells.
+    """
 
     cell: Cell
     loader: str
@@ -62,7 +68,10 @@ class ArmSummary:
     ceiling: str | None
     """The ceiling of this cell that bounds it."""
     share_of_ceiling: Estimate | None
-    """That ceiling's `ready` over this arm's, within blocks: 1 is as fast as the machine can bring up the same bytes."""
+    """That ceiling's `ready` over this arm's, within blocks: 1 is as fast as the machine can bring
+    up the same bytes.
+    """
+
     amplification: Estimate | None
     """Bytes that storage gave over bytes asked for; None of a whole load."""
     phases: Mapping[str, Estimate]
@@ -84,7 +93,9 @@ class ArmSummary:
 
     @property
     def status(self) -> str:
-        """`wrong` (other tensors than the checkpoint's), `measured`, `insufficient` (fewer than 6 valid samples, so no interval) or `missing`."""
+        """`wrong` (other tensors than the checkpoint's), `measured`, `insufficient` (fewer than 6
+        valid samples, so no interval) or `missing`.
+        """
         if self.wrong:
             return "wrong"
         if self.valid == 0:
@@ -109,52 +120,91 @@ _key = attrgetter(*(field.name for field in fields(Cell)))
 
 
 def summarise(samples: Sequence[Sample]) -> list[ArmSummary]:
-    """Return the summary of every arm of one cell, fastest to `ready` first, arms without a figure last."""
+    """Return the summary of every arm of one cell, fastest to `ready` first, arms without a figure
+    last.
+    """
     arms: dict[tuple[str, str], list[Sample]] = {}
     for sample in samples:
         arms.setdefault((sample.loader, sample.environment), []).append(sample)
-    counted = {arm: [] if wrong(samples) else [sample for sample in samples if sample.valid] for arm, samples in arms.items()}
-    ceilings = {environment: _bounding(environment, counted) for environment in dict.fromkeys(environment for _, environment in arms)}
+    counted = {
+        arm: [] if wrong(samples) else [sample for sample in samples if sample.valid]
+        for arm, samples in arms.items()
+    }
+    ceilings = {
+        environment: _bounding(environment, counted)
+        for environment in dict.fromkeys(environment for _, environment in arms)
+    }
     summaries = [_summary(arm, samples, counted, ceilings[arm[1]]) for arm, samples in arms.items()]
-    return sorted(summaries, key=lambda arm: (arm.ready is None, arm.ready.median if arm.ready else 0.0))
+    return sorted(
+        summaries, key=lambda arm: (arm.ready is None, arm.ready.median if arm.ready else 0.0)
+    )
 
 
 def wrong(samples: Iterable[Sample]) -> str | None:
-    """Return what was wrong with the tensors that one arm handed back, the first time it was, or None."""
-    return next((sample.detail or sample.reason for sample in samples if sample.reason in WRONG), None)
+    """Return what was wrong with the tensors that one arm handed back, the first time it was, or
+    None.
+    """
+    return next(
+        (sample.detail or sample.reason for sample in samples if sample.reason in WRONG), None
+    )
 
 
-def paired_ratios(over: Sequence[Sample], under: Sequence[Sample], value: Callable[[Sample], float | None]) -> list[float]:
+def paired_ratios(
+    over: Sequence[Sample], under: Sequence[Sample], value: Callable[[Sample], float | None]
+) -> list[float]:
     """Return value(over) / value(under) for every block in which both arms have a valid sample."""
     base = {sample.block: bottom for sample in under if sample.valid and (bottom := value(sample))}
     if not base:
         return []
-    return [top / bottom for sample in over if sample.valid and (bottom := base.get(sample.block)) and (top := value(sample)) is not None]
+    return [
+        top / bottom
+        for sample in over
+        if sample.valid
+        and (bottom := base.get(sample.block))
+        and (top := value(sample)) is not None
+    ]
 
 
 def precise(samples: Sequence[Sample]) -> bool:
-    """Return whether every arm's ratio to the reference, by either clock, is known within `PRECISION`.
+    """Return whether every arm's ratio to the reference, by either clock, is known within
+    `PRECISION`.
 
-    Where there is nothing to take a ratio to, or nothing but the reference, each arm's own `ready` has to be. An arm without a valid
-    sample has no figure to wait for.
+    Where there is nothing to take a ratio to, or nothing but the reference, each arm's own `ready`
+    has to be. An arm without a valid sample has no figure to wait for.
     """
     arms = [arm for arm in summarise(samples) if arm.ready and not is_ceiling(arm.loader)]
     compared = [arm for arm in arms if arm.loader != arm.cell.pair.reference and arm.ratio_ready]
-    figures = [figure for arm in compared for figure in (arm.ratio_ready, arm.ratio_returned)] or [arm.ready for arm in arms]
-    return bool(figures) and all(figure is not None and figure.half_width <= PRECISION for figure in figures)
+    figures = [figure for arm in compared for figure in (arm.ratio_ready, arm.ratio_returned)] or [
+        arm.ready for arm in arms
+    ]
+    return bool(figures) and all(
+        figure is not None and figure.half_width <= PRECISION for figure in figures
+    )
 
 
 def _bounding(environment: str, counted: Mapping[tuple[str, str], Sequence[Sample]]) -> str | None:
-    """Return the ceiling that bounds a cell's arms in one environment, of the samples of each arm that count."""
-    of_ceilings = {name: samples for (name, where), samples in counted.items() if where == environment and is_ceiling(name)}
+    """Return the ceiling that bounds a cell's arms in one environment, of the samples of each arm
+    that count.
+    """
+    of_ceilings = {
+        name: samples
+        for (name, where), samples in counted.items()
+        if where == environment and is_ceiling(name)
+    }
     sample = next((sample for samples in of_ceilings.values() for sample in samples), None)
     return bounding(sample.device, sample.cache_state, of_ceilings) if sample else None
 
 
 def _summary(
-    arm: tuple[str, str], samples: Sequence[Sample], counted: Mapping[tuple[str, str], Sequence[Sample]], ceiling: str | None
+    arm: tuple[str, str],
+    samples: Sequence[Sample],
+    counted: Mapping[tuple[str, str], Sequence[Sample]],
+    ceiling: str | None,
 ) -> ArmSummary:
-    """Return the summary of one arm; `counted` are the samples of every arm that its figures rest on, `ceiling` what bounds it."""
+    """Return the summary of one arm.
+
+    `counted` are the samples of every arm that its figures rest on, `ceiling` what bounds it.
+    """
     loader, environment = arm
     valid, cell = counted[arm], Cell.of(samples[0])
     reference, bound = (
@@ -179,7 +229,9 @@ def _summary(
         wrong=wrong(samples),
         returned=estimate([sample.returned_s for sample in valid if sample.returned_s is not None]),
         ready=estimate([sample.ready_s for sample in valid if sample.ready_s is not None]),
-        module_ready=estimate([sample.module_ready_s for sample in valid if sample.module_ready_s is not None]),
+        module_ready=estimate(
+            [sample.module_ready_s for sample in valid if sample.module_ready_s is not None]
+        ),
         ratio_returned=estimate(paired_ratios(valid, reference, attrgetter("returned_s"))),
         ratio_ready=estimate(paired_ratios(valid, reference, attrgetter("ready_s"))),
         ratio_module_ready=estimate(paired_ratios(valid, reference, attrgetter("module_ready_s"))),
@@ -189,17 +241,30 @@ def _summary(
             [
                 read / requested
                 for sample in valid
-                if (requested := sample.requested_bytes) and (read := sample.storage_read_bytes) is not None
+                if (requested := sample.requested_bytes)
+                and (read := sample.storage_read_bytes) is not None
             ]
         ),
         phases=_of_phases(valid, lambda phase, _: phase),
-        shares={name: estimate.median for name, estimate in _of_phases(valid, lambda phase, whole: phase / whole).items()},
+        shares={
+            name: estimate.median
+            for name, estimate in _of_phases(valid, lambda phase, whole: phase / whole).items()
+        },
         **{field: median(field) for field in COUNTED},
     )
 
 
-def _of_phases(valid: Sequence[Sample], value: Callable[[float, float], float]) -> dict[str, Estimate]:
-    """Return the estimate of value(a phase's s, `ready` in s) for each phase that the samples tell of, in their order."""
-    timed = [(sample.phases, sample.ready_s) for sample in valid if sample.phases and sample.ready_s]
-    interval = {name: estimate([value(phases[name], ready) for phases, ready in timed]) for name in (timed[0][0] if timed else ())}
+def _of_phases(
+    valid: Sequence[Sample], value: Callable[[float, float], float]
+) -> dict[str, Estimate]:
+    """Return the estimate of value(a phase's s, `ready` in s) for each phase that the samples tell
+    of, in their order.
+    """
+    timed = [
+        (sample.phases, sample.ready_s) for sample in valid if sample.phases and sample.ready_s
+    ]
+    interval = {
+        name: estimate([value(phases[name], ready) for phases, ready in timed])
+        for name in (timed[0][0] if timed else ())
+    }
     return {name: estimate for name, estimate in interval.items() if estimate}

@@ -1,4 +1,6 @@
-"""The bottleneck of a load: a resource that it uses as well as can be, or what else its time went to."""
+"""The bottleneck of a load: a resource that it uses as well as can be, or what else its time went
+to.
+"""
 
 from __future__ import annotations
 
@@ -15,33 +17,56 @@ _FITS_WITHIN = 0.25
 _AMPLIFIED = 2.0
 
 PAGE_FAULTS, PER_TENSOR, FIXED = "page faults", "per-tensor cost", "fixed cost"
-AMPLIFICATION, WAITING, OWN_WORK = "read amplification", "waiting for storage", "the loader's own work"
+AMPLIFICATION, WAITING, OWN_WORK = (
+    "read amplification",
+    "waiting for storage",
+    "the loader's own work",
+)
 OWN_WORK_OR_GPU = "the loader's own work, or its wait for the GPU"
 
 MEANING = {
     "storage": f"at least {100 * NEAR:.0f} % of what storage gives at best",
     "copy": f"at least {100 * NEAR:.0f} % of the fastest copy in memory",
     "transfer": f"at least {100 * NEAR:.0f} % of the fastest copy to the device",
-    PAGE_FAULTS: "the file's pages are mapped and nothing is copied, so that what takes time is each page's first touch",
-    PER_TENSOR: f"at least {100 * _MOST:.0f} % of the time is none that bytes explain, and most of that goes by the number of tensors, as the line fitted through the sizes has it",
+    PAGE_FAULTS: (
+        "the file's pages are mapped and nothing is copied, so that what takes time is each page's"
+        " first touch"
+    ),
+    PER_TENSOR: (
+        f"at least {100 * _MOST:.0f} % of the time is none that bytes explain, and most of that"
+        " goes by the number of tensors, as the line fitted through the sizes has it"
+    ),
     FIXED: "the same, and most of it is there at any size",
     AMPLIFICATION: f"storage gave at least {_AMPLIFIED:.0f} times the bytes asked for",
-    WAITING: "the processor is idle for most of the time, and storage could give more: requests too small, or too few at a time",
+    WAITING: (
+        "the processor is idle for most of the time, and storage could give more: requests too"
+        " small, or too few at a time"
+    ),
     OWN_WORK: "none of these: unpickling, copies of its own, memory to be made ready",
-    OWN_WORK_OR_GPU: "none of these, on a GPU: a thread that waits for the GPU keeps its processor busy, so that work and wait look alike",
+    OWN_WORK_OR_GPU: (
+        "none of these, on a GPU: a thread that waits for the GPU keeps its processor busy, so that"
+        " work and wait look alike"
+    ),
 }
 """What can bind a load, each with how it is told."""
 
 
 def bottleneck_of(arm: ArmSummary, fits: Iterable[Fit] = ()) -> str | None:
-    """Return the bottleneck an arm's load, one of `MEANING`; None without a ceiling to hold it against, or of a ceiling.
+    """Return the bottleneck an arm's load, one of `MEANING`.
 
-    Of `fits` the arm's own is asked for costs that bytes do not explain, unless it misses this cell by more than a quarter.
+    None without a ceiling to hold it against, or of a ceiling.
+
+    Of `fits` the arm's own is asked for costs that bytes do not explain, unless it misses this cell
+    by more than a quarter.
     """
     if not arm.ceiling or is_ceiling(arm.loader) or not arm.share_of_ceiling or not arm.ready:
         return None
     cell, share, ready = arm.cell, arm.share_of_ceiling.median, arm.ready.median
-    mapped = cell.cache_state == "warm" and cell.device == "cpu" and (arm.mapped_bytes or 0) >= _MOST * (arm.requested_bytes or arm.bytes)
+    mapped = (
+        cell.cache_state == "warm"
+        and cell.device == "cpu"
+        and (arm.mapped_bytes or 0) >= _MOST * (arm.requested_bytes or arm.bytes)
+    )
     if share >= NEAR and not mapped:
         return resource_of(arm.ceiling, cell.cache_state)
     if share < NEAR and (beside := _beside_bytes(arm, fits)):
@@ -57,12 +82,38 @@ def bottleneck_of(arm: ArmSummary, fits: Iterable[Fit] = ()) -> str | None:
 
 
 def _beside_bytes(arm: ArmSummary, fits: Iterable[Fit]) -> str | None:
-    """Return which cost that the bytes do not explain is most of an arm's time, the larger where both together are, or None."""
+    """Return which cost that the bytes do not explain is most of an arm's time, the larger where
+    both together are, or None.
+    """
     cell = arm.cell
     key = (arm.loader, arm.environment, cell.device, cell.cache_state)
-    fit = next((fit for fit in fits if (fit.loader, fit.environment, fit.device, fit.cache_state) == key), None)
-    known = next((measured_cell for measured_cell in fit.cells if measured_cell.checkpoint == cell.checkpoint), None) if fit else None
-    if not fit or not known or not arm.ready or arm.requested_bytes is not None or abs(fit.deviation(known)) > _FITS_WITHIN:
+    fit = next(
+        (fit for fit in fits if (fit.loader, fit.environment, fit.device, fit.cache_state) == key),
+        None,
+    )
+    known = (
+        next(
+            (
+                measured_cell
+                for measured_cell in fit.cells
+                if measured_cell.checkpoint == cell.checkpoint
+            ),
+            None,
+        )
+        if fit
+        else None
+    )
+    if (
+        not fit
+        or not known
+        or not arm.ready
+        or arm.requested_bytes is not None
+        or abs(fit.deviation(known)) > _FITS_WITHIN
+    ):
         return None
     costs = {PER_TENSOR: fit.per_tensor_s * arm.tensors, FIXED: fit.fixed_s}
-    return max(costs, key=lambda cost: costs[cost]) if sum(costs.values()) >= _MOST * arm.ready.median else None
+    return (
+        max(costs, key=lambda cost: costs[cost])
+        if sum(costs.values()) >= _MOST * arm.ready.median
+        else None
+    )

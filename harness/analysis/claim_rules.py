@@ -8,28 +8,48 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 import msgspec
 
 from harness.analysis.arms import by_cell, paired_ratios, wrong
-from harness.analysis.hostile import MISSED, SURPRISES, File, files_of, growth, loaders_of, seen_by_scanner, surprise
+from harness.analysis.hostile import (
+    SURPRISES,
+    File,
+    ScannerResult,
+    files_of,
+    growth,
+    loaders_of,
+    seen_by_scanner,
+    surprise,
+)
 from harness.analysis.payback import payback
-from harness.analysis.promises import BROKEN, KEPT
+from harness.analysis.promises import PromiseResult
 from harness.analysis.statistics import Estimate, estimate
 from harness.records.cell import MINIMUM_BLOCKS, Cell
 from harness.records.checks import Check
 from harness.records.sample import Sample
-from harness.records.trials import CODE, REFUSED, Trial
+from harness.records.trials import Harm, Outcome, Trial
 from harness.scenarios import HOSTILE_FILES, HOSTILE_SCAN
 
-HOLDS, FAILS, INCONCLUSIVE, NOT_MEASURED = "holds", "does not", "inconclusive", "not measured"
+
+class RuleOutcome(StrEnum):
+    """How one test of a claim ends."""
+
+    HOLDS = "holds"
+    FAILS = "does not"
+    INCONCLUSIVE = "inconclusive"
+    NOT_MEASURED = "not measured"
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Where the whole interval of a figure has to lie, and that in words; one of the two is given."""
+    """Where the whole interval of a figure has to lie, and that in words.
+
+    One of the two is given.
+    """
 
     at_least: float | None
     at_most: float | None
@@ -40,22 +60,28 @@ class Limits:
         if self.at_least is None and self.at_most is None:
             raise ValueError("no limit, so that any figure would hold")
 
-    def judge(self, figure: Estimate) -> str:
-        """Return whether the whole interval lies within the limits, all of it outside, or neither."""
+    def judge(self, figure: Estimate) -> RuleOutcome:
+        """Return whether the whole interval lies within the limits, all of it outside, or
+        neither.
+        """
         if figure.low is None or figure.high is None:
-            return NOT_MEASURED
+            return RuleOutcome.NOT_MEASURED
         least, most = self.at_least, self.at_most
         if (most is None or figure.high <= most) and (least is None or figure.low >= least):
-            return HOLDS
-        beyond = (most is not None and figure.low > most) or (least is not None and figure.high < least)
-        return FAILS if beyond else INCONCLUSIVE
+            return RuleOutcome.HOLDS
+        beyond = (most is not None and figure.low > most) or (
+            least is not None and figure.high < least
+        )
+        return RuleOutcome.FAILS if beyond else RuleOutcome.INCONCLUSIVE
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one test found: whether it holds, its figure with the interval, on how many of what it rests, and in which run."""
+    """What one test found: whether it holds, its figure with the interval, on how many of what it
+    rests, and in which run.
+    """
 
-    outcome: str
+    outcome: RuleOutcome
     figure: Estimate | None = None
     count: int = 0
     of_what: str = ""
@@ -89,10 +115,18 @@ class Recorded:
         trials: Sequence[Trial] = (),
     ) -> Recorded:
         """Return what a run recorded, its samples put to their cells."""
-        return cls(run, manifest, {cell.name: of_cell for cell, of_cell in by_cell(samples).items()}, checks, trials)
+        return cls(
+            run,
+            manifest,
+            {cell.name: of_cell for cell, of_cell in by_cell(samples).items()},
+            checks,
+            trials,
+        )
 
 
-class ClaimTest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="rule"):
+class ClaimTest(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="rule"
+):
     """One test of a claim. Its subclass is its rule, and holds what the rule is told."""
 
     says: str
@@ -125,7 +159,9 @@ class LimitedTest(ClaimTest, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def __post_init__(self) -> None:
         """Refuse a test without a limit."""
         if self.at_least is None and self.at_most is None and not self.gain:
-            raise ValueError("no limit, so that any figure would hold; it needs one of at_least, at_most, gain")
+            raise ValueError(
+                "no limit, so that any figure would hold; it needs one of at_least, at_most, gain"
+            )
 
     def limits(self, figure: float | None) -> Limits:
         """Return the limits of the figure."""
@@ -133,8 +169,14 @@ class LimitedTest(ClaimTest, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             if figure is None:
                 raise ValueError("a test that asks for the gain needs the claim's figure")
             least = 1 + (figure - 1) / 2
-            return Limits(least, self.at_most, f"at least {least:.3g}, half the gain of {figure:.3g}")
-        words = [f"{name} {limit:.3g}" for name, limit in (("at least", self.at_least), ("at most", self.at_most)) if limit is not None]
+            return Limits(
+                least, self.at_most, f"at least {least:.3g}, half the gain of {figure:.3g}"
+            )
+        words = [
+            f"{name} {limit:.3g}"
+            for name, limit in (("at least", self.at_least), ("at most", self.at_most))
+            if limit is not None
+        ]
         return Limits(self.at_least, self.at_most, " and ".join(words))
 
     def criterion(self, figure: float | None) -> str:
@@ -164,7 +206,11 @@ class RatioTest(LimitedTest, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             ratios = paired_ratios(over, under, lambda sample: _value(sample, top))
         else:
             below = {sample.block: _value(sample, bottom) for sample in under}
-            ratios = [value / base for sample in over if (base := below.get(sample.block)) and (value := _value(sample, top)) is not None]
+            ratios = [
+                value / base
+                for sample in over
+                if (base := below.get(sample.block)) and (value := _value(sample, top)) is not None
+            ]
         return _judged(run, estimate(ratios), self.limits(figure), "pairs", "times")
 
 
@@ -184,12 +230,17 @@ class FieldTest(LimitedTest, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         values = [
             value / base
             for sample in samples
-            if (base := _value(sample, self.per) if self.per else 1.0) and (value := _value(sample, self.field)) is not None
+            if (base := _value(sample, self.per) if self.per else 1.0)
+            and (value := _value(sample, self.field)) is not None
         ]
-        return _judged(run, estimate(values), self.limits(figure), "samples", "times" if self.per else "s")
+        return _judged(
+            run, estimate(values), self.limits(figure), "samples", "times" if self.per else "s"
+        )
 
 
-class PaybackTest(LimitedTest, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="payback"):
+class PaybackTest(
+    LimitedTest, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="payback"
+):
     """After how many loads a conversion is paid back by what each of them saves."""
 
     cell: str
@@ -201,7 +252,11 @@ class PaybackTest(LimitedTest, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def judge(self, run: Recorded, figure: float | None) -> Finding:
         """Return the number of loads, judged by the limits."""
-        where = ((self.cell, self.loader), (self.load_cell, self.over), (self.load_cell, self.under))
+        where = (
+            (self.cell, self.loader),
+            (self.load_cell, self.over),
+            (self.load_cell, self.under),
+        )
         parts = [_valid(run, cell, loader) for cell, loader in where]
         for part in parts:
             if isinstance(part, Finding):
@@ -209,10 +264,15 @@ class PaybackTest(LimitedTest, frozen=True, kw_only=True, forbid_unknown_fields=
         samples = [part for part in parts if not isinstance(part, Finding)]
         paid = payback(lambda sample: _value(sample, self.field), *samples)
         if not paid or paid.cost.low is None or paid.saving.low is None:
-            return Finding(NOT_MEASURED, reason=f"too few samples of both in {run.run}")
+            return Finding(RuleOutcome.NOT_MEASURED, reason=f"too few samples of both in {run.run}")
         if paid.loads is None:
-            outcome, count = FAILS if paid.never else INCONCLUSIVE, paid.cost.count
-            return Finding(outcome, None, count, "conversions", run.run, short="no load is known to save time")
+            outcome, count = (
+                RuleOutcome.FAILS if paid.never else RuleOutcome.INCONCLUSIVE,
+                paid.cost.count,
+            )
+            return Finding(
+                outcome, None, count, "conversions", run.run, short="no load is known to save time"
+            )
         return _judged(run, paid.loads, self.limits(figure), "conversions", "loads")
 
 
@@ -225,7 +285,11 @@ class ContentTest(ClaimTest, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def judge(self, run: Recorded, figure: float | None) -> Finding:
         """Return whether every conversion gave the source's tensors."""
         samples = run.cells.get(self.cell, ())
-        checked = [sample for sample in samples if sample.loader == self.loader and sample.content_ok is not None]
+        checked = [
+            sample
+            for sample in samples
+            if sample.loader == self.loader and sample.content_ok is not None
+        ]
         if len(checked) < MINIMUM_BLOCKS:
             return _nothing(run, self.cell, len(checked))
         same = sum(bool(sample.content_ok) for sample in checked)
@@ -244,12 +308,16 @@ class ChecksTest(ClaimTest, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         checks = [
             check
             for check in run.checks
-            if check.claim == self.claim and fnmatchcase(check.check, self.like) and not fnmatchcase(check.check, self.unlike)
+            if check.claim == self.claim
+            and fnmatchcase(check.check, self.like)
+            and not fnmatchcase(check.check, self.unlike)
         ]
-        tested = [check for check in checks if check.outcome in (KEPT, BROKEN)]
+        tested = [
+            check for check in checks if check.outcome in (PromiseResult.KEPT, PromiseResult.BROKEN)
+        ]
         if not tested:
-            return Finding(NOT_MEASURED, reason=checks[0].happened if checks else None)
-        kept = sum(check.outcome == KEPT for check in tested)
+            return Finding(RuleOutcome.NOT_MEASURED, reason=checks[0].happened if checks else None)
+        kept = sum(check.outcome == PromiseResult.KEPT for check in tested)
         return _counted(run, kept == len(tested), kept, len(tested), "checks", "kept")
 
 
@@ -262,8 +330,8 @@ class TrialsTest(ClaimTest, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     loaders: str | tuple[str, ...]
     wanted: Literal["none", "some", "all", "well"]
-    outcome: str | None = None
-    harm: str | None = None
+    outcome: Outcome | None = None
+    harm: Harm | None = None
     family: str | None = None
     files: tuple[str, ...] | None = None
     within_s: float = float("inf")
@@ -275,10 +343,12 @@ class TrialsTest(ClaimTest, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         trials = [
             trial
             for trial in run.trials
-            if trial.scenario == HOSTILE_FILES and self._matches(trial.loader) and self._selects(files[trial.file])
+            if trial.scenario == HOSTILE_FILES
+            and self._matches(trial.loader)
+            and self._selects(files[trial.file])
         ]
         if not trials:
-            return Finding(NOT_MEASURED)
+            return Finding(RuleOutcome.NOT_MEASURED)
 
         def cheap(trial: Trial) -> bool:
             grown = growth(trial, loaders[trial.loader])
@@ -286,8 +356,14 @@ class TrialsTest(ClaimTest, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
         def good(trial: Trial) -> bool:
             if self.wanted == "well":
-                return cheap(trial) and surprise(trial, files[trial.file], loaders[trial.loader]) not in SURPRISES[:4]
-            return trial.outcome == self.outcome and (cheap(trial) or trial.outcome != REFUSED)
+                return (
+                    cheap(trial)
+                    and surprise(trial, files[trial.file], loaders[trial.loader])
+                    not in SURPRISES[:4]
+                )
+            return trial.outcome == self.outcome and (
+                cheap(trial) or trial.outcome != Outcome.REFUSED
+            )
 
         count = sum(map(good, trials))
         holds = {"none": count == 0, "some": count > 0}.get(self.wanted, count == len(trials))
@@ -316,42 +392,71 @@ class ScannerTest(ClaimTest, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         seen = [
             seen_by_scanner(trial, files[trial.file])
             for trial in run.trials
-            if trial.scenario == HOSTILE_SCAN and trial.loader == self.loader and files[trial.file].harm == CODE
+            if trial.scenario == HOSTILE_SCAN
+            and trial.loader == self.loader
+            and files[trial.file].harm == Harm.CODE
         ]
-        missed = seen.count(MISSED)
-        return _counted(run, missed == 0, missed, len(seen), "files with a payload", "passed") if seen else Finding(NOT_MEASURED)
+        missed = seen.count(ScannerResult.MISSED)
+        return (
+            _counted(run, missed == 0, missed, len(seen), "files with a payload", "passed")
+            if seen
+            else Finding(RuleOutcome.NOT_MEASURED)
+        )
 
 
 AnyTest = RatioTest | FieldTest | PaybackTest | ContentTest | ChecksTest | TrialsTest | ScannerTest
 """A test by any rule; `claims.toml` names the rule by its tag."""
 
 
-def _judged(run: Recorded, figure: Estimate | None, limits: Limits, of_what: str, unit: str) -> Finding:
+def _judged(
+    run: Recorded, figure: Estimate | None, limits: Limits, of_what: str, unit: str
+) -> Finding:
     if figure is None or figure.low is None or figure.high is None:
         count = figure.count if figure else 0
-        return Finding(NOT_MEASURED, reason=f"{count} {of_what} in {run.run}, and it takes {MINIMUM_BLOCKS}")
+        return Finding(
+            RuleOutcome.NOT_MEASURED,
+            reason=f"{count} {of_what} in {run.run}, and it takes {MINIMUM_BLOCKS}",
+        )
     short = f"{figure.median:.3g} {unit} [{figure.low:.3g}\u2013{figure.high:.3g}]"
     return Finding(limits.judge(figure), figure, figure.count, of_what, run.run, unit, short)
 
 
-def _counted(run: Recorded, holds: bool, count: int, total: int, of_what: str, what: str) -> Finding:
-    return Finding(HOLDS if holds else FAILS, None, total, of_what, run.run, short=f"{count} of {total} {of_what} {what}")
+def _counted(
+    run: Recorded, holds: bool, count: int, total: int, of_what: str, what: str
+) -> Finding:
+    return Finding(
+        RuleOutcome.HOLDS if holds else RuleOutcome.FAILS,
+        None,
+        total,
+        of_what,
+        run.run,
+        short=f"{count} of {total} {of_what} {what}",
+    )
 
 
 def _valid(run: Recorded, cell: str, loader: str) -> list[Sample] | Finding:
-    """Return a loader's valid samples of a cell, or the finding that there are none, with the reason that the run recorded."""
+    """Return a loader's valid samples of a cell, or the finding that there are none, with the
+    reason that the run recorded.
+    """
     samples = [sample for sample in run.cells.get(cell, ()) if sample.loader == loader]
     if (fault := wrong(samples)) is not None:
-        return Finding(NOT_MEASURED, reason=f"{loader} handed back wrong tensors in {run.run}: {fault}")
+        return Finding(
+            RuleOutcome.NOT_MEASURED,
+            reason=f"{loader} handed back wrong tensors in {run.run}: {fault}",
+        )
     valid = [sample for sample in samples if sample.valid]
     return valid if valid else _nothing(run, cell, 0)
 
 
 def _nothing(run: Recorded, cell: str, count: int) -> Finding:
-    entries = [entry for entry in run.manifest.get("cells") or () if (known := Cell.recorded(entry)) and known.name == cell]
+    entries = [
+        entry
+        for entry in run.manifest.get("cells") or ()
+        if (known := Cell.recorded(entry)) and known.name == cell
+    ]
     reasons = [str(entry["reason"]) for entry in entries if entry.get("reason")]
     few = f"{count} of it in {run.run}, and it takes {MINIMUM_BLOCKS}" if count else None
-    return Finding(NOT_MEASURED, reason=next(iter(reasons), few))
+    return Finding(RuleOutcome.NOT_MEASURED, reason=next(iter(reasons), few))
 
 
 def _value(sample: Sample, name: str) -> float | None:

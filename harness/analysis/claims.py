@@ -6,17 +6,27 @@ import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cache
 from pathlib import Path
 
 import msgspec
 
-from harness.analysis.claim_rules import FAILS, HOLDS, INCONCLUSIVE, NOT_MEASURED, AnyTest, ClaimTest, Finding, Recorded
+from harness.analysis.claim_rules import AnyTest, ClaimTest, Finding, Recorded, RuleOutcome
 from harness.analysis.machines import Machine, machines_of
 from harness.analysis.recorded_run import RecordedRun
 from harness.errors import WeighbridgeError
 
-VERDICTS = VERDICT_HOLDS, ONLY_IF, DOES_NOT, NOT_TESTED = "holds", "holds only if", "does not hold", "not tested here"
+
+class ClaimVerdict(StrEnum):
+    """What a claim comes to."""
+
+    HOLDS = "holds"
+    ONLY_IF = "holds only if"
+    DOES_NOT = "does not hold"
+    NOT_TESTED = "not tested here"
+
+
 ENOUGH = 16
 """With as many pairs an inconclusive test is not measured again."""
 _FILE = Path(__file__).with_name("claims.toml")
@@ -73,17 +83,22 @@ class JudgedTest:
 
 @dataclass(frozen=True)
 class JudgedClaim:
-    """A claim with its verdict: one of `VERDICTS`, its words, and every test that it follows from."""
+    """A claim with its verdict: one of `VERDICTS`, its words, and every test that it follows
+    from.
+    """
 
     claim: Claim
-    verdict: str
+    verdict: ClaimVerdict
     words: str
     tests: tuple[JudgedTest, ...]
 
     @property
     def main(self) -> JudgedTest | None:
         """The first test that was measured, whose figure stands for the claim."""
-        return next((result for result in self.tests if result.finding.outcome != NOT_MEASURED), None)
+        return next(
+            (result for result in self.tests if result.finding.outcome != RuleOutcome.NOT_MEASURED),
+            None,
+        )
 
 
 @cache
@@ -100,7 +115,10 @@ def measures() -> dict[str, Measure]:
 
 @cache
 def claims_file() -> ClaimsFile:
-    """Return what `claims.toml` holds; raises `WeighbridgeError`, naming the entry and the key, where it cannot be read."""
+    """Return what `claims.toml` holds.
+
+    Raises `WeighbridgeError`, naming the entry and the key, where it cannot be read.
+    """
     try:
         content = tomllib.loads(_FILE.read_text(encoding="utf-8"))
         file = msgspec.convert(content, ClaimsFile)
@@ -114,7 +132,8 @@ def claims_file() -> ClaimsFile:
             if test.measure not in known:
                 there = ", ".join(sorted(known))
                 raise WeighbridgeError(
-                    f"{_FILE.name}: claim {claim.id}, test {number} ({test.says}): unknown measure {test.measure!r}; there are: {there}"
+                    f"{_FILE.name}: claim {claim.id}, test {number} ({test.says}): unknown measure"
+                    f" {test.measure!r}; there are: {there}"
                 )
     return file
 
@@ -133,56 +152,100 @@ def _with_entry(error: str, content: dict[str, list[dict[str, object]]]) -> str:
 
 
 def judge_claims(runs: Sequence[Recorded], of: Sequence[Claim] | None = None) -> list[JudgedClaim]:
-    """Return a verdict on every claim, from the runs of one machine; a claim that no run tells of is `not tested here`, never left out."""
+    """Return a verdict on every claim, from the runs of one machine.
+
+    A claim that no run tells of is `not tested here`, never left out.
+    """
     return [judge(claim, runs) for claim in (claims() if of is None else of)]
 
 
 def judge(claim: Claim, runs: Sequence[Recorded]) -> JudgedClaim:
-    """Return the verdict on a claim: of each test the finding that rests on most pairs, and what they say together.
+    """Return the verdict on a claim: of each test the finding that rests on most pairs, and what
+    they say together.
 
-    Each test without a condition has to hold. Of those with one, all that hold make it `holds`, some `holds only if` theirs, none
-    `does not hold`. What was not measured or is inconclusive decides nothing, and is named.
+    Each test without a condition has to hold. Of those with one, all that hold make it `holds`,
+    some `holds only if` theirs, none `does not hold`. What was not measured or is inconclusive
+    decides nothing, and is named.
     """
     tests = tuple(_tested(test, claim, runs) for test in claim.tests)
     deciding = [result for result in tests if not result.test.aside]
     always = [result for result in deciding if result.test.condition is None]
     under = [result for result in deciding if result.test.condition is not None]
-    results = [result for result in under if result.finding.outcome == HOLDS]
-    failed = [result for result in under if result.finding.outcome == FAILS]
-    if broken := [result for result in always if result.finding.outcome == FAILS]:
-        return JudgedClaim(claim, DOES_NOT, f"{DOES_NOT}: {_said(broken)}", tests)
-    unknown = [result for result in deciding if result.finding.outcome in (NOT_MEASURED, INCONCLUSIVE)]
-    if any(result in unknown for result in always) or not (results or failed or (always and not under)):
-        return JudgedClaim(claim, NOT_TESTED, f"{NOT_TESTED}: {_why(unknown)}", tests)
-    beside = f" (inconclusive: {'; '.join(str(result.test.condition) for result in unknown)})" if unknown else ""
+    results = [result for result in under if result.finding.outcome == RuleOutcome.HOLDS]
+    failed = [result for result in under if result.finding.outcome == RuleOutcome.FAILS]
+    if broken := [result for result in always if result.finding.outcome == RuleOutcome.FAILS]:
+        return JudgedClaim(
+            claim, ClaimVerdict.DOES_NOT, f"{ClaimVerdict.DOES_NOT}: {_said(broken)}", tests
+        )
+    unknown = [
+        result
+        for result in deciding
+        if result.finding.outcome in (RuleOutcome.NOT_MEASURED, RuleOutcome.INCONCLUSIVE)
+    ]
+    if any(result in unknown for result in always) or not (
+        results or failed or (always and not under)
+    ):
+        return JudgedClaim(
+            claim, ClaimVerdict.NOT_TESTED, f"{ClaimVerdict.NOT_TESTED}: {_why(unknown)}", tests
+        )
+    beside = (
+        f" (inconclusive: {'; '.join(str(result.test.condition) for result in unknown)})"
+        if unknown
+        else ""
+    )
     if under and not results:
-        return JudgedClaim(claim, DOES_NOT, f"{DOES_NOT}: {_said(failed)}{beside}", tests)
+        return JudgedClaim(
+            claim, ClaimVerdict.DOES_NOT, f"{ClaimVerdict.DOES_NOT}: {_said(failed)}{beside}", tests
+        )
     if failed or unknown:
         conditions = "; or ".join(str(result.test.condition) for result in results)
-        return JudgedClaim(claim, ONLY_IF, f"{ONLY_IF} {conditions}{beside}", tests)
-    return JudgedClaim(claim, VERDICT_HOLDS, VERDICT_HOLDS, tests)
+        return JudgedClaim(
+            claim, ClaimVerdict.ONLY_IF, f"{ClaimVerdict.ONLY_IF} {conditions}{beside}", tests
+        )
+    return JudgedClaim(claim, ClaimVerdict.HOLDS, ClaimVerdict.HOLDS, tests)
 
 
 def missing(judged_claims: Sequence[JudgedClaim]) -> list[Measure]:
-    """Return what has to be measured so that every test is, in the order of the ledger: more of it where too few could not tell."""
-    names = {result.test.measure for judged in judged_claims for result in judged.tests if _lacks(result.finding)}
+    """Return what has to be measured so that every test is, in the order of the ledger: more of it
+    where too few could not tell.
+    """
+    names = {
+        result.test.measure
+        for judged in judged_claims
+        for result in judged.tests
+        if _lacks(result.finding)
+    }
     return [measure for name, measure in measures().items() if name in names]
 
 
-def changed(before: Sequence[JudgedClaim], after: Sequence[JudgedClaim]) -> list[tuple[JudgedClaim, JudgedClaim]]:
-    """Return (before, after) of every claim whose verdict, with its conditions, is another than it was."""
+def changed(
+    before: Sequence[JudgedClaim], after: Sequence[JudgedClaim]
+) -> list[tuple[JudgedClaim, JudgedClaim]]:
+    """Return (before, after) of every claim whose verdict, with its conditions, is another than it
+    was.
+    """
     then = {judged.claim.id: judged for judged in before}
     pairs = [(then[judged.claim.id], judged) for judged in after if judged.claim.id in then]
-    return [(old, new) for old, new in pairs if (old.verdict, _conditions(old)) != (new.verdict, _conditions(new))]
+    return [
+        (old, new)
+        for old, new in pairs
+        if (old.verdict, _conditions(old)) != (new.verdict, _conditions(new))
+    ]
 
 
 def _lacks(finding: Finding) -> bool:
-    return finding.outcome == NOT_MEASURED or (finding.outcome == INCONCLUSIVE and finding.count < ENOUGH)
+    return finding.outcome == RuleOutcome.NOT_MEASURED or (
+        finding.outcome == RuleOutcome.INCONCLUSIVE and finding.count < ENOUGH
+    )
 
 
 def _conditions(judged: JudgedClaim) -> list[str]:
     return [
-        result.test.says for result in judged.tests if result.finding.outcome == HOLDS and result.test.condition and not result.test.aside
+        result.test.says
+        for result in judged.tests
+        if result.finding.outcome == RuleOutcome.HOLDS
+        and result.test.condition
+        and not result.test.aside
     ]
 
 
@@ -192,7 +255,9 @@ def _said(failed: Sequence[JudgedTest]) -> str:
 
 def _why(unknown: Sequence[JudgedTest]) -> str:
     reasons = dict.fromkeys(
-        result.finding.reason or f"{result.test.says}: {result.finding.short}, and that reaches over the limit" for result in unknown
+        result.finding.reason
+        or f"{result.test.says}: {result.finding.short}, and that reaches over the limit"
+        for result in unknown
     )
     return "; ".join(reasons)
 
@@ -200,52 +265,83 @@ def _why(unknown: Sequence[JudgedTest]) -> str:
 def _tested(test: ClaimTest, claim: Claim, runs: Sequence[Recorded]) -> JudgedTest:
     words = test.criterion(claim.figure)
     findings = [test.judge(run, claim.figure) for run in runs]
-    measured = [finding for finding in findings if finding.outcome != NOT_MEASURED]
+    measured = [finding for finding in findings if finding.outcome != RuleOutcome.NOT_MEASURED]
     if measured:  # most pairs first, of as many the newest: neither looks at what was found
-        return JudgedTest(test, max(measured, key=lambda finding: (finding.count, finding.run or "")), words)
+        return JudgedTest(
+            test, max(measured, key=lambda finding: (finding.count, finding.run or "")), words
+        )
     reasons = [finding for finding in findings if finding.reason]
     needs = measures()[test.measure].needs
-    otherwise = f"no {'GPU' if needs == 'cuda' else needs} was there" if needs else "it was not measured"
-    return JudgedTest(test, reasons[-1] if reasons else Finding(NOT_MEASURED, reason=otherwise), words)
+    otherwise = (
+        f"no {'GPU' if needs == 'cuda' else needs} was there" if needs else "it was not measured"
+    )
+    return JudgedTest(
+        test, reasons[-1] if reasons else Finding(RuleOutcome.NOT_MEASURED, reason=otherwise), words
+    )
 
 
 def recorded(evidence: Sequence[RecordedRun]) -> list[Recorded]:
-    """Return what the rules look at, of every run that is no regression run: there environments stand side by side."""
-    return [Recorded.of(run.name, run.manifest, run.samples, run.checks, run.trials) for run in evidence if not run.paired]
+    """Return what the rules look at, of every run that is no regression run: there environments
+    stand side by side.
+    """
+    return [
+        Recorded.of(run.name, run.manifest, run.samples, run.checks, run.trials)
+        for run in evidence
+        if not run.paired
+    ]
 
 
 def by_machine(evidence: Sequence[RecordedRun]) -> list[Machine]:
-    """Return the machines of these runs, regression runs left aside, the one whose runs tell of most tests first, and of as many the one with most samples."""
+    """Return the machines of these runs, regression runs left aside, the one whose runs tell of
+    most tests first, and of as many the one with most samples.
+    """
     return [machine for machine, _ in _judged(evidence)]
 
 
 def _judged(evidence: Sequence[RecordedRun]) -> list[tuple[Machine, list[JudgedClaim]]]:
     machines = machines_of([run for run in evidence if not run.paired])
     judged_machines = [(machine, judge_claims(recorded(machine.runs))) for machine in machines]
-    return sorted(judged_machines, key=lambda entry: (-_told(entry[1]), -sum(len(run.samples) for run in entry[0].runs)))
+    return sorted(
+        judged_machines,
+        key=lambda entry: (-_told(entry[1]), -sum(len(run.samples) for run in entry[0].runs)),
+    )
 
 
 def _told(judged: Sequence[JudgedClaim]) -> int:
     """Return how many tests were told, one way or the other."""
-    return sum(tested.finding.outcome in (HOLDS, FAILS) for claim in judged for tested in claim.tests)
+    return sum(
+        tested.finding.outcome in (RuleOutcome.HOLDS, RuleOutcome.FAILS)
+        for claim in judged
+        for tested in claim.tests
+    )
 
 
 def judged_here(evidence: Sequence[RecordedRun]) -> list[JudgedClaim]:
-    """Return the verdicts of the machine that most is known of, of claims it could not test another's."""
+    """Return the verdicts of the machine that most is known of, of claims it could not test
+    another's.
+    """
     machines = [(machine.name, judged) for machine, judged in _judged(evidence)]
     return _lent(machines)[0] if machines else judge_claims([])
 
 
-def _lent(machines: Sequence[tuple[str, Sequence[JudgedClaim]]]) -> tuple[list[JudgedClaim], dict[str, str]]:
-    """Return each claim's verdict from the first machine that could test it, and which machine that was where it is not the first of all.
+def _lent(
+    machines: Sequence[tuple[str, Sequence[JudgedClaim]]],
+) -> tuple[list[JudgedClaim], dict[str, str]]:
+    """Return each claim's verdict from the first machine that could test it, and which machine that
+    was where it is not the first of all.
 
-    A claim is judged on a machine that has what it needs: one about a GPU by the machine with a GPU, beside the others' verdicts.
+    A claim is judged on a machine that has what it needs: one about a GPU by the machine with a
+    GPU, beside the others' verdicts.
     """
     first = list(machines[0][1])
     elsewhere: dict[str, str] = {}
     for number, judged in enumerate(first):
-        if judged.verdict == NOT_TESTED:
-            able = ((name, other[number]) for name, other in machines[1:] if other[number].verdict != NOT_TESTED)
+        if judged.verdict == ClaimVerdict.NOT_TESTED:
+            able = (
+                (name, other[number])
+                for name, other in machines[1:]
+                if other[number].verdict != ClaimVerdict.NOT_TESTED
+            )
             if better := next(able, None):
                 elsewhere[judged.claim.id], first[number] = better
     return first, elsewhere

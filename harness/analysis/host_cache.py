@@ -13,7 +13,10 @@ _LIKELY_FROM = 1.3
 
 @dataclass(frozen=True)
 class HostCache:
-    """How much slower the first evicted read of a file was than the median of the later ones; `ratio` is None without enough reads."""
+    """How much slower the first evicted read of a file was than the median of the later ones.
+
+    `ratio` is None without enough reads.
+    """
 
     likely: bool | None
     ratio: float | None
@@ -21,25 +24,40 @@ class HostCache:
 
 
 def host_cache(samples: Iterable[Sample]) -> HostCache:
-    """Return what cold samples, in the order taken, tell of a cache that eviction does not reach (a hypervisor's, a controller's)."""
+    """Return what cold samples, in the order taken, tell of a cache that eviction does not reach (a
+    hypervisor's, a controller's).
+    """
     first: dict[tuple[str, str], Sample] = {}
     later: dict[tuple[str, str], list[float]] = {}
     for sample in samples:
-        if sample.cache_state == "cold" and sample.valid and sample.ready_s is not None and sample.requested_bytes is None:
+        if (
+            sample.cache_state == "cold"
+            and sample.valid
+            and sample.ready_s is not None
+            and sample.requested_bytes is None
+        ):
             file = (sample.checkpoint, sample.format)
             if file not in first:
                 first[file] = sample
             elif sample.loader == first[file].loader:
                 later.setdefault(file, []).append(sample.ready_s)
-    ratios = [ready / statistics.median(later[file]) for file, sample in first.items() if file in later and (ready := sample.ready_s)]
+    ratios = [
+        ready / statistics.median(later[file])
+        for file, sample in first.items()
+        if file in later and (ready := sample.ready_s)
+    ]
     if not ratios:
         return HostCache(None, None, "too few cold reads to tell")
     ratio = statistics.median(ratios)
     if ratio >= _LIKELY_FROM:
-        note = f"the first evicted read of a file took {ratio:.2f} times as long as later ones: a cache below this machine is likely, and cold here means cold in this machine only"
+        note = (
+            f"the first evicted read of a file took {ratio:.2f} times as long as later ones: a"
+            " cache below this machine is likely, and cold here means cold in this machine only"
+        )
         return HostCache(True, ratio, note)
     return HostCache(
         False,
         ratio,
-        f"first evicted reads took {ratio:.2f} times as long as later ones: no sign of a cache below, though one that already held the files would show none",
+        f"first evicted reads took {ratio:.2f} times as long as later ones: no sign of a cache"
+        " below, though one that already held the files would show none",
     )

@@ -19,23 +19,45 @@ class Machine:
 
 
 def machines_of(evidence: Sequence[RecordedRun]) -> list[Machine]:
-    """Return the machines of these runs, the one met first standing first; runs that do not tell of theirs are left aside.
+    """Return the machines of these runs, the one met first standing first.
 
-    Those that tell the model of their processor come first, so that an older one, which does not, finds the machine it belongs to.
+    Runs that do not tell of theirs are left aside.
+
+    Those that tell the model of their processor come first, so that an older one, which does not,
+    finds the machine it belongs to.
     """
-    telling = [recorded for recorded in evidence if recorded.manifest.get("machine") and recorded.manifest.get("storage")]
+    telling = [
+        recorded
+        for recorded in evidence
+        if recorded.manifest.get("machine") and recorded.manifest.get("storage")
+    ]
     groups: list[list[RecordedRun]] = []
-    for run in sorted(telling, key=lambda entry: entry.manifest["machine"].get("cpu_model") is None):
-        own = next((group for group in groups if any(same_machine(run.manifest, other.manifest) for other in group)), None)
+    for run in sorted(
+        telling, key=lambda entry: entry.manifest["machine"].get("cpu_model") is None
+    ):
+        own = next(
+            (
+                group
+                for group in groups
+                if any(same_machine(run.manifest, other.manifest) for other in group)
+            ),
+            None,
+        )
         if own is None:
             groups.append(own := [])
         own.append(run)
-    runs = sorted((sorted(group, key=telling.index) for group in groups), key=lambda group: telling.index(group[0]))
+    runs = sorted(
+        (sorted(group, key=telling.index) for group in groups),
+        key=lambda group: telling.index(group[0]),
+    )
     for name in (_short, _with_device, _with_model):
         names = [name(group[-1].manifest) for group in runs]
         if len(set(names)) == len(names):
             return [Machine(name, tuple(group)) for name, group in zip(names, runs, strict=True)]
-    return [Machine(f"{name} (number {number})", tuple(group)) for number, (name, group) in enumerate(zip(names, runs, strict=True), 1)]
+    return [
+        Machine(f"{name} (number {number})", tuple(group))
+        for number, (name, group) in enumerate(zip(names, runs, strict=True), 1)
+    ]
 
 
 def _short(manifest: Mapping[str, Any]) -> str:
@@ -56,6 +78,11 @@ def _with_device(manifest: Mapping[str, Any]) -> str:
 
 
 def _with_model(manifest: Mapping[str, Any]) -> str:
-    """Return its name with the model of the processor; one that was not told is told apart by its kernel, and so goes by that."""
+    """Return its name with the model of the processor.
+
+    One that was not told is told apart by its kernel, and so goes by that.
+    """
     machine = manifest["machine"]
-    return ", ".join((_short(manifest), machine.get("cpu_model") or f"kernel {machine.get('kernel')}"))
+    return ", ".join(
+        (_short(manifest), machine.get("cpu_model") or f"kernel {machine.get('kernel')}")
+    )

@@ -29,17 +29,26 @@ class SampleCost:
 
 
 def sample_costs(samples: Iterable[Sample]) -> list[SampleCost]:
-    """Return what the valid samples of each checkpoint cost, smallest checkpoint first; loads of less than everything are left aside."""
+    """Return what the valid samples of each checkpoint cost, smallest checkpoint first.
+
+    Loads of less than everything are left aside.
+    """
     checkpoints: dict[tuple[int, str], list[Sample]] = {}
     for sample in samples:
         if sample.valid and sample.requested_bytes is None:
             checkpoints.setdefault((sample.bytes, sample.checkpoint), []).append(sample)
-    return [_cost(checkpoint, size, samples) for (size, checkpoint), samples in sorted(checkpoints.items())]
+    return [
+        _cost(checkpoint, size, samples)
+        for (size, checkpoint), samples in sorted(checkpoints.items())
+    ]
 
 
 def _cost(checkpoint: str, size: int, samples: Sequence[Sample]) -> SampleCost:
     touches = [sample.memory_touch_s or 0.0 for sample in samples]
-    beyond = [sample.sample_s - (sample.ready_s or 0.0) - touch for sample, touch in zip(samples, touches, strict=True)]
+    beyond = [
+        sample.sample_s - (sample.ready_s or 0.0) - touch
+        for sample, touch in zip(samples, touches, strict=True)
+    ]
     checks = [sample.check_s or 0.0 for sample in samples]
 
     def prepared(cache_state: str) -> float | None:
@@ -50,7 +59,9 @@ def _cost(checkpoint: str, size: int, samples: Sequence[Sample]) -> SampleCost:
         checkpoint=checkpoint,
         bytes=size,
         samples=len(samples),
-        process_s=statistics.median(all_but - check for all_but, check in zip(beyond, checks, strict=True)),
+        process_s=statistics.median(
+            all_but - check for all_but, check in zip(beyond, checks, strict=True)
+        ),
         check_s=statistics.median(checks),
         beyond_load_s=statistics.median(beyond),
         prepare_cold_s=prepared("cold"),

@@ -34,7 +34,9 @@ class Payback:
         cost, saving = self.cost, self.saving
         if not (cost.low and cost.high and saving.low and saving.high) or saving.low <= 0:
             return None
-        return Estimate(cost.median / saving.median, cost.low / saving.high, cost.high / saving.low, cost.count)
+        return Estimate(
+            cost.median / saving.median, cost.low / saving.high, cost.high / saving.low, cost.count
+        )
 
     @property
     def never(self) -> bool:
@@ -42,10 +44,19 @@ class Payback:
         return self.saving.high is not None and self.saving.high <= 0
 
 
-def payback(clock: Clock, conversions: Iterable[Sample], pickle: Iterable[Sample], safetensors: Iterable[Sample]) -> Payback | None:
+def payback(
+    clock: Clock,
+    conversions: Iterable[Sample],
+    pickle: Iterable[Sample],
+    safetensors: Iterable[Sample],
+) -> Payback | None:
     """Return the payback of valid samples; None where there are too few of them."""
     base = {sample.block: clock(sample) for sample in safetensors}
-    savings = [slow - fast for sample in pickle if (fast := base.get(sample.block)) and (slow := clock(sample))]
+    savings = [
+        slow - fast
+        for sample in pickle
+        if (fast := base.get(sample.block)) and (slow := clock(sample))
+    ]
     cost = estimate([seconds for sample in conversions if (seconds := clock(sample)) is not None])
     saving = estimate(savings)
     return Payback(cost, saving) if cost and saving else None
@@ -65,7 +76,11 @@ def payback_frame(cells: Sequence[MeasuredCell]) -> pd.DataFrame:
 
     Costs and savings are in s; a number of loads is None where the conversion is not known to pay.
     """
-    loads = {(cell.checkpoint, cell.cache_state): cell for cell in cells if cell.scenario == FULL_LOAD and cell.device == "cpu"}
+    loads = {
+        (cell.checkpoint, cell.cache_state): cell
+        for cell in cells
+        if cell.scenario == FULL_LOAD and cell.device == "cpu"
+    }
     rows = []
     for cell in (cell for cell in cells if cell.scenario == CONVERSION):
         load = loads.get((cell.checkpoint, cell.cache_state))

@@ -1,14 +1,34 @@
-"""What the page promises of `from_pretrained`, `from_ckpt` and a pull request's revision, as data, and whether what happened keeps it."""
+"""What the page promises of `from_pretrained`, `from_ckpt` and a pull request's revision, as data,
+and whether what happened keeps it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
-KEPT, BROKEN, NOT_TESTED = "kept", "broken", "not tested here"
-SAFETENSORS, BIN, REFUSED, SAME, DIFFERENT = "safetensors", "bin", "refused", "same", "different"
-_FAILED = "failed"
+
+class PromiseResult(StrEnum):
+    """Whether a promise was kept."""
+
+    KEPT = "kept"
+    BROKEN = "broken"
+    NOT_TESTED = "not tested here"
+
+
+class PromiseAnswer(StrEnum):
+    """What a library did when it was called."""
+
+    SAFETENSORS = "safetensors"
+    BIN = "bin"
+    REFUSED = "refused"
+    SAME = "same"
+    DIFFERENT = "different"
+    FAILED = "failed"
+
+
 _REFUSALS = ("OSError", "ValueError", "ImportError")
 """What a library says no with; any other error is one that it did not mean to raise."""
 
@@ -23,7 +43,7 @@ class Promise:
     condition: str
     """What is called, on what, in words."""
     promised: str
-    expected: str
+    expected: PromiseAnswer
     """What must happen: the content that is loaded, `refused`, or what a comparison finds."""
     call: str
     """`pipeline`, `text-encoder`, `single-file`, `from-ckpt` or `compare`."""
@@ -44,7 +64,7 @@ class Promise:
 class Verdict:
     """Whether a promise was kept, what happened, and what a person is told."""
 
-    outcome: str
+    outcome: PromiseResult
     happened: str
     message: str | None
 
@@ -56,32 +76,55 @@ def judge(promise: Promise, answer: Mapping[str, Any]) -> Verdict:
     """
     text = _message(answer)
     if answer.get("stage") == "import":
-        if promise.package or promise.expected == REFUSED or SAFETENSORS not in str(answer["message"]):
-            return Verdict(NOT_TESTED, f"{promise.library} could not be imported, so nothing could be asked of it", text)
-        return Verdict(BROKEN, f"{promise.library} could not be imported, so nothing can be loaded by it", text)
+        if (
+            promise.package
+            or promise.expected == PromiseAnswer.REFUSED
+            or PromiseAnswer.SAFETENSORS not in str(answer["message"])
+        ):
+            return Verdict(
+                PromiseResult.NOT_TESTED,
+                f"{promise.library} could not be imported, so nothing could be asked of it",
+                text,
+            )
+        return Verdict(
+            PromiseResult.BROKEN,
+            f"{promise.library} could not be imported, so nothing can be loaded by it",
+            text,
+        )
     observed = _observed(answer)
-    return Verdict(KEPT if observed == promise.expected else BROKEN, _happened(promise, observed, answer), text)
+    return Verdict(
+        PromiseResult.KEPT if observed == promise.expected else PromiseResult.BROKEN,
+        _happened(promise, observed, answer),
+        text,
+    )
 
 
 def _observed(answer: Mapping[str, Any]) -> str:
     if "differing" in answer:
-        return DIFFERENT if answer["differing"] else SAME
+        return PromiseAnswer.DIFFERENT if answer["differing"] else PromiseAnswer.SAME
     if answer.get("error"):
-        return REFUSED if any(kind in _REFUSALS for kind in answer["error"]) else _FAILED
+        return (
+            PromiseAnswer.REFUSED
+            if any(kind in _REFUSALS for kind in answer["error"])
+            else PromiseAnswer.FAILED
+        )
     return str(answer["loaded"])
 
 
 def _happened(promise: Promise, observed: str, answer: Mapping[str, Any]) -> str:
     pickled = ".ckpt" if promise.call == "single-file" else ".bin"
-    if observed == SAME:
+    if observed == PromiseAnswer.SAME:
         return f"all {answer['compared']} tensors are the same"
-    if observed == DIFFERENT:
-        return f"{len(answer['differing'])} of {answer['compared']} tensors differ, the first is {answer['differing'][0]}"
+    if observed == PromiseAnswer.DIFFERENT:
+        return (
+            f"{len(answer['differing'])} of {answer['compared']} tensors differ, the first is"
+            f" {answer['differing'][0]}"
+        )
     words = {
-        SAFETENSORS: f"loaded the `.safetensors` content, as {answer.get('made')}",
-        BIN: f"loaded the `{pickled}` content, as {answer.get('made')}",
-        REFUSED: "refused with an error",
-        _FAILED: "failed with an error that is no refusal",
+        PromiseAnswer.SAFETENSORS: f"loaded the `.safetensors` content, as {answer.get('made')}",
+        PromiseAnswer.BIN: f"loaded the `{pickled}` content, as {answer.get('made')}",
+        PromiseAnswer.REFUSED: "refused with an error",
+        PromiseAnswer.FAILED: "failed with an error that is no refusal",
         "mixed": f"loaded tensors of both formats, as {answer.get('made')}",
     }
     return words.get(observed, f"made {answer.get('made')} with tensors of neither format")
@@ -93,26 +136,35 @@ def _message(answer: Mapping[str, Any]) -> str | None:
     return " ".join(answer.get("warnings") or ()) or None
 
 
-_MAKERS = {"pipeline": ("diffusers", "DiffusionPipeline"), "text-encoder": ("transformers", "CLIPTextModel")}
+_MAKERS = {
+    "pipeline": ("diffusers", "DiffusionPipeline"),
+    "text-encoder": ("transformers", "CLIPTextModel"),
+}
 _REFUSAL = "an error, and no model"
-_CONTENT = {SAFETENSORS: "the `.safetensors` files", BIN: "the `.bin` files", REFUSED: _REFUSAL}
+_CONTENT = {
+    PromiseAnswer.SAFETENSORS: "the `.safetensors` files",
+    PromiseAnswer.BIN: "the `.bin` files",
+    PromiseAnswer.REFUSED: _REFUSAL,
+}
 _HOLDS = {
     "both": "a folder with both formats",
     "only-safetensors": "a folder with `.safetensors` alone",
     "only-bin": "a folder with `.bin` alone",
     "neither": "a folder without weights",
 }
-_LOCAL: tuple[tuple[str, bool | None, str, str], ...] = (
-    ("both", None, SAFETENSORS, BIN),
-    ("only-safetensors", None, SAFETENSORS, REFUSED),
-    ("only-bin", None, BIN, BIN),
-    ("neither", None, REFUSED, REFUSED),
-    ("both", True, SAFETENSORS, REFUSED),
-    ("only-bin", True, REFUSED, REFUSED),
-    ("both", False, BIN, BIN),
-    ("only-safetensors", False, REFUSED, REFUSED),
+_LOCAL: tuple[tuple[str, bool | None, PromiseAnswer, PromiseAnswer], ...] = (
+    ("both", None, PromiseAnswer.SAFETENSORS, PromiseAnswer.BIN),
+    ("only-safetensors", None, PromiseAnswer.SAFETENSORS, PromiseAnswer.REFUSED),
+    ("only-bin", None, PromiseAnswer.BIN, PromiseAnswer.BIN),
+    ("neither", None, PromiseAnswer.REFUSED, PromiseAnswer.REFUSED),
+    ("both", True, PromiseAnswer.SAFETENSORS, PromiseAnswer.REFUSED),
+    ("only-bin", True, PromiseAnswer.REFUSED, PromiseAnswer.REFUSED),
+    ("both", False, PromiseAnswer.BIN, PromiseAnswer.BIN),
+    ("only-safetensors", False, PromiseAnswer.REFUSED, PromiseAnswer.REFUSED),
 )
-"""What the repository holds, what `use_safetensors` is, and what is promised with safetensors installed and without it."""
+"""What the repository holds, what `use_safetensors` is, and what is promised with safetensors
+installed and without it.
+"""
 
 
 def _local() -> Iterator[Promise]:
@@ -124,48 +176,117 @@ def _local() -> Iterator[Promise]:
                 word = {None: "by-itself", True: "demanded", False: "declined"}[demand]
                 argument = "" if demand is None else f", use_safetensors={demand}"
                 condition = (
-                    f"`{maker}.from_pretrained(folder{argument})`, {_HOLDS[repository]}{'' if package else ', safetensors not installed'}"
+                    f"`{maker}.from_pretrained(folder{argument})`,"
+                    f" {_HOLDS[repository]}{'' if package else ', safetensors not installed'}"
                 )
                 name = f"{call}-{repository}-{word}{'' if package else '-without-package'}"
                 yield Promise(
-                    name, "C8", library, condition, _CONTENT[promised], promised, call, repository, use_safetensors=demand, package=package
+                    name,
+                    "C8",
+                    library,
+                    condition,
+                    _CONTENT[promised],
+                    promised,
+                    call,
+                    repository,
+                    use_safetensors=demand,
+                    package=package,
                 )
 
 
 def _single_files() -> Iterator[Promise]:
     """Yield C9: all weights in one file."""
-    for repository, suffix in ((SAFETENSORS, ".safetensors"), (BIN, ".ckpt")):
-        condition = f"`StableDiffusionPipeline.from_single_file(file, config=folder)`, a `{suffix}` file"
+    for repository, suffix in (
+        (PromiseAnswer.SAFETENSORS, ".safetensors"),
+        (PromiseAnswer.BIN, ".ckpt"),
+    ):
+        condition = (
+            f"`StableDiffusionPipeline.from_single_file(file, config=folder)`, a `{suffix}` file"
+        )
         name = f"single-file-{suffix[1:]}"
         yield Promise(
-            name, "C9", "diffusers", condition, f"the whole pipeline of the `{suffix}` file", repository, "single-file", repository
+            name,
+            "C9",
+            "diffusers",
+            condition,
+            f"the whole pipeline of the `{suffix}` file",
+            repository,
+            "single-file",
+            repository,
         )
-    condition = "`StableDiffusionPipeline.from_ckpt(file)`, the name that the page gives, a `.ckpt` file"
-    yield Promise("from-ckpt", "C9", "diffusers", condition, "the whole pipeline of the `.ckpt` file", BIN, "from-ckpt", BIN)
+    condition = (
+        "`StableDiffusionPipeline.from_ckpt(file)`, the name that the page gives, a `.ckpt` file"
+    )
+    yield Promise(
+        "from-ckpt",
+        "C9",
+        "diffusers",
+        condition,
+        "the whole pipeline of the `.ckpt` file",
+        PromiseAnswer.BIN,
+        "from-ckpt",
+        PromiseAnswer.BIN,
+    )
 
 
 def _revisions(pull_request: str = "refs/pr/22") -> Iterator[Promise]:
-    """Yield C11: a converted checkpoint that is not merged, by its revision, and checked before use."""
+    """Yield C11: a converted checkpoint that is not merged, by its revision, and checked before
+    use.
+    """
     cache = "a hub's cache, offline, with `.bin` on main and `.safetensors` in pull request 22"
-    revisions: tuple[tuple[str, str | None, bool | None, str, str], ...] = (
-        ("pull-request", pull_request, None, SAFETENSORS, "the pull request's `.safetensors` files"),
-        ("main", None, None, BIN, "main's `.bin` files"),
-        ("main-demanded", None, True, REFUSED, _REFUSAL),
-        ("no-such-revision", "refs/pr/23", None, REFUSED, _REFUSAL),
+    revisions: tuple[tuple[str, str | None, bool | None, PromiseAnswer, str], ...] = (
+        (
+            "pull-request",
+            pull_request,
+            None,
+            PromiseAnswer.SAFETENSORS,
+            "the pull request's `.safetensors` files",
+        ),
+        ("main", None, None, PromiseAnswer.BIN, "main's `.bin` files"),
+        ("main-demanded", None, True, PromiseAnswer.REFUSED, _REFUSAL),
+        ("no-such-revision", "refs/pr/23", None, PromiseAnswer.REFUSED, _REFUSAL),
     )
     for call, (library, maker) in _MAKERS.items():
         for word, revision, demand, expected, promised in revisions:
-            given = (f', revision="{revision}"' if revision else "") + ("" if demand is None else f", use_safetensors={demand}")
+            given = (f', revision="{revision}"' if revision else "") + (
+                "" if demand is None else f", use_safetensors={demand}"
+            )
             condition = f"`{maker}.from_pretrained(name{given})`, {cache}"
-            yield Promise(f"{call}-{word}", "C11", library, condition, promised, expected, call, "told-apart", demand, revision)
+            yield Promise(
+                f"{call}-{word}",
+                "C11",
+                library,
+                condition,
+                promised,
+                expected,
+                call,
+                "told-apart",
+                demand,
+                revision,
+            )
     for repository, expected, promised in (
-        ("faithful", SAME, "all tensors are told to be the same"),
-        ("tampered", DIFFERENT, "the tensor that was changed is told"),
+        ("faithful", PromiseAnswer.SAME, "all tensors are told to be the same"),
+        ("tampered", PromiseAnswer.DIFFERENT, "the tensor that was changed is told"),
     ):
-        what = "main converted" if repository == "faithful" else "main converted, but for one number of one tensor"
-        condition = f"the tensors of pull request 22 compared with main's before any model is made, the pull request being {what}"
+        what = (
+            "main converted"
+            if repository == "faithful"
+            else "main converted, but for one number of one tensor"
+        )
+        condition = (
+            "the tensors of pull request 22 compared with main's before any model is made, the"
+            f" pull request being {what}"
+        )
         yield Promise(
-            f"compare-{repository}", "C11", "huggingface_hub", condition, promised, expected, "compare", repository, revision=pull_request
+            f"compare-{repository}",
+            "C11",
+            "huggingface_hub",
+            condition,
+            promised,
+            expected,
+            "compare",
+            repository,
+            revision=pull_request,
         )
 
 

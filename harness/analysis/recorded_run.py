@@ -17,7 +17,9 @@ from harness.records.trials import Trial
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """One run: its manifest, its samples and their cells, its trials of hostile files and its checks."""
+    """One run: its manifest, its samples and their cells, its trials of hostile files and its
+    checks.
+    """
 
     run: RunDirectory
     manifest: Mapping[str, Any]
@@ -33,7 +35,9 @@ class RecordedRun:
 
     @property
     def paired(self) -> bool:
-        """Whether environments stood side by side in it, so that its cells are no answer to which loader is faster."""
+        """Whether environments stood side by side in it, so that its cells are no answer to which
+        loader is faster.
+        """
         return bool((self.manifest.get("options") or {}).get("paired_run"))
 
     @cached_property
@@ -47,10 +51,20 @@ class RecordedRun:
 
 
 def gather(runs: Sequence[RunDirectory]) -> list[RecordedRun]:
-    """Return the evidence of runs, oldest first; raises `WeighbridgeError` where one cannot be read."""
+    """Return the evidence of runs, oldest first.
+
+    Raises `WeighbridgeError` where one cannot be read.
+    """
     return [_read(run) for run in sorted(runs, key=lambda run: run.name)]
 
 
 def _read(run: RunDirectory) -> RecordedRun:
     manifest, samples = run.manifest(), run.samples()
-    return RecordedRun(run, manifest, tuple(samples), tuple(cells_of(manifest, samples)), tuple(run.trials()), tuple(run.checks()))
+    return RecordedRun(
+        run,
+        manifest,
+        tuple(samples),
+        tuple(cells_of(manifest, samples)),
+        tuple(run.trials()),
+        tuple(run.checks()),
+    )

@@ -1,13 +1,17 @@
-"""Whether a candidate loads slower than a baseline, from pairs of samples of the same blocks of one run: a verdict, and its reason.
+"""Whether a candidate loads slower than a baseline, from pairs of samples of the same blocks of one
+run: a verdict, and its reason.
 
-Pure functions. The two clocks are judged by the exact interval of the median ratio; beside them stand counters, which are quiet where time
-is noisy: one that grows is a regression even where time cannot tell.
+Pure functions. The two clocks are judged by the exact interval of the median ratio; beside them
+stand counters, which are quiet where time is noisy: one that grows is a regression even where time
+cannot tell.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from operator import attrgetter
 from typing import Any
 
 from harness.analysis.arms import paired_ratios, wrong
@@ -16,18 +20,33 @@ from harness.records.cell import MINIMUM_BLOCKS, Cell
 from harness.records.sample import Sample
 from harness.records.verdicts import INVALID, NO_BASELINE, NOTHING, REGRESSION
 
-SLOWER, FASTER, SAME, AMBIGUOUS, INSUFFICIENT, MISSING = VERDICTS = ("slower", "faster", "same", "ambiguous", "insufficient", "missing")
+
+class Verdict(StrEnum):
+    """What the regression check says of one arm."""
+
+    SLOWER = "slower"
+    FASTER = "faster"
+    SAME = "same"
+    AMBIGUOUS = "ambiguous"
+    INSUFFICIENT = "insufficient"
+    MISSING = "missing"
+
+
 CLOCKS = ("returned_s", "ready_s")
 
 
 @dataclass(frozen=True)
 class Counter:
-    """A low-noise metric: a field of a sample, by which share of itself it may grow, and how little of it counts for nothing."""
+    """A low-noise metric: a field of a sample, by which share of itself it may grow, and how little
+    of it counts for nothing.
+    """
 
     name: str
     share: float
     least: float
-    """In the field's own unit: growth below it is the noise of an allocator or of a page more or less."""
+    """In the field's own unit: growth below it is the noise of an allocator or of a page more or
+    less.
+    """
 
 
 SAFE_WARM, SAFE_COLD = 0.10, 0.30
@@ -45,7 +64,10 @@ COUNTERS = (
 
 @dataclass(frozen=True)
 class Thresholds:
-    """By which share `ready` and `returned` may differ before it is a change; from this machine comparing a thing with itself."""
+    """By which share `ready` and `returned` may differ before it is a change.
+
+    From this machine comparing a thing with itself.
+    """
 
     clocks: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(CLOCKS, 0.10))
     counters: tuple[Counter, ...] = COUNTERS
@@ -55,7 +77,7 @@ class Thresholds:
 class Change:
     """What pairs of samples say of one arm of one cell, and by which metric."""
 
-    verdict: str
+    verdict: Verdict
     reason: str
     metric: str | None
     """The field that decided, None where none could."""
@@ -66,81 +88,171 @@ class Change:
 
 
 def change(
-    baseline: Sequence[Sample], candidate: Sequence[Sample], thresholds: Thresholds | None = None, confirming: Container[str] = ()
+    baseline: Sequence[Sample],
+    candidate: Sequence[Sample],
+    thresholds: Thresholds | None = None,
+    confirming: Container[str] = (),
 ) -> Change:
-    """Return the verdict on one arm of one cell from the samples of both environments in the same blocks.
+    """Return the verdict on one arm of one cell from the samples of both environments in the same
+    blocks.
 
-    `missing` where either has no valid sample or handed back wrong tensors, `insufficient` below 6 pairs. `slower` needs the whole
-    interval of a clock's median ratio beyond its threshold, or that of a counter; `faster` the same below, with no metric against it;
-    `same` the whole interval of `ready` within; all else is `ambiguous`. Nothing is a regression before fresh pairs agree (`confirmed`):
-    they are fewer, and of a clock that has told it already (`confirming`) the median must lie beyond the threshold and the whole interval above 1.
+    `missing` where either has no valid sample or handed back wrong tensors, `insufficient` below 6
+    pairs. `slower` needs the whole interval of a clock's median ratio beyond its threshold, or that
+    of a counter; `faster` the same below, with no metric against it; `same` the whole interval of
+    `ready` within; all else is `ambiguous`. Nothing is a regression before fresh pairs agree
+    (`confirmed`): they are fewer, and of a clock that has told it already (`confirming`) the median
+    must lie beyond the threshold and the whole interval above 1.
     """
     limits = thresholds or Thresholds()
     for name, samples in (("the baseline", baseline), ("the candidate", candidate)):
         if problem := wrong(samples):
-            return Change(MISSING, f"{name} handed back wrong tensors: {problem}", None, None)
+            return Change(
+                Verdict.MISSING, f"{name} handed back wrong tensors: {problem}", None, None
+            )
         if not any(sample.valid for sample in samples):
-            return Change(MISSING, f"{name} has no valid sample", BASELINE_GONE if samples is baseline else None, None)
+            return Change(
+                Verdict.MISSING,
+                f"{name} has no valid sample",
+                BASELINE_GONE if samples is baseline else None,
+                None,
+            )
     if always := _always_first(baseline, candidate):
-        return Change(INSUFFICIENT, f"{always} came first in every block: what drifts within a block would pass for a change", None, None)
-    ratios = {clock: estimate(paired_ratios(candidate, baseline, lambda sample, clock=clock: getattr(sample, clock))) for clock in CLOCKS}  # type: ignore[misc]
+        return Change(
+            Verdict.INSUFFICIENT,
+            f"{always} came first in every block: what drifts within a block would pass for a"
+            " change",
+            None,
+            None,
+        )
+    ratios = {
+        clock: estimate(paired_ratios(candidate, baseline, attrgetter(clock))) for clock in CLOCKS
+    }
     ready = ratios["ready_s"]
     if ready is None or ready.low is None or ready.high is None:
         count = ready.count if ready else 0
-        return Change(INSUFFICIENT, f"{count} pairs, {MINIMUM_BLOCKS} make an interval", None, ready)
+        return Change(
+            Verdict.INSUFFICIENT, f"{count} pairs, {MINIMUM_BLOCKS} make an interval", None, ready
+        )
     if reasons := _slower(ratios, limits, confirming) | _grown(baseline, candidate, limits):
         metric, reason = next(iter(reasons.items()))
-        return Change(SLOWER, reason, metric, ready, reasons)
+        return Change(Verdict.SLOWER, reason, metric, ready, reasons)
     limit = 1 + limits.clocks["ready_s"]
     if ready.high < 1 / limit:
-        return Change(FASTER, f"ready takes {ready.median:.3g} times as long, the whole interval below {1 / limit:.3g}", "ready_s", ready)
+        return Change(
+            Verdict.FASTER,
+            f"ready takes {ready.median:.3g} times as long, the whole interval below"
+            f" {1 / limit:.3g}",
+            "ready_s",
+            ready,
+        )
     if ready.low >= 1 / limit and ready.high <= limit:
-        return Change(SAME, f"the whole interval of ready lies between {1 / limit:.3g} and {limit:.3g}", "ready_s", ready)
-    return Change(AMBIGUOUS, f"the interval of ready, {ready.low:.3g} to {ready.high:.3g}, reaches over a threshold", "ready_s", ready)
+        return Change(
+            Verdict.SAME,
+            f"the whole interval of ready lies between {1 / limit:.3g} and {limit:.3g}",
+            "ready_s",
+            ready,
+        )
+    return Change(
+        Verdict.AMBIGUOUS,
+        f"the interval of ready, {ready.low:.3g} to {ready.high:.3g}, reaches over a threshold",
+        "ready_s",
+        ready,
+    )
 
 
 def confirmed(first: Change, fresh: Change) -> Change:
-    """Return a change after fresh pairs of its cell alone: only what is slower by the same metric twice is; else it is ambiguous."""
-    if first.verdict != SLOWER:
+    """Return a change after fresh pairs of its cell alone: only what is slower by the same metric
+    twice is; else it is ambiguous.
+    """
+    if first.verdict != Verdict.SLOWER:
         return first
     if metric := next((name for name in first.reasons if name in fresh.reasons), None):
-        return Change(SLOWER, f"{fresh.reasons[metric]}; fresh pairs confirm it", metric, fresh.ratio, fresh.reasons)
-    return Change(AMBIGUOUS, f"{first.reason}, but fresh pairs say {fresh.verdict}: {fresh.reason}", first.metric, fresh.ratio)
+        return Change(
+            Verdict.SLOWER,
+            f"{fresh.reasons[metric]}; fresh pairs confirm it",
+            metric,
+            fresh.ratio,
+            fresh.reasons,
+        )
+    return Change(
+        Verdict.AMBIGUOUS,
+        f"{first.reason}, but fresh pairs say {fresh.verdict}: {fresh.reason}",
+        first.metric,
+        fresh.ratio,
+    )
 
 
 def _always_first(baseline: Sequence[Sample], candidate: Sequence[Sample]) -> str | None:
-    """Return which side came first in every block of one run that has both, where there are enough to tell that from chance, or None."""
+    """Return which side came first in every block of one run that has both, where there are enough
+    to tell that from chance, or None.
+    """
     base = {(sample.run, sample.block): sample.position for sample in baseline if sample.valid}
-    later = [sample.position > base[at] for sample in candidate if sample.valid and (at := (sample.run, sample.block)) in base]
-    same = [sample.position == base[at] for sample in candidate if sample.valid and (at := (sample.run, sample.block)) in base]
+    later = [
+        sample.position > base[at]
+        for sample in candidate
+        if sample.valid and (at := (sample.run, sample.block)) in base
+    ]
+    same = [
+        sample.position == base[at]
+        for sample in candidate
+        if sample.valid and (at := (sample.run, sample.block)) in base
+    ]
     if len(later) < 2 * MINIMUM_BLOCKS or any(same) or len(set(later)) > 1:
         return None
     return "the baseline" if later[0] else "the candidate"
 
 
-def _slower(ratios: Mapping[str, Estimate | None], thresholds: Thresholds, confirming: Container[str]) -> dict[str, str]:
+def _slower(
+    ratios: Mapping[str, Estimate | None], thresholds: Thresholds, confirming: Container[str]
+) -> dict[str, str]:
     """Return the clocks that are slower, each with the words for it."""
     reasons = {}
     for clock in ("ready_s", "returned_s"):
-        estimate, limit, name = ratios[clock], 1 + thresholds.clocks[clock], clock.removesuffix("_s")
+        estimate, limit, name = (
+            ratios[clock],
+            1 + thresholds.clocks[clock],
+            clock.removesuffix("_s"),
+        )
         if estimate is None or estimate.low is None:
             continue
         if estimate.low > limit:
-            reasons[clock] = f"{name} takes {estimate.median:.3g} times as long, the whole interval above {limit:.3g}"
+            reasons[clock] = (
+                f"{name} takes {estimate.median:.3g} times as long, the whole interval above"
+                f" {limit:.3g}"
+            )
         elif clock in confirming and estimate.low > 1 and estimate.median > limit:
-            reasons[clock] = f"{name} takes {estimate.median:.3g} times as long, beyond {limit:.3g}, the whole interval above 1"
+            reasons[clock] = (
+                f"{name} takes {estimate.median:.3g} times as long, beyond {limit:.3g}, the whole"
+                " interval above 1"
+            )
     return reasons
 
 
-def _grown(baseline: Sequence[Sample], candidate: Sequence[Sample], thresholds: Thresholds) -> dict[str, str]:
-    """Return the counters whose growth within blocks is told from their threshold, each with the words for it."""
+def _grown(
+    baseline: Sequence[Sample], candidate: Sequence[Sample], thresholds: Thresholds
+) -> dict[str, str]:
+    """Return the counters whose growth within blocks is told from their threshold, each with the
+    words for it.
+    """
     reasons = {}
     for counter in thresholds.counters:
         grown = _growth(baseline, candidate, counter.name)
-        base = estimate([value for sample in baseline if sample.valid and (value := getattr(sample, counter.name)) is not None])
-        if grown and grown.low is not None and base and grown.low > max(counter.least, counter.share * base.median):
+        base = estimate(
+            [
+                value
+                for sample in baseline
+                if sample.valid and (value := getattr(sample, counter.name)) is not None
+            ]
+        )
+        if (
+            grown
+            and grown.low is not None
+            and base
+            and grown.low > max(counter.least, counter.share * base.median)
+        ):
             reasons[counter.name] = (
-                f"{counter.name} grew by {grown.median:.4g} over {base.median:.4g}, the whole interval beyond its threshold"
+                f"{counter.name} grew by {grown.median:.4g} over {base.median:.4g}, the whole"
+                " interval beyond its threshold"
             )
     return reasons
 
@@ -148,13 +260,19 @@ def _grown(baseline: Sequence[Sample], candidate: Sequence[Sample], thresholds: 
 def _growth(baseline: Sequence[Sample], candidate: Sequence[Sample], name: str) -> Estimate | None:
     """Return the estimate of candidate less baseline of a field within blocks."""
     base = {sample.block: getattr(sample, name) for sample in baseline if sample.valid}
-    pairs = ((getattr(sample, name), base.get(sample.block)) for sample in candidate if sample.valid)
-    return estimate([after - before for after, before in pairs if after is not None and before is not None])
+    pairs = (
+        (getattr(sample, name), base.get(sample.block)) for sample in candidate if sample.valid
+    )
+    return estimate(
+        [after - before for after, before in pairs if after is not None and before is not None]
+    )
 
 
 @dataclass(frozen=True)
 class ArmVerdict:
-    """The verdict on one loader of one cell: what the first pairs said, what fresh ones did where they were taken, and what came of it."""
+    """The verdict on one loader of one cell: what the first pairs said, what fresh ones did where
+    they were taken, and what came of it.
+    """
 
     cell: str
     loader: str
@@ -170,32 +288,53 @@ def judged(
     candidate: str,
     thresholds: Callable[[str, str], Thresholds],
 ) -> list[ArmVerdict]:
-    """Return the verdict on every loader of every cell of a run, from its manifest's entries and its samples and from nothing else.
+    """Return the verdict on every loader of every cell of a run, from its manifest's entries and
+    its samples and from nothing else.
 
-    `baseline` and `candidate` are names of environments; `thresholds(cell, loader)` are what a change is held to. The blocks that an entry
-    notes as fresh for a loader enter its confirmation alone. A loader that no sample was taken of is `missing`.
+    `baseline` and `candidate` are names of environments; `thresholds(cell, loader)` are what a
+    change is held to. The blocks that an entry notes as fresh for a loader enter its confirmation
+    alone. A loader that no sample was taken of is `missing`.
     """
     samples_by_arm: dict[tuple[str, str, str], list[Sample]] = {}
     for sample in samples:
-        samples_by_arm.setdefault((Cell.of(sample).name, sample.loader, sample.environment), []).append(sample)
+        samples_by_arm.setdefault(
+            (Cell.of(sample).name, sample.loader, sample.environment), []
+        ).append(sample)
     results = []
     for entry in entries:
         for loader in entry["arms"]:
             fresh_blocks = set((entry.get("fresh") or {}).get(loader, ()))
-            base, new = (samples_by_arm.get((entry["name"], loader, side), []) for side in (baseline, candidate))
+            base, new = (
+                samples_by_arm.get((entry["name"], loader, side), [])
+                for side in (baseline, candidate)
+            )
             limits = thresholds(entry["name"], loader)
-            first = change(_where(base, fresh_blocks, inside=False), _where(new, fresh_blocks, inside=False), limits)
+            first = change(
+                _where(base, fresh_blocks, inside=False),
+                _where(new, fresh_blocks, inside=False),
+                limits,
+            )
             first = _with_reason(first, entry, f"{loader}@{candidate}", f"{loader}@{baseline}")
             fresh = None
             if fresh_blocks:
-                fresh = change(_where(base, fresh_blocks, inside=True), _where(new, fresh_blocks, inside=True), limits, first.reasons)
+                fresh = change(
+                    _where(base, fresh_blocks, inside=True),
+                    _where(new, fresh_blocks, inside=True),
+                    limits,
+                    first.reasons,
+                )
             last = confirmed(first, fresh) if fresh else first
             results.append(ArmVerdict(entry["name"], loader, first, fresh, last))
     return results
 
 
-def safe_thresholds(cell: str, loader: str, calibrated: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None) -> Thresholds:
-    """Return what an arm's changes are held to: what its machine's calibration found, where there is one, or safe defaults.
+def safe_thresholds(
+    cell: str,
+    loader: str,
+    calibrated: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None,
+) -> Thresholds:
+    """Return what an arm's changes are held to: what its machine's calibration found, where there
+    is one, or safe defaults.
 
     `calibrated` holds by cell and loader the share by which each clock may grow.
     """
@@ -212,19 +351,33 @@ def stored_thresholds(manifest: Mapping[str, Any]) -> Callable[[str, str], Thres
 
 
 def judged_run(manifest: Mapping[str, Any], samples: Iterable[Sample]) -> list[ArmVerdict]:
-    """Return the verdicts of a stored run of a baseline and a candidate, from its manifest and samples and from nothing else."""
+    """Return the verdicts of a stored run of a baseline and a candidate, from its manifest and
+    samples and from nothing else.
+    """
     paired_run = manifest["options"]["paired_run"]
-    return judged(manifest["cells"], samples, paired_run["baseline"], paired_run["candidate"], stored_thresholds(manifest))
+    return judged(
+        manifest["cells"],
+        samples,
+        paired_run["baseline"],
+        paired_run["candidate"],
+        stored_thresholds(manifest),
+    )
 
 
 def exit_code(verdict: Sequence[ArmVerdict]) -> int:
-    """Return the exit code of a check's verdicts; a regression outweighs a missing cell, and a missing cell is never a pass."""
-    if not verdict or all(arm_verdict.change.verdict == MISSING and arm_verdict.change.metric == BASELINE_GONE for arm_verdict in verdict):
+    """Return the exit code of a check's verdicts.
+
+    A regression outweighs a missing cell, and a missing cell is never a pass.
+    """
+    if not verdict or all(
+        arm_verdict.change.verdict == Verdict.MISSING and arm_verdict.change.metric == BASELINE_GONE
+        for arm_verdict in verdict
+    ):
         return NO_BASELINE
     verdicts = {arm_verdict.change.verdict for arm_verdict in verdict}
-    if SLOWER in verdicts:
+    if Verdict.SLOWER in verdicts:
         return REGRESSION
-    return INVALID if verdicts & {MISSING, INSUFFICIENT} else NOTHING
+    return INVALID if verdicts & {Verdict.MISSING, Verdict.INSUFFICIENT} else NOTHING
 
 
 def _where(samples: Iterable[Sample], blocks: set[int], *, inside: bool) -> list[Sample]:
@@ -234,8 +387,14 @@ def _where(samples: Iterable[Sample], blocks: set[int], *, inside: bool) -> list
 def _with_reason(change: Change, entry: Mapping[str, Any], *arms: str) -> Change:
     """Return a missing arm's change with what the manifest says of why it is."""
     left_out = entry.get("left_out") or {}
-    reason = next((f"{arm}: {left_out[arm]}" for arm in arms if arm in left_out), entry.get("reason"))
-    return replace(change, reason=f"{change.reason} ({reason})") if change.verdict == MISSING and reason else change
+    reason = next(
+        (f"{arm}: {left_out[arm]}" for arm in arms if arm in left_out), entry.get("reason")
+    )
+    return (
+        replace(change, reason=f"{change.reason} ({reason})")
+        if change.verdict == Verdict.MISSING and reason
+        else change
+    )
 
 
 def verdicts_row(verdict: ArmVerdict) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""Whether two runs of one machine say the same: every ratio they share, interval against interval."""
+"""Whether two runs of one machine say the same: every ratio they share, interval against
+interval.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ CLOCKS = ("returned", "ready", "module ready")
 
 @dataclass(frozen=True)
 class Shared:
-    """One ratio to the cell's reference loader that two runs know with an interval, and whether the intervals overlap."""
+    """One ratio to the cell's reference loader that two runs know with an interval, and whether the
+    intervals overlap.
+    """
 
     cell: str
     loader: str
@@ -25,10 +29,11 @@ class Shared:
 
 
 def shared_ratios(a: Iterable[ArmSummary], b: Iterable[ArmSummary]) -> list[Shared]:
-    """Return every ratio that both runs know with an interval, of the same cell, loader and environment by the same clock, in `a`'s order.
+    """Return every ratio that both runs know with an interval, of the same cell, loader and
+    environment by the same clock, in `a`'s order.
 
-    Whether the two are of one machine and the same content is for the caller to know. Ceilings are no loaders and the reference's own ratio
-    is 1, so neither is there.
+    Whether the two are of one machine and the same content is for the caller to know. Ceilings are
+    no loaders and the reference's own ratio is 1, so neither is there.
     """
     theirs = {_key(arm): arm for arm in b}
     pairs = [(arm, other) for arm in a if _compared(arm) and (other := theirs.get(_key(arm)))]

@@ -63,7 +63,11 @@ class MeasuredCell:
     def reason(self) -> str | None:
         """Why the cell was refused, cut short or not finished; None where it was done."""
         status = self.record.get("status") or ("done" if self.samples else "missing")
-        return None if status == "done" else f"{status}: {self.record.get('reason') or 'no reason recorded'}"
+        return (
+            None
+            if status == "done"
+            else f"{status}: {self.record.get('reason') or 'no reason recorded'}"
+        )
 
     @property
     def left_out(self) -> dict[str, str]:
@@ -83,10 +87,15 @@ class MeasuredCell:
     @property
     def ceiling(self) -> ArmSummary | None:
         """The ceiling that bounds the cell's loads."""
-        return next((summary for arm in self.arms if arm.ceiling and (summary := self.arm(arm.ceiling))), None)
+        return next(
+            (summary for arm in self.arms if arm.ceiling and (summary := self.arm(arm.ceiling))),
+            None,
+        )
 
     def arm(self, loader: str) -> ArmSummary | None:
-        """Return a loader's arm, the first by name of its environment where there are several, or None without a figure."""
+        """Return a loader's arm, the first by name of its environment where there are several, or
+        None without a figure.
+        """
         arms = [arm for arm in self.arms if arm.loader == loader and arm.ready]
         return min(arms, key=lambda arm: arm.environment, default=None)
 
@@ -103,61 +112,111 @@ class MeasuredCell:
         return arms
 
     def label(self, arm: ArmSummary) -> str:
-        """Return the arm's name: its loader, and its environment where the cell has more than one."""
-        return arm.loader if len({other.environment for other in self.arms}) == 1 else f"{arm.loader} @ {arm.environment}"
+        """Return the arm's name: its loader, and its environment where the cell has more than
+        one.
+        """
+        return (
+            arm.loader
+            if len({other.environment for other in self.arms}) == 1
+            else f"{arm.loader} @ {arm.environment}"
+        )
 
 
 def cells_of(manifest: Mapping[str, Any], samples: Sequence[Sample]) -> list[MeasuredCell]:
-    """Return every cell that has a sample or stands in the manifest: by scenario, size, checkpoint and device, cold before warm."""
-    recorded = {key: record for record in manifest.get("cells") or () if (key := Cell.recorded(record))}
+    """Return every cell that has a sample or stands in the manifest: by scenario, size, checkpoint
+    and device, cold before warm.
+    """
+    recorded = {
+        key: record for record in manifest.get("cells") or () if (key := Cell.recorded(record))
+    }
     samples_by_cell = by_cell(samples)
     cells = []
     for key in {**samples_by_cell, **recorded}:
-        of_cell = [] if recorded.get(key, {}).get("status") == "cut" else samples_by_cell.get(key, [])  # too few for an interval
+        of_cell = (
+            [] if recorded.get(key, {}).get("status") == "cut" else samples_by_cell.get(key, [])
+        )  # too few for an interval
         known = (manifest.get("checkpoints") or {}).get(key.checkpoint) or {}
         size = of_cell[0].bytes if of_cell else known.get("bytes")
-        cells.append(MeasuredCell(key, tuple(of_cell), tuple(summarise(of_cell)), recorded.get(key, {}), size))
+        cells.append(
+            MeasuredCell(
+                key, tuple(of_cell), tuple(summarise(of_cell)), recorded.get(key, {}), size
+            )
+        )
     return sorted(cells, key=_place)
 
 
 def _place(cell: MeasuredCell) -> tuple[Any, ...]:
     """Return what cells are put in order by; parts stay in the order they were taken."""
     key = cell.key
-    return key.scenario, cell.bytes or 0, key.checkpoint, key.device, key.ranks or 0, key.cache_state, key.read_ahead_kb or 0
+    return (
+        key.scenario,
+        cell.bytes or 0,
+        key.checkpoint,
+        key.device,
+        key.ranks or 0,
+        key.cache_state,
+        key.read_ahead_kb or 0,
+    )
 
 
 def nearest_to_claim(cells: Iterable[MeasuredCell]) -> str | None:
-    """Return the full-load checkpoint nearest the claim's 500 MB among those with a valid sample, or None."""
-    sizes = {cell.checkpoint: cell.bytes for cell in cells if cell.scenario == FULL_LOAD and cell.bytes and cell.measured()}
+    """Return the full-load checkpoint nearest the claim's 500 MB among those with a valid sample,
+    or None.
+    """
+    sizes = {
+        cell.checkpoint: cell.bytes
+        for cell in cells
+        if cell.scenario == FULL_LOAD and cell.bytes and cell.measured()
+    }
     return min(sorted(sizes), key=lambda name: abs(sizes[name] - CLAIMED_BYTES), default=None)
 
 
-def find(cells: Iterable[MeasuredCell], checkpoint: str, cache_state: str, device: str) -> MeasuredCell | None:
+def find(
+    cells: Iterable[MeasuredCell], checkpoint: str, cache_state: str, device: str
+) -> MeasuredCell | None:
     """Return the full-load cell of a checkpoint, or None."""
     name = "/".join((FULL_LOAD, checkpoint, cache_state, device))
     return next((cell for cell in cells if cell.name == name), None)
 
 
-def pair_ratio(cell: MeasuredCell, over: str, under: str, value: Callable[[Sample], float | None]) -> Estimate | None:
-    """Return the estimate of value(over) / value(under) of two loaders within the blocks of a cell, None where there is no pair."""
+def pair_ratio(
+    cell: MeasuredCell, over: str, under: str, value: Callable[[Sample], float | None]
+) -> Estimate | None:
+    """Return the estimate of value(over) / value(under) of two loaders within the blocks of a cell,
+    None where there is no pair.
+    """
     arms = cell.arm(over), cell.arm(under)
-    return estimate(paired_ratios(cell.valid(arms[0]), cell.valid(arms[1]), value)) if arms[0] and arms[1] else None
+    return (
+        estimate(paired_ratios(cell.valid(arms[0]), cell.valid(arms[1]), value))
+        if arms[0] and arms[1]
+        else None
+    )
 
 
 def indistinguishable(cell: MeasuredCell) -> list[ArmSummary]:
-    """Return the fastest arm to `ready` and after it every arm whose ratio to it, within blocks, has an interval that reaches 1.
+    """Return the fastest arm to `ready` and after it every arm whose ratio to it, within blocks,
+    has an interval that reaches 1.
 
-    Arms with too few pairs for an interval are not significantly different either. Empty where nothing valid was measured.
+    Arms with too few pairs for an interval are not significantly different either. Empty where
+    nothing valid was measured.
     """
     arms = cell.measured()
     if not arms:
         return []
     fastest = cell.valid(arms[0])
-    return [arms[0], *(arm for arm in arms[1:] if _reaches_one(paired_ratios(cell.valid(arm), fastest, attrgetter("ready_s"))))]
+    return [
+        arms[0],
+        *(
+            arm
+            for arm in arms[1:]
+            if _reaches_one(paired_ratios(cell.valid(arm), fastest, attrgetter("ready_s")))
+        ),
+    ]
 
 
 def to_take(cell: MeasuredCell) -> ArmSummary | None:
-    """Return the arm to take of a cell: safetensors' own where nothing told it from the fastest, else the fastest; None where there is none.
+    """Return the arm to take of a cell: safetensors' own where nothing told it from the fastest,
+    else the fastest; None where there is none.
 
     It is as fast as can be told then, and runs no code of a file.
     """
@@ -172,9 +231,16 @@ def invalid_counts(samples: Iterable[Sample]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def shortfalls(manifest: Mapping[str, Any], cells: Sequence[MeasuredCell]) -> list[tuple[str, str, str]]:
-    """Return (kind, what, reason) of everything the run does not say, what shares kind and reason together."""
-    rows = [("skipped", str(entry.get("what")), str(entry.get("reason"))) for entry in manifest.get("skipped") or ()]
+def shortfalls(
+    manifest: Mapping[str, Any], cells: Sequence[MeasuredCell]
+) -> list[tuple[str, str, str]]:
+    """Return (kind, what, reason) of everything the run does not say, what shares kind and reason
+    together.
+    """
+    rows = [
+        ("skipped", str(entry.get("what")), str(entry.get("reason")))
+        for entry in manifest.get("skipped") or ()
+    ]
     for environment, installed in sorted((manifest.get("environments") or {}).items()):
         for loader, reason in sorted((installed.get("absent") or {}).items()):
             rows.append(("absent", f"{label_of(loader)} in environment {environment}", str(reason)))
@@ -183,9 +249,17 @@ def shortfalls(manifest: Mapping[str, Any], cells: Sequence[MeasuredCell]) -> li
             kind, _, reason = cell.reason.partition(": ")
             rows.append((kind, cell.name, reason))
         elif cell.record.get("stopped") == "budget":
-            rows.append(("cut by the budget", cell.name, "its time was spent before every ratio was known as narrowly as asked"))
+            rows.append(
+                (
+                    "cut by the budget",
+                    cell.name,
+                    "its time was spent before every ratio was known as narrowly as asked",
+                )
+            )
     for cell in cells:
-        rows += [("left out", f"{loader} in {cell.name}", why) for loader, why in cell.left_out.items()]
+        rows += [
+            ("left out", f"{loader} in {cell.name}", why) for loader, why in cell.left_out.items()
+        ]
         rows += _unmeasured(cell)
     together: dict[tuple[str, str], list[str]] = {}
     for kind, what, reason in rows:
@@ -204,11 +278,25 @@ def _reaches_one(ratios: Sequence[float]) -> bool:
 
 def _unmeasured(cell: MeasuredCell) -> list[tuple[str, str, str]]:
     rows = []
-    few = [f"{cell.label(arm)} {arm.valid} of {arm.total}" for arm in cell.arms if arm.status == "insufficient"]
+    few = [
+        f"{cell.label(arm)} {arm.valid} of {arm.total}"
+        for arm in cell.arms
+        if arm.status == "insufficient"
+    ]
     if few:
-        rows.append(("insufficient", cell.name, f"valid samples too few for an interval: {', '.join(few)}"))
-    rows += [("wrong", f"{cell.label(arm)} in {cell.name}", f"it has no figure: {arm.wrong}") for arm in cell.arms if arm.wrong]
-    none = [f"{cell.label(arm)} (0 of {arm.total}: {_reasons(arm)})" for arm in cell.arms if arm.status == "missing"]
+        rows.append(
+            ("insufficient", cell.name, f"valid samples too few for an interval: {', '.join(few)}")
+        )
+    rows += [
+        ("wrong", f"{cell.label(arm)} in {cell.name}", f"it has no figure: {arm.wrong}")
+        for arm in cell.arms
+        if arm.wrong
+    ]
+    none = [
+        f"{cell.label(arm)} (0 of {arm.total}: {_reasons(arm)})"
+        for arm in cell.arms
+        if arm.status == "missing"
+    ]
     none += [f"{loader} (no sample taken)" for loader in cell.not_sampled if cell.samples]
     if none:
         rows.append(("missing", cell.name, f"no valid sample: {', '.join(none)}"))

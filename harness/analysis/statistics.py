@@ -1,4 +1,7 @@
-"""Medians and their exact intervals. No distribution is assumed, nothing is pooled, no outlier is dropped."""
+"""Medians and their exact intervals.
+
+No distribution is assumed, nothing is pooled, no outlier is dropped.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ _MANY = 1000
 
 @dataclass(frozen=True)
 class Estimate:
-    """A median with the interval that holds the true one with at least 95 % confidence; `low` and `high` are None below 6 values."""
+    """A median with the interval that holds the true one with at least 95 % confidence.
+
+    `low` and `high` are None below 6 values.
+    """
 
     median: float
     low: float | None
@@ -32,8 +38,9 @@ class Estimate:
 def estimate(values: Sequence[float]) -> Estimate | None:
     """Return the median of `values` with its interval, or None of no values.
 
-    The interval runs between order statistics: with n values, the k-th smallest and the k-th largest enclose the true median with
-    probability 1 - 2 P(Binomial(n, 1/2) < k), whatever the distribution. The largest k that keeps 95 % is taken.
+    The interval runs between order statistics: with n values, the k-th smallest and the k-th
+    largest enclose the true median with probability 1 - 2 P(Binomial(n, 1/2) < k), whatever the
+    distribution. The largest k that keeps 95 % is taken.
     """
     if not values:
         return None
@@ -58,7 +65,8 @@ def _ordered(values: Sequence[float]) -> list[float]:
 
 @cache
 def interval_rank(count: int, confidence: float = CONFIDENCE) -> int | None:
-    """Return the largest k for which the k-th smallest and k-th largest of `count` values enclose the median with this confidence.
+    """Return the largest k for which the k-th smallest and k-th largest of `count` values enclose
+    the median with this confidence.
 
     None where even the smallest and the largest do not: below 6 values for 95 %.
     """

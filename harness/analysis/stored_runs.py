@@ -1,4 +1,7 @@
-"""Two stored runs held against each other: whether they may be, and the verdicts. Pure functions over manifests and samples."""
+"""Two stored runs held against each other: whether they may be, and the verdicts.
+
+Pure functions over manifests and samples.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ from harness.records.sample import Sample
 
 BEFORE, AFTER = "baseline", "candidate"
 ENOUGH_FOR_HALVES = 16
-"""With as many blocks the second half confirms what the first half says; with fewer all of them say it once."""
+"""With as many blocks the second half confirms what the first half says; with fewer all of them say
+it once.
+"""
 
 
 def not_comparable(a: Mapping[str, Any], b: Mapping[str, Any]) -> str | None:
@@ -23,7 +28,10 @@ def not_comparable(a: Mapping[str, Any], b: Mapping[str, Any]) -> str | None:
     mine, theirs = fingerprint(a), fingerprint(b)
     for name, value in mine.items():
         if value != theirs[name]:
-            return f"{pair}: {name} is {theirs[name]} there and {value} here; times belong to one machine"
+            return (
+                f"{pair}: {name} is {theirs[name]} there and {value} here; times belong to one"
+                " machine"
+            )
     for name, checkpoint in a["checkpoints"].items():
         other = b["checkpoints"].get(name)
         if other and other["digest"] != checkpoint["digest"]:
@@ -38,10 +46,11 @@ def judge_stored(
     after: Sequence[Sample],
     thresholds: Callable[[str, str], Thresholds],
 ) -> list[ArmVerdict]:
-    """Return the verdicts on run `b` held against run `a`, block by block, for every arm that `a` has samples of.
+    """Return the verdicts on run `b` held against run `a`, block by block, for every arm that `a`
+    has samples of.
 
-    Nothing can be measured again, so every second block takes the part of the fresh ones. Of a run with environments side by side, `a`
-    gives its baseline and `b` its candidate.
+    Nothing can be measured again, so every second block takes the part of the fresh ones. Of a run
+    with environments side by side, `a` gives its baseline and `b` its candidate.
     """
     base, new = _side(a, before, BEFORE), _side(b, after, AFTER)
     arms: dict[str, dict[str, None]] = {}
@@ -56,10 +65,21 @@ def judge_stored(
     for cell, loaders in arms.items():
         numbers = sorted(blocks.get(cell, ()))
         fresh = numbers[1::2] if len(numbers) >= ENOUGH_FOR_HALVES else []
-        entries.append({"name": cell, "arms": list(loaders), "reason": reasons.get(cell), "fresh": dict.fromkeys(loaders, fresh)})
+        entries.append(
+            {
+                "name": cell,
+                "arms": list(loaders),
+                "reason": reasons.get(cell),
+                "fresh": dict.fromkeys(loaders, fresh),
+            }
+        )
     return judged(entries, [*base, *new], BEFORE, AFTER, thresholds)
 
 
 def _side(manifest: Mapping[str, Any], samples: Sequence[Sample], role: str) -> list[Sample]:
     environment = (manifest["options"].get("paired_run") or {}).get(role)
-    return [replace(sample, environment=role) for sample in samples if environment is None or sample.environment == environment]
+    return [
+        replace(sample, environment=role)
+        for sample in samples
+        if environment is None or sample.environment == environment
+    ]

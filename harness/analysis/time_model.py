@@ -77,13 +77,16 @@ def fit_loaders(samples: Iterable[Sample]) -> list[Fit]:
     ]
 
 
-def _measured(samples: Iterable[Sample]) -> Iterator[tuple[tuple[str, str, str, str], list[FittedCell]]]:
+def _measured(
+    samples: Iterable[Sample],
+) -> Iterator[tuple[tuple[str, str, str, str], list[FittedCell]]]:
     """Yield each loader's cells, smallest first; a loader that returned wrong tensors has none."""
     arms: dict[tuple[str, str, str, str], dict[tuple[int, int, str], list[float]]] = {}
     full_loads = [sample for sample in samples if sample.scenario == FULL_LOAD]
     wrong = {(sample.environment, sample.loader) for sample in full_loads if sample.reason in WRONG}
     for sample in full_loads:
         if sample.valid and sample.ready_s and (sample.environment, sample.loader) not in wrong:
+            arm: tuple[str, str, str, str]
             arm = (sample.environment, sample.device, sample.cache_state, sample.loader)
             checkpoint = (sample.bytes, sample.tensors, sample.checkpoint)
             arms.setdefault(arm, {}).setdefault(checkpoint, []).append(sample.ready_s)
@@ -101,7 +104,9 @@ def _measured(samples: Iterable[Sample]) -> Iterator[tuple[tuple[str, str, str, 
 def _distinct(rows: Sequence[Row]) -> bool:
     """Return whether the rows tell the three coefficients apart."""
     largest = [max(max(column), 1) for column in zip(*rows, strict=True)]
-    scaled = [[Fraction(value, top) for value, top in zip(row, largest, strict=True)] for row in rows]
+    scaled = [
+        [Fraction(value, top) for value, top in zip(row, largest, strict=True)] for row in rows
+    ]
     products = _normal_equations(scaled, (0, 1, 2))
     return float(_determinant(products)) >= _DISTINCT
 
@@ -117,17 +122,24 @@ def _coefficients(cells: Sequence[FittedCell]) -> tuple[float, float, float]:
     least = Fraction(len(cells))
     for count in (3, 2, 1):
         for active in itertools.combinations(range(3), count):
-            solution = _solve(_normal_equations(design, active), [sum(row[i] for row in design) for i in active])
+            solution = _solve(
+                _normal_equations(design, active),
+                [sum((row[i] for row in design), Fraction(0)) for i in active],
+            )
             if solution is None or min(solution) < 0:
                 continue
             full = [dict(zip(active, solution, strict=True)).get(i, Fraction(0)) for i in range(3)]
-            cost = sum((sum(a * b for a, b in zip(row, full, strict=True)) - 1) ** 2 for row in design)
+            cost = sum(
+                (sum(a * b for a, b in zip(row, full, strict=True)) - 1) ** 2 for row in design
+            )
             if cost < least:
                 best, least = full, Fraction(cost)
     return float(best[0]), float(best[1]), float(best[2])
 
 
-def _normal_equations(design: Sequence[Sequence[Fraction]], active: Sequence[int]) -> list[list[Fraction]]:
+def _normal_equations(
+    design: Sequence[Sequence[Fraction]], active: Sequence[int]
+) -> list[list[Fraction]]:
     return [[sum((row[i] * row[j] for row in design), Fraction(0)) for j in active] for i in active]
 
 
@@ -135,16 +147,24 @@ def _determinant(matrix: Sequence[Sequence[Fraction]]) -> Fraction:
     if len(matrix) == 1:
         return matrix[0][0]
     minors = ([row[:i] + row[i + 1 :] for row in map(list, matrix[1:])] for i in range(len(matrix)))
-    return sum(((-1) ** i * matrix[0][i] * _determinant(minor) for i, minor in enumerate(minors)), Fraction(0))
+    return sum(
+        ((-1) ** i * matrix[0][i] * _determinant(minor) for i, minor in enumerate(minors)),
+        Fraction(0),
+    )
 
 
-def _solve(matrix: Sequence[Sequence[Fraction]], right: Sequence[Fraction | int]) -> list[Fraction] | None:
+def _solve(
+    matrix: Sequence[Sequence[Fraction]], right: Sequence[Fraction]
+) -> list[Fraction] | None:
     """Return the solution by Cramer's rule, None of a singular matrix."""
     divisor = _determinant(matrix)
     if not divisor:
         return None
     columns = range(len(matrix))
     return [
-        _determinant([[right[j] if k == i else row[k] for k in columns] for j, row in enumerate(matrix)]) / divisor  # type: ignore[misc]
+        _determinant(
+            [[right[j] if k == i else row[k] for k in columns] for j, row in enumerate(matrix)]
+        )
+        / divisor
         for i in columns
     ]

@@ -1,7 +1,8 @@
 """Seeded content for a layout: finite, non-zero, and the same bytes on every machine.
 
-Zeros compress, deduplicate and share pages, so a checkpoint of zeros measures something else. The bits come from NumPy's SFC64, whose
-stream is fixed by NumPy's compatibility policy (NEP 19); masks then hold every float between 2^-7 and 2, either sign.
+Zeros compress, deduplicate and share pages, so a checkpoint of zeros measures something else. The
+bits come from NumPy's SFC64, whose stream is fixed by NumPy's compatibility policy (NEP 19); masks
+then hold every float between 2^-7 and 2, either sign.
 """
 
 from __future__ import annotations
@@ -34,17 +35,25 @@ _MASKS = {
 
 
 def make_tensor(layout: str, index: int, spec: TensorSpec, seed: int) -> torch.Tensor:
-    """Return the content of tensor number `index` of a layout: a private, contiguous tensor that depends on nothing but the arguments."""
+    """Return the content of tensor number `index` of a layout: a private, contiguous tensor that
+    depends on nothing but the arguments.
+    """
     width, keep, fixed = _MASKS[spec.dtype]
-    stream = np.random.Generator(np.random.SFC64(np.random.SeedSequence([seed, zlib.crc32(layout.encode()), index])))
-    words: np.ndarray[Any, np.dtype[np.uint64]] = stream.integers(0, 2**64, max(1, -(-spec.bytes // 8)), dtype=np.uint64)
+    stream = np.random.Generator(
+        np.random.SFC64(np.random.SeedSequence([seed, zlib.crc32(layout.encode()), index]))
+    )
+    words: np.ndarray[Any, np.dtype[np.uint64]] = stream.integers(
+        0, 2**64, max(1, -(-spec.bytes // 8)), dtype=np.uint64
+    )
     words &= np.uint64(_replicated(keep, width))
     words |= np.uint64(_replicated(fixed, width))
     flat = torch.from_numpy(words).view(torch.uint8)[: spec.bytes]
     return flat.view(getattr(torch, spec.dtype))[: math.prod(spec.shape)].reshape(spec.shape)
 
 
-def make_tensors(layout: str, seed: int, numbered: Sequence[tuple[int, TensorSpec]]) -> dict[str, torch.Tensor]:
+def make_tensors(
+    layout: str, seed: int, numbered: Sequence[tuple[int, TensorSpec]]
+) -> dict[str, torch.Tensor]:
     """Return the given tensors of a layout by name, made on every core."""
     with ThreadPoolExecutor(usable_cores()) as pool:
         tensors = pool.map(lambda item: make_tensor(layout, item[0], item[1], seed), numbered)

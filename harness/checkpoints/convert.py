@@ -1,6 +1,8 @@
-"""Torch checkpoints made into safetensors: streamed from a mapping of the source, and whole or not at all.
+"""Torch checkpoints made into safetensors: streamed from a mapping of the source, and whole or not
+at all.
 
-Importing this and `convert_file` need the standard library and torch alone, so that they also run inside an environment under test.
+Importing this and `convert_file` need the standard library and torch alone, so that they also run
+inside an environment under test.
 """
 
 from __future__ import annotations
@@ -44,11 +46,19 @@ class Converted:
     largest: int
     """Size of the largest of them."""
     ties: dict[str, str]
-    """Names it does not hold, since they are the tensor of another name: that name by each. Its metadata says so."""
+    """Names it does not hold, since they are the tensor of another name: that name by each. Its
+    metadata says so.
+    """
+
     parts: dict[str, str]
-    """Names it holds whole though they share memory with another one of the source: that name by each. Its metadata says that, too."""
+    """Names it holds whole though they share memory with another one of the source: that name by
+    each. Its metadata says that, too.
+    """
+
     note: str | None
-    """Where in the source the tensors lay and what was left out, in a line; None where they were all of it."""
+    """Where in the source the tensors lay and what was left out, in a line; None where they were
+    all of it.
+    """
 
 
 def convert_file(
@@ -58,19 +68,27 @@ def convert_file(
     keep: Callable[[str], bool] = lambda name: True,
     key: str | None = None,
 ) -> Converted:
-    """Make `destination` a safetensors file of the tensors of the torch file `source`, and return what was made.
+    """Make `destination` a safetensors file of the tensors of the torch file `source`, and return
+    what was made.
 
-    Of names that are the same tensor one is kept, as the hub's converter chooses it, and the metadata maps each other to it; `discard`
-    returns names that are kept only if there is no other (it is asked only where memory is shared). Of names that `keep` refuses nothing is
-    made: an index says that they lie in another file. Of a training checkpoint the state dict is taken, under `key` where that is given. Takes
-    anonymous memory for one tensor at most, and for none that is contiguous. The source is read with `weights_only=True` and not scanned.
-    Raises `WeighbridgeError` where it cannot be read or `destination` exists, which stays as it is.
+    Of names that are the same tensor one is kept, as the hub's converter chooses it, and the
+    metadata maps each other to it; `discard` returns names that are kept only if there is no other
+    (it is asked only where memory is shared). Of names that `keep` refuses nothing is made: an
+    index says that they lie in another file. Of a training checkpoint the state dict is taken,
+    under `key` where that is given. Takes anonymous memory for one tensor at most, and for none
+    that is contiguous. The source is read with `weights_only=True` and not scanned. Raises
+    `WeighbridgeError` where it cannot be read or `destination` exists, which stays as it is.
     """
     refuse_existing(destination)
     opened = open_mapped(source, key)
     if opened.path.suffix.lower() not in SAFETENSORS_SUFFIXES and is_safetensors(source):
-        raise WeighbridgeError(f"{source}: is safetensors already, whatever its name says; give it one that ends in .safetensors")
-    opened = replace(opened, tensors={name: tensor for name, tensor in opened.tensors.items() if keep(name)})
+        raise WeighbridgeError(
+            f"{source}: is safetensors already, whatever its name says; give it one that ends in"
+            " .safetensors"
+        )
+    opened = replace(
+        opened, tensors={name: tensor for name, tensor in opened.tensors.items() if keep(name)}
+    )
     shared = sharing(opened.tensors, discard)
     kept = {name: tensor for name, tensor in opened.tensors.items() if name not in shared.same}
     order = sorted(
@@ -78,22 +96,40 @@ def convert_file(
     )  # as the library does: what is large is aligned by coming first
     header = safetensors_start(source, kept, order, shared.same | shared.parts)
     try:
-        write_atomically(destination, lambda temporary: stream(temporary, header, [kept[name] for name in order]), replace=False)
+        write_atomically(
+            destination,
+            lambda temporary: stream(temporary, header, [kept[name] for name in order]),
+            replace=False,
+        )
     except FileExistsError:
         raise _made_meanwhile(destination) from None
     sizes = [tensor.nbytes for tensor in kept.values()]
-    return Converted(destination, tuple(order), sum(sizes), max(sizes, default=0), shared.same, shared.parts, opened.note)
+    return Converted(
+        destination,
+        tuple(order),
+        sum(sizes),
+        max(sizes, default=0),
+        shared.same,
+        shared.parts,
+        opened.note,
+    )
 
 
-def convert(source: Path, destination: Path | None, say: Callable[[str], None], key: str | None = None) -> Path:
-    """Scan the torch file or folder `source`, make safetensors of it at `destination`, and return where that is.
+def convert(
+    source: Path, destination: Path | None, say: Callable[[str], None], key: str | None = None
+) -> Path:
+    """Scan the torch file or folder `source`, make safetensors of it at `destination`, and return
+    where that is.
 
-    The default destination is beside the source: of a file the hub's name for it (`model.safetensors` of `pytorch_model.bin`), of a folder
-    NAME-safetensors. `say` is given lines on what was made. Raises `WeighbridgeError` where there is nothing to convert, the scan is not
+    The default destination is beside the source: of a file the hub's name for it
+    (`model.safetensors` of `pytorch_model.bin`), of a folder NAME-safetensors. `say` is given lines
+    on what was made. Raises `WeighbridgeError` where there is nothing to convert, the scan is not
     clean, the source is no checkpoint of tensors, or the destination exists.
     """
     if not source.exists():
-        raise WeighbridgeError(f"{source}: there is no such file or folder, so there is nothing to convert")
+        raise WeighbridgeError(
+            f"{source}: there is no such file or folder, so there is nothing to convert"
+        )
     if is_index(source):
         say(f"{source.name}: an index, so its shards in {source.parent} are converted")
         source, only = source.parent, indexed(source)
@@ -104,27 +140,49 @@ def convert(source: Path, destination: Path | None, say: Callable[[str], None], 
             return _convert_folder(source, destination, say, only, key)
         return _convert_one(source, destination, say, key)
     except OSError as error:
-        raise WeighbridgeError(f"{source}: cannot be converted: {error}; nothing was left at the destination") from None
+        raise WeighbridgeError(
+            f"{source}: cannot be converted: {error}; nothing was left at the destination"
+        ) from None
 
 
 def convert_weights(
-    source: Path, into: Path, say: Callable[[str], None], only: WeightSet | None = None, key: str | None = None
+    source: Path,
+    into: Path,
+    say: Callable[[str], None],
+    only: WeightSet | None = None,
+    key: str | None = None,
 ) -> list[Path]:
-    """Scan the torch weights of the folder `source`, or of it `only` one set, make safetensors of them under `into`, and return their files, indexes included.
+    """Scan the torch weights of the folder `source`, or of it `only` one set, make safetensors of
+    them under `into`, and return their files, indexes included.
 
-    They are named by their hub names at the same places. What is there as safetensors already is not made again.
-    Raises `WeighbridgeError` where there are no torch weights or the scan is not clean.
+    They are named by their hub names at the same places. What is there as safetensors already is
+    not made again. Raises `WeighbridgeError` where there are no torch weights or the scan is not
+    clean.
     """
-    sets = [weight_set for weight_set in ([only] if only else weight_sets(source, say)) if weight_set.torch]
+    sets = [
+        weight_set
+        for weight_set in ([only] if only else weight_sets(source, say))
+        if weight_set.torch
+    ]
     if not sets:
-        raise WeighbridgeError(f"{source}: holds no torch weights that are not there as safetensors already; there is nothing to convert")
+        raise WeighbridgeError(
+            f"{source}: holds no torch weights that are not there as safetensors already; there is"
+            " nothing to convert"
+        )
     _scan([file for weight_set in sets for file in weight_set.files])
     paths: list[Path] = []
     for weights in sets:
         folder = into / weights.folder.relative_to(source)
         folder.mkdir(parents=True, exist_ok=True)
         files = [
-            _convert_told(file, folder / safetensors_name(file.name), say, partial(_counts, weights, file), key) for file in weights.files
+            _convert_told(
+                file,
+                folder / safetensors_name(file.name),
+                say,
+                partial(_counts, weights, file),
+                key,
+            )
+            for file in weights.files
         ]
         paths += [converted.path for converted in files]
         if weights.index:
@@ -139,27 +197,40 @@ def _counts(weights: WeightSet, file: Path, name: str) -> bool:
 def default_destination(source: Path) -> Path:
     """Return where a converted checkpoint goes unless the person says otherwise."""
     source = source.absolute()
-    return source.with_name(f"{source.name}-safetensors") if source.is_dir() else source.with_name(safetensors_name(source.name))
+    return (
+        source.with_name(f"{source.name}-safetensors")
+        if source.is_dir()
+        else source.with_name(safetensors_name(source.name))
+    )
 
 
 def refuse_existing(path: Path) -> None:
     """Raise `WeighbridgeError` where there is something at `path`."""
     if path.exists() or path.is_symlink():
-        raise WeighbridgeError(f"{path}: exists already and is left as it is; name another destination or remove it")
+        raise WeighbridgeError(
+            f"{path}: exists already and is left as it is; name another destination or remove it"
+        )
 
 
 def _made_meanwhile(path: Path) -> WeighbridgeError:
     return WeighbridgeError(
-        f"{path}: exists already: another process has made it meanwhile; it is left as it is, and what was made here is removed"
+        f"{path}: exists already: another process has made it meanwhile; it is left as it is, and"
+        " what was made here is removed"
     )
 
 
-def _convert_one(source: Path, destination: Path | None, say: Callable[[str], None], key: str | None) -> Path:
+def _convert_one(
+    source: Path, destination: Path | None, say: Callable[[str], None], key: str | None
+) -> Path:
     target = destination or default_destination(source)
     if target.suffix != ".safetensors":
-        raise WeighbridgeError(f"{target}: a safetensors file ends in .safetensors; name the destination so")
+        raise WeighbridgeError(
+            f"{target}: a safetensors file ends in .safetensors; name the destination so"
+        )
     if not target.parent.is_dir():
-        raise WeighbridgeError(f"{target}: its folder does not exist; make it or name another destination")
+        raise WeighbridgeError(
+            f"{target}: its folder does not exist; make it or name another destination"
+        )
     if source.suffix.lower() in SAFETENSORS_SUFFIXES:
         raise WeighbridgeError(f"{source}: is safetensors by its name; there is nothing to convert")
     refuse_existing(target)
@@ -168,13 +239,23 @@ def _convert_one(source: Path, destination: Path | None, say: Callable[[str], No
     return target
 
 
-def _convert_folder(source: Path, destination: Path | None, say: Callable[[str], None], only: WeightSet | None, key: str | None) -> Path:
+def _convert_folder(
+    source: Path,
+    destination: Path | None,
+    say: Callable[[str], None],
+    only: WeightSet | None,
+    key: str | None,
+) -> Path:
     target = destination or default_destination(source)
     refuse_existing(target)
     if _resolved(target).is_relative_to(source.resolve()):
-        raise WeighbridgeError(f"{target}: lies in the folder that is converted; name a destination outside of it")
+        raise WeighbridgeError(
+            f"{target}: lies in the folder that is converted; name a destination outside of it"
+        )
     if not target.absolute().parent.is_dir():
-        raise WeighbridgeError(f"{target}: its folder does not exist; make it or name another destination")
+        raise WeighbridgeError(
+            f"{target}: its folder does not exist; make it or name another destination"
+        )
 
     lines: list[str] = []
 
@@ -199,9 +280,22 @@ def _resolved(path: Path) -> Path:
     return path.absolute().parent.resolve() / path.name
 
 
-def _copy_rest(source: Path, into: Path, sets: Sequence[WeightSet], lines: Sequence[str], say: Callable[[str], None]) -> None:
-    """Copy what a loader needs beside the converted weights, and say of every other weights file that it was left out, unless `lines` do."""
-    converted = {file for weights in sets if weights.torch for file in (*weights.files, *([weights.index] if weights.index else []))}
+def _copy_rest(
+    source: Path,
+    into: Path,
+    sets: Sequence[WeightSet],
+    lines: Sequence[str],
+    say: Callable[[str], None],
+) -> None:
+    """Copy what a loader needs beside the converted weights, and say of every other weights file
+    that it was left out, unless `lines` do.
+    """
+    converted = {
+        file
+        for weights in sets
+        if weights.torch
+        for file in (*weights.files, *([weights.index] if weights.index else []))
+    }
     for file in walk(source):
         relative = file.relative_to(source)
         if file in converted:
@@ -224,7 +318,10 @@ def _convert_told(
     began = time.perf_counter()
     converted = convert_file(source, destination, lambda: _tied_names(source.parent), keep, key)
     took = time.perf_counter() - began
-    say(f"{converted.path.name}: {len(converted.names)} tensors, {converted.bytes / 1e6:,.1f} MB in {took:.1f} s, of {source.name}")
+    say(
+        f"{converted.path.name}: {len(converted.names)} tensors, {converted.bytes / 1e6:,.1f} MB in"
+        f" {took:.1f} s, of {source.name}"
+    )
     for name, kept in converted.ties.items():
         say(f"  {name} is {kept}, which is kept; the metadata says so")
     for name, kept in converted.parts.items():
@@ -236,12 +333,13 @@ def _convert_told(
 
 def _scan(files: Iterable[Path]) -> None:
     """Raise `WeighbridgeError` for the first file that is not clean."""
-    from harness.checkpoints.scan import CLEAN, scan  # imported here: it brings picklescan
+    from harness.checkpoints.scan import ScanVerdict, scan  # imported here: it brings picklescan
 
     for finding in scan(files):
-        if finding.verdict != CLEAN:
+        if finding.verdict != ScanVerdict.CLEAN:
             raise WeighbridgeError(
-                f"{finding.path}: {finding.verdict} in a scan ({finding.detail}); nothing of it was run, and nothing is converted"
+                f"{finding.path}: {finding.verdict} in a scan ({finding.detail}); nothing of it was"
+                " run, and nothing is converted"
             )
 
 
@@ -257,10 +355,12 @@ def _write_index(weights: WeightSet, folder: Path, files: list[Converted]) -> Pa
 
 
 def _tied_names(folder: Path) -> set[str]:
-    """Return the names a transformers model makes by tying, which it expects no file to hold; none where its class is not known here.
+    """Return the names a transformers model makes by tying, which it expects no file to hold.
 
-    The hub's converter asks the class that `config.json` names. Here its source is read instead, since importing it takes seconds and
-    more memory than the conversion.
+    None where its class is not known here.
+
+    The hub's converter asks the class that `config.json` names. Here its source is read instead,
+    since importing it takes seconds and more memory than the conversion.
     """
     spec = importlib.util.find_spec("transformers")
     try:
@@ -268,10 +368,25 @@ def _tied_names(folder: Path) -> set[str]:
         kind, model = str(config["architectures"][0]), str(config["model_type"]).replace("-", "_")
         assert spec and spec.origin and model.isidentifier()
         source = Path(spec.origin).parent / "models" / model / f"modeling_{model}.py"
-        classes = [node for node in ast.parse(source.read_text(encoding="utf-8")).body if isinstance(node, ast.ClassDef)]
+        classes = [
+            node
+            for node in ast.parse(source.read_text(encoding="utf-8")).body
+            if isinstance(node, ast.ClassDef)
+        ]
         for line in next(node for node in classes if node.name == kind).body:
-            if isinstance(line, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "_tied_weights_keys" for t in line.targets):
+            if isinstance(line, ast.Assign) and any(
+                isinstance(t, ast.Name) and t.id == "_tied_weights_keys" for t in line.targets
+            ):
                 return set(map(str, ast.literal_eval(line.value)))
-    except (OSError, ValueError, KeyError, IndexError, TypeError, SyntaxError, StopIteration, AssertionError):
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        IndexError,
+        TypeError,
+        SyntaxError,
+        StopIteration,
+        AssertionError,
+    ):
         return set()
     return set()

@@ -19,7 +19,10 @@ _THREADS_FROM_BYTES = 32 << 20
 
 
 def tensor_digest(tensor: torch.Tensor) -> str:
-    """Return the SHA-256 of dtype, shape and content of a tensor, as 64 hexadecimal digits; the content is hashed where it lies, on the CPU."""
+    """Return the SHA-256 of dtype, shape and content of a tensor, as 64 hexadecimal digits.
+
+    The content is hashed where it lies, on the CPU.
+    """
     flat = tensor.detach().cpu().contiguous()
     digest = hashlib.sha256(f"{flat.dtype} {tuple(flat.shape)}\n".encode())
     size = flat.numel() * flat.element_size()
@@ -29,7 +32,10 @@ def tensor_digest(tensor: torch.Tensor) -> str:
 
 
 def tensor_digests(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
-    """Return the digest of each tensor by name; large checkpoints are hashed on every core, since hashing lets go of the interpreter."""
+    """Return the digest of each tensor by name.
+
+    Large checkpoints are hashed on every core, since hashing lets go of the interpreter.
+    """
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     if size < _THREADS_FROM_BYTES:
         return {name: tensor_digest(tensor) for name, tensor in tensors.items()}
@@ -39,4 +45,8 @@ def tensor_digests(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
 
 def checkpoint_digest(digests: Mapping[str, str]) -> str:
     """Return one digest for a whole checkpoint from its tensors' digests, whatever their order."""
-    return hashlib.sha256("".join(f"{name}\0{digests[name]}\n" for name in sorted(digests)).encode(errors="surrogatepass")).hexdigest()
+    return hashlib.sha256(
+        "".join(f"{name}\0{digests[name]}\n" for name in sorted(digests)).encode(
+            errors="surrogatepass"
+        )
+    ).hexdigest()

@@ -14,13 +14,33 @@ from harness.checkpoints.safetensors_file import SAFETENSORS_SUFFIXES
 from harness.errors import WeighbridgeError
 
 TORCH_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pth.tar")
-_OTHER_SUFFIXES = (".h5", ".msgpack", ".onnx", ".onnx_data", ".pb", ".tflite", ".ot", ".gguf", ".pkl", ".pickle", ".joblib", ".npz")
+_OTHER_SUFFIXES = (
+    ".h5",
+    ".msgpack",
+    ".onnx",
+    ".onnx_data",
+    ".pb",
+    ".tflite",
+    ".ot",
+    ".gguf",
+    ".pkl",
+    ".pickle",
+    ".joblib",
+    ".npz",
+)
 _TRAINING = re.compile(
-    r"(training_args|optimizer.*|scheduler.*|scaler.*|sampler.*|dl_state_dict.*|rng_state.*|.*_optim_states|random_states.*)"
+    r"(training_args|optimizer.*|scheduler.*|scaler.*|sampler.*|dl_state_dict.*|rng_state.*"
+    r"|.*_optim_states|random_states.*)"
     r"\.(bin|pt|pth|ckpt)"
 )
-_INDEX = re.compile(r"(?P<stem>.+?)\.(?P<suffix>safetensors|bin|pt|pth|ckpt)(?P<before>\.[\w-]+)?\.index(?P<after>\.[\w-]+)?\.json")
-"""An index's name. transformers puts a variant behind `index`, Diffusers before it: `model.safetensors.index.fp16.json`."""
+_INDEX = re.compile(
+    r"(?P<stem>.+?)\.(?P<suffix>safetensors|bin|pt|pth|ckpt)(?P<before>\.[\w-]+)?\.index"
+    r"(?P<after>\.[\w-]+)?\.json"
+)
+"""An index's name. transformers puts a variant behind `index`, Diffusers before it:
+`model.safetensors.index.fp16.json`.
+"""
+
 _USUAL = "model.safetensors"
 _GGML_MAGICS = (b"ggml", b"lmgg", b"ggjt", b"tjgg", b"ggmf", b"fmgg", b"ggla", b"GGUF")
 
@@ -31,23 +51,34 @@ class WeightSet:
 
     folder: Path
     name: str
-    """What its safetensors form is called: model.safetensors, model.fp16.safetensors; of shards the same without their numbers."""
+    """What its safetensors form is called: model.safetensors, model.fp16.safetensors; of shards the
+    same without their numbers.
+    """
+
     files: tuple[Path, ...]
     index: Path | None
     torch: bool
     """Whether it is no safetensors."""
     places: Mapping[str, str] = field(default_factory=dict, hash=False)
-    """Of shards, the name of the file in which the index says that a tensor lies: of two of one name, that one counts."""
+    """Of shards, the name of the file in which the index says that a tensor lies: of two of one
+    name, that one counts.
+    """
 
     def counts(self, tensor: str, file: Path) -> bool:
-        """Return whether the tensor of this name in this file is the set's: it is not where the index says that it lies elsewhere."""
+        """Return whether the tensor of this name in this file is the set's: it is not where the
+        index says that it lies elsewhere.
+        """
         return self.places.get(tensor, file.name) == file.name
 
 
 def safetensors_name(name: str) -> str:
-    """Return what the hub calls the safetensors form of a file of this name: `model.fp16.safetensors` of `pytorch_model.fp16.bin`."""
+    """Return what the hub calls the safetensors form of a file of this name:
+    `model.fp16.safetensors` of `pytorch_model.fp16.bin`.
+    """
     suffixes = (*TORCH_SUFFIXES, *SAFETENSORS_SUFFIXES)
-    stem = next((name[: -len(suffix)] for suffix in suffixes if name.lower().endswith(suffix)), name)
+    stem = next(
+        (name[: -len(suffix)] for suffix in suffixes if name.lower().endswith(suffix)), name
+    )
     if re.match(r"pytorch_model(?=$|[.-])", stem):
         stem = stem.removeprefix("pytorch_")
     return f"{stem}.safetensors"
@@ -59,9 +90,11 @@ def is_index(path: Path) -> bool:
 
 
 def safetensors_index_name(name: str) -> str:
-    """Return what the index of the safetensors form is called, given the name of another form's index.
+    """Return what the index of the safetensors form is called, given the name of another form's
+    index.
 
-    A variant stays where it stands; of a transformers model it goes behind `index`, where transformers looks for it today.
+    A variant stays where it stands; of a transformers model it goes behind `index`, where
+    transformers looks for it today.
     """
     matched = _INDEX.fullmatch(name)
     assert matched
@@ -73,16 +106,20 @@ def safetensors_index_name(name: str) -> str:
 
 
 def is_weights(path: Path) -> bool:
-    """Return whether a file holds weights or their index in another form than safetensors, or what a training run left."""
+    """Return whether a file holds weights or their index in another form than safetensors, or what
+    a training run left.
+    """
     matched = _INDEX.fullmatch(path.name)
     name = f"{matched['stem']}.{matched['suffix']}" if matched else path.name
     return name.lower().endswith((*TORCH_SUFFIXES, *_OTHER_SUFFIXES))
 
 
 def walk(folder: Path, *, hidden: bool = False) -> list[Path]:
-    """Return every file under a folder, hidden ones only if asked for and what the hub keeps in `.cache` never, links followed once, in the order of their places and names.
+    """Return every file under a folder, hidden ones only if asked for and what the hub keeps in
+    `.cache` never, links followed once, in the order of their places and names.
 
-    What is no regular file is left out. Raises `WeighbridgeError` for what cannot be read or followed: it might be a part of the checkpoint.
+    What is no regular file is left out. Raises `WeighbridgeError` for what cannot be read or
+    followed: it might be a part of the checkpoint.
     """
     return sorted(_walk(folder, hidden, set()))
 
@@ -92,7 +129,9 @@ def _walk(folder: Path, hidden: bool, seen: set[tuple[int, int]]) -> Iterator[Pa
         status = folder.stat()
         entries = sorted(folder.iterdir())
     except OSError as error:
-        raise WeighbridgeError(f"{folder}: cannot be read ({error.strerror}), so what it holds would be left out") from None
+        raise WeighbridgeError(
+            f"{folder}: cannot be read ({error.strerror}), so what it holds would be left out"
+        ) from None
     if (status.st_dev, status.st_ino) in seen:
         return
     seen.add((status.st_dev, status.st_ino))
@@ -103,7 +142,9 @@ def _walk(folder: Path, hidden: bool, seen: set[tuple[int, int]]) -> Iterator[Pa
             mode = path.stat().st_mode
         except OSError as error:
             kind = "a link that cannot be followed" if path.is_symlink() else "cannot be read"
-            raise WeighbridgeError(f"{path}: {kind} ({error.strerror}), so what it stands for would be left out") from None
+            raise WeighbridgeError(
+                f"{path}: {kind} ({error.strerror}), so what it stands for would be left out"
+            ) from None
         if stat.S_ISDIR(mode):
             yield from _walk(path, hidden, seen)
         elif stat.S_ISREG(mode):
@@ -111,11 +152,14 @@ def _walk(folder: Path, hidden: bool, seen: set[tuple[int, int]]) -> Iterator[Pa
 
 
 def weight_sets(folder: Path, say: Callable[[str], None] = lambda _: None) -> list[WeightSet]:
-    """Return the sets of weights in a folder and the folders under it, hidden ones left out, in the order of their places and names.
+    """Return the sets of weights in a folder and the folders under it, hidden ones left out, in the
+    order of their places and names.
 
-    A set that is there as safetensors and as torch files is given as safetensors, and one that is there as one file and as shards as the
-    file, which transformers takes. Other libraries' `.bin` files are left out. `say` is given a line on what was chosen or left out.
-    Raises `WeighbridgeError` for the index of a set that is given, where it is none or names a file outside its folder or none.
+    A set that is there as safetensors and as torch files is given as safetensors, and one that is
+    there as one file and as shards as the file, which transformers takes. Other libraries' `.bin`
+    files are left out. `say` is given a line on what was chosen or left out. Raises
+    `WeighbridgeError` for the index of a set that is given, where it is none or names a file
+    outside its folder or none.
     """
     paths = walk(folder)
     singles: dict[tuple[Path, str], list[WeightSet]] = {}
@@ -135,7 +179,10 @@ def weight_sets(folder: Path, say: Callable[[str], None] = lambda _: None) -> li
             say(f"{path.relative_to(folder)}: left out, it is {library}'s and no file of torch")
             continue
         singles.setdefault((weights.folder, weights.name), []).append(weights)
-    return [_chosen(singles.get(key, []), sharded.get(key, []), folder, say) for key in sorted({*singles, *sharded})]
+    return [
+        _chosen(singles.get(key, []), sharded.get(key, []), folder, say)
+        for key in sorted({*singles, *sharded})
+    ]
 
 
 def single(path: Path) -> WeightSet:
@@ -145,9 +192,11 @@ def single(path: Path) -> WeightSet:
 
 
 def weights_at(path: Path, say: Callable[[str], None] = lambda _: None) -> WeightSet:
-    """Return the set of weights that a person means by a path: a weights file, an index, or a folder that holds one set or one by the usual name.
+    """Return the set of weights that a person means by a path: a weights file, an index, or a
+    folder that holds one set or one by the usual name.
 
-    None of them is read. Raises `WeighbridgeError` where there is none, or several and none of the usual name.
+    None of them is read. Raises `WeighbridgeError` where there is none, or several and none of the
+    usual name.
     """
     if path.is_file():
         if is_index(path):
@@ -155,7 +204,8 @@ def weights_at(path: Path, say: Callable[[str], None] = lambda _: None) -> Weigh
         if not _named_as_weights(path):
             suffixes = ", ".join((*SAFETENSORS_SUFFIXES, *TORCH_SUFFIXES))
             raise WeighbridgeError(
-                f"{path}: a weights file ends in {suffixes}, an index in .index.json; this one ends in {path.suffix or 'nothing'}"
+                f"{path}: a weights file ends in {suffixes}, an index in .index.json; this one ends"
+                f" in {path.suffix or 'nothing'}"
             )
         return single(path)
     if not path.is_dir():
@@ -165,17 +215,24 @@ def weights_at(path: Path, say: Callable[[str], None] = lambda _: None) -> Weigh
     usual = [weights for weights in here if weights.name == _USUAL] or here
     if len(usual) == 1:
         return usual[0]
-    names = ", ".join(str((weights.index or weights.files[0]).relative_to(path)) for weights in here or sets)
+    names = ", ".join(
+        str((weights.index or weights.files[0]).relative_to(path)) for weights in here or sets
+    )
     if here:
-        raise WeighbridgeError(f"{path}: holds several sets of weights: {names}; name the one that is meant")
+        raise WeighbridgeError(
+            f"{path}: holds several sets of weights: {names}; name the one that is meant"
+        )
     beneath = f"; in folders below lie {names}" if names else ""
     raise WeighbridgeError(
-        f"{path}: the folder holds no weights, neither safetensors nor files of torch{beneath}: name the weights file itself"
+        f"{path}: the folder holds no weights, neither safetensors nor files of torch{beneath}:"
+        " name the weights file itself"
     )
 
 
 def format_of(weights: WeightSet) -> str:
-    """Return the format of a set by its first file: `safetensors`, `torch-zip`, or `torch-legacy` where it is no zip archive."""
+    """Return the format of a set by its first file: `safetensors`, `torch-zip`, or `torch-legacy`
+    where it is no zip archive.
+    """
     if not weights.torch:
         return "safetensors"
     with weights.files[0].open("rb") as file:
@@ -187,26 +244,47 @@ def _named_as_weights(path: Path) -> bool:
 
 
 def indexed(index: Path) -> WeightSet:
-    """Return the set of shards that an index names; raises `WeighbridgeError` where it is no index, or names no file of its folder."""
+    """Return the set of shards that an index names.
+
+    Raises `WeighbridgeError` where it is no index, or names no file of its folder.
+    """
     try:
-        places = {str(name): str(file) for name, file in json.loads(index.read_text(encoding="utf-8-sig"))["weight_map"].items()}
+        places = {
+            str(name): str(file)
+            for name, file in json.loads(index.read_text(encoding="utf-8-sig"))[
+                "weight_map"
+            ].items()
+        }
     except (ValueError, KeyError, AttributeError, TypeError, OSError) as error:
         raise WeighbridgeError(f"{index}: not an index with a weight_map ({error})") from None
     names = sorted(set(places.values()))
     for name in names:
         if Path(name).name != name or not (index.parent / name).is_file():
-            raise WeighbridgeError(f"{index}: the index names {name!r}, which is no file of its folder; fetch it or mend the index")
+            raise WeighbridgeError(
+                f"{index}: the index names {name!r}, which is no file of its folder; fetch it or"
+                " mend the index"
+            )
     if not names:
         raise WeighbridgeError(f"{index}: its weight_map names no file")
     matched = _INDEX.fullmatch(index.name)
     variant = (matched["before"] or "") + (matched["after"] or "") if matched else ""
-    name = safetensors_name(f"{matched['stem']}{variant}.{matched['suffix']}") if matched else index.name
+    name = (
+        safetensors_name(f"{matched['stem']}{variant}.{matched['suffix']}")
+        if matched
+        else index.name
+    )
     torch = not names[0].lower().endswith(SAFETENSORS_SUFFIXES)
-    return WeightSet(index.parent, name, tuple(index.parent / file for file in names), index, torch, places)
+    return WeightSet(
+        index.parent, name, tuple(index.parent / file for file in names), index, torch, places
+    )
 
 
-def _chosen(singles: list[WeightSet], indexes: list[Path], top: Path, say: Callable[[str], None]) -> WeightSet:
-    """Return the form of a set that a loader takes: safetensors before torch, one file before shards."""
+def _chosen(
+    singles: list[WeightSet], indexes: list[Path], top: Path, say: Callable[[str], None]
+) -> WeightSet:
+    """Return the form of a set that a loader takes: safetensors before torch, one file before
+    shards.
+    """
     order = sorted(singles, key=lambda entry: entry.torch)
     of_torch = [weights for weights in order if weights.torch]
     if order and not order[0].torch:
@@ -215,7 +293,8 @@ def _chosen(singles: list[WeightSet], indexes: list[Path], top: Path, say: Calla
         return indexed(next(index for index in indexes if _of_safetensors(index)))
     elif len(of_torch) > 1:
         raise WeighbridgeError(
-            f"{of_torch[1].files[0]}: {of_torch[0].files[0].name} beside it would have the same name as safetensors; convert them one by one"
+            f"{of_torch[1].files[0]}: {of_torch[0].files[0].name} beside it would have the same"
+            " name as safetensors; convert them one by one"
         )
     elif of_torch:
         chosen = of_torch[0]
@@ -223,7 +302,10 @@ def _chosen(singles: list[WeightSet], indexes: list[Path], top: Path, say: Calla
         return indexed(indexes[0])
     stale = [index for index in indexes if _of_safetensors(index) != chosen.torch]
     if stale:
-        say(f"{chosen.files[0].relative_to(top)}: taken, as transformers does, and not the shards of {stale[0].name} beside it")
+        say(
+            f"{chosen.files[0].relative_to(top)}: taken, as transformers does, and not the shards"
+            f" of {stale[0].name} beside it"
+        )
     return chosen
 
 
@@ -233,15 +315,24 @@ def _of_safetensors(index: Path) -> bool:
 
 
 def _named_by(index: Path) -> list[str]:
-    """Return the files that an index names, none where it is no index: it may be of a form that nobody uses."""
+    """Return the files that an index names, none where it is no index: it may be of a form that
+    nobody uses.
+    """
     try:
-        return sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8-sig"))["weight_map"].values()})
+        return sorted(
+            {
+                str(name)
+                for name in json.loads(index.read_text(encoding="utf-8-sig"))["weight_map"].values()
+            }
+        )
     except (ValueError, KeyError, AttributeError, TypeError, OSError):
         return []
 
 
 def _other_library(path: Path) -> str | None:
-    """Return whose a `.bin` or `.pt` file is that no torch wrote, told by its beginning, its name and what lies beside it; None for torch's."""
+    """Return whose a `.bin` or `.pt` file is that no torch wrote, told by its beginning, its name
+    and what lies beside it; None for torch's.
+    """
     with path.open("rb") as file:
         head = file.read(64)
     if head.startswith((b"PK\x03\x04", b"\x80")):
@@ -254,13 +345,19 @@ def _other_library(path: Path) -> str | None:
         return "OpenVINO"
     if _of_ctranslate2(head):
         return "CTranslate2"
-    if "onnx" in path.parent.name.lower() or path.with_suffix(".onnx").is_file() or path.name.endswith(("_data.bin", ".onnx.bin")):
+    if (
+        "onnx" in path.parent.name.lower()
+        or path.with_suffix(".onnx").is_file()
+        or path.name.endswith(("_data.bin", ".onnx.bin"))
+    ):
         return "ONNX"
     return None
 
 
 def _of_ctranslate2(head: bytes) -> bool:
-    """Return whether a file begins as CTranslate2's do: a version, then the length of a name that ends in a zero byte, and that name."""
+    """Return whether a file begins as CTranslate2's do: a version, then the length of a name that
+    ends in a zero byte, and that name.
+    """
     if len(head) < 8:
         return False
     version, length = struct.unpack("<IH", head[:6])

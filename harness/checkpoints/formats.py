@@ -1,6 +1,7 @@
 """Formats: how a checkpoint's tensors are written to a file and read back to verify it.
 
-Importing this imports nothing but the standard library, so that a loader's module can bring a format of its own.
+Importing this imports nothing but the standard library, so that a loader's module can bring a
+format of its own.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 class Format:
     """One format: its file name, its writer and the reader that verifies what was written.
 
-    Both are given a path; of one that is a `folder`, the path is that of a folder, which the writer fills.
+    Both are given a path; of one that is a `folder`, the path is that of a folder, which the writer
+    fills.
     """
 
     name: str
@@ -45,19 +47,28 @@ class Format:
     folder: bool = False
     """Whether it is a folder of files."""
     beside: Callable[[str], Mapping[str, str] | None] | None = None
-    """For a folder that a model is made from: returns what it holds beside the weights of a checkpoint of this name, the text of each file
-    by its path, or None where there is no such model. A format without it holds any tensors at all."""
-    warm_up: str = "warm_up"
+    """For a folder that a model is made from: returns what it holds beside the weights of a
+    checkpoint of this name, the text of each file by its path, or None where there is no such
+    model. A format without it holds any tensors at all.
+    """
+
+    warm_up: str = "warm-up"
     """The tiny checkpoint that its loaders warm up on, one of `WARM_UPS`."""
 
     def refusal(self, name: str, dtypes: Iterable[str], sharded: bool) -> str | None:
-        """Return why a checkpoint of this name and these dtypes cannot be made in this format here, or None."""
+        """Return why a checkpoint of this name and these dtypes cannot be made in this format here,
+        or None.
+        """
         if self.beside and self.beside(name) is None:
             return f"{self.name} holds models that are known by name, and {name} is none"
         if sharded and self.index is None:
             return f"{self.name} has no sharded form"
         unknown = sorted(set(dtypes) - self.dtypes) if self.dtypes is not None else []
-        return f"{self.name} holds no {', '.join(unknown)}" if unknown else missing_package(self.requires, self.extra)
+        return (
+            f"{self.name} holds no {', '.join(unknown)}"
+            if unknown
+            else missing_package(self.requires, self.extra)
+        )
 
     @property
     def sharded_name(self) -> str:
@@ -68,7 +79,10 @@ class Format:
         """Return the file names the model hub uses for this many shards."""
         if shards == 1:
             return [f"{self.stem}{self.suffix}"]
-        return [f"{self.stem}-{number:05d}-of-{shards:05d}{self.suffix}" for number in range(1, shards + 1)]
+        return [
+            f"{self.stem}-{number:05d}-of-{shards:05d}{self.suffix}"
+            for number in range(1, shards + 1)
+        ]
 
 
 def missing_package(packages: Iterable[str], extra: str | None) -> str | None:
@@ -128,16 +142,48 @@ def _read_pickle(path: Path) -> Tensors:
 
 
 _OF_TYPED_STORAGES = frozenset(
-    ["bool", "uint8", "int8", "int16", "float16", "bfloat16", "int32", "float32", "complex64", "int64", "float64", "complex128"],
+    [
+        "bool",
+        "uint8",
+        "int8",
+        "int16",
+        "float16",
+        "bfloat16",
+        "int32",
+        "float32",
+        "complex64",
+        "int64",
+        "float64",
+        "complex128",
+    ],
 )
-"""The dtypes that torch has a storage class for: it pickles no others, but in its newer zip files."""
+"""The dtypes that torch has a storage class for: it pickles no others, but in its newer zip
+files.
+"""
+
 
 FORMATS = {
     form.name: form
     for form in (
-        Format("torch-zip", "pytorch_model", ".bin", _write_zip, _read_torch, "pytorch_model.bin.index.json"),
-        Format("torch-legacy", "pytorch_model.legacy", ".bin", _write_legacy, _read_torch, dtypes=_OF_TYPED_STORAGES),
-        Format("pickle", "model", ".pickle", _write_pickle, _read_pickle, dtypes=_OF_TYPED_STORAGES),
+        Format(
+            "torch-zip",
+            "pytorch_model",
+            ".bin",
+            _write_zip,
+            _read_torch,
+            "pytorch_model.bin.index.json",
+        ),
+        Format(
+            "torch-legacy",
+            "pytorch_model.legacy",
+            ".bin",
+            _write_legacy,
+            _read_torch,
+            dtypes=_OF_TYPED_STORAGES,
+        ),
+        Format(
+            "pickle", "model", ".pickle", _write_pickle, _read_pickle, dtypes=_OF_TYPED_STORAGES
+        ),
         Format(
             "safetensors",
             "model",

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 from harness.checkpoints.safetensors_file import BY_TORCH
 
-ITEM_BYTES = {name: dtype.bits * dtype.packed // 8 for name, dtype in BY_TORCH.items()} | {"complex128": 16, "complex32": 4}
+ITEM_BYTES = {name: dtype.bits * dtype.packed // 8 for name, dtype in BY_TORCH.items()} | {
+    "complex128": 16,
+    "complex32": 4,
+}
 """Size in bytes of one element, as torch counts them, of each dtype that a checkpoint can hold."""
 
 
@@ -33,15 +36,23 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Layout:
-    """A checkpoint's tensors in file order; one with `shard_bytes` is stored as shards of at most that size with an index."""
+    """A checkpoint's tensors in file order.
+
+    One with `shard_bytes` is stored as shards of at most that size with an index.
+    """
 
     name: str
     tensors: tuple[TensorSpec, ...]
     shard_bytes: int | None = None
     heads: int | None = None
-    """Attention heads, key and value heads where those are fewer: what tensor-parallel ranks share out."""
+    """Attention heads, key and value heads where those are fewer: what tensor-parallel ranks share
+    out.
+    """
+
     pipeline: bool = False
-    """Whether it is several networks, each in files of its own: nobody keeps it as one flat checkpoint."""
+    """Whether it is several networks, each in files of its own: nobody keeps it as one flat
+    checkpoint.
+    """
 
     @property
     def bytes(self) -> int:
@@ -49,7 +60,9 @@ class Layout:
         return sum(tensor.bytes for tensor in self.tensors)
 
     def shards(self) -> list[tuple[TensorSpec, ...]]:
-        """Return the tensors of each shard: filled in file order, a new one begun where the next tensor would not fit."""
+        """Return the tensors of each shard: filled in file order, a new one begun where the next
+        tensor would not fit.
+        """
         if self.shard_bytes is None:
             return [self.tensors]
         shards: list[list[TensorSpec]] = [[]]

@@ -1,6 +1,7 @@
 """Layouts: names, shapes and dtypes of published models, written out as rules.
 
-Each layout holds what the published weights file holds; what was left out or chosen stands beside it.
+Each layout holds what the published weights file holds; what was left out or chosen stands beside
+it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,13 @@ from harness.checkpoints.stable_diffusion import pipeline_layout
 
 def _lora_1000() -> Entries:
     """1,000 adapter matrices of 32x32, named as PEFT names them: the many-small-tensors case."""
-    modules = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.down_proj")
+    modules = (
+        "self_attn.q_proj",
+        "self_attn.k_proj",
+        "self_attn.v_proj",
+        "self_attn.o_proj",
+        "mlp.down_proj",
+    )
     for layer in range(100):
         for module in modules:
             for half in ("lora_A", "lora_B"):
@@ -21,7 +28,9 @@ def _lora_1000() -> Entries:
 
 
 def _gpt2(name: str) -> Entries:
-    """openai-community/gpt2 without its twelve constant `attn.bias` masks, which later releases dropped: 498 MB."""
+    """openai-community/gpt2 without its twelve constant `attn.bias` masks, which later releases
+    dropped: 498 MB.
+    """
     sizes = GPT2_SIZES[name]
     width, layers = sizes["n_embd"], sizes["n_layer"]
     yield "wte.weight", (sizes["vocab_size"], width)
@@ -71,8 +80,13 @@ def _bert(vocabulary: int, width: int, layers: int, inner: int, positions: int) 
     yield "pooler.dense.bias", (width,)
 
 
-def _llama(vocabulary: int, width: int, layers: int, inner: int, key_value: int, *, tied: bool) -> Entries:
-    """A Llama-shaped decoder; `key_value` is the width of keys and values, `tied` leaves the output head out, as the files do."""
+def _llama(
+    vocabulary: int, width: int, layers: int, inner: int, key_value: int, *, tied: bool
+) -> Entries:
+    """A Llama-shaped decoder.
+
+    `key_value` is the width of keys and values, `tied` leaves the output head out, as the files do.
+    """
     yield "model.embed_tokens.weight", (vocabulary, width)
     for layer in range(layers):
         block = f"model.layers.{layer}"
@@ -94,7 +108,9 @@ def _llama(vocabulary: int, width: int, layers: int, inner: int, key_value: int,
 
 
 def _bloom(vocabulary: int, width: int, layers: int) -> Entries:
-    """BLOOM: fused queries, keys and values, a norm after the embeddings, and the output head tied to them, so it is not in the file."""
+    """BLOOM: fused queries, keys and values, a norm after the embeddings, and the output head tied
+    to them, so it is not in the file.
+    """
     yield "word_embeddings.weight", (vocabulary, width)
     yield "word_embeddings_layernorm.weight", (width,)
     yield "word_embeddings_layernorm.bias", (width,)
@@ -126,29 +142,47 @@ def _uniform(dtype: str, entries: Entries) -> tuple[TensorSpec, ...]:
 
 
 def _all_minilm() -> Layout:
-    """sentence-transformers/all-MiniLM-L6-v2: BERT of 6 layers, with the int64 buffer `position_ids` that its file carries."""
+    """sentence-transformers/all-MiniLM-L6-v2: BERT of 6 layers, with the int64 buffer
+    `position_ids` that its file carries.
+    """
     positions = TensorSpec("embeddings.position_ids", "int64", (1, 512))
-    return Layout("all-minilm-l6-v2", (positions, *_uniform("float32", _bert(30522, 384, 6, 1536, 512))))
+    return Layout(
+        "all-minilm-l6-v2", (positions, *_uniform("float32", _bert(30522, 384, 6, 1536, 512)))
+    )
 
 
 LAYOUTS: dict[str, Callable[[], Layout]] = {
     "lora-1000": lambda: Layout("lora-1000", _uniform("float32", _lora_1000())),
     "all-minilm-l6-v2": _all_minilm,
     "gpt2": lambda: Layout("gpt2", _uniform("float32", _gpt2("gpt2"))),
-    "bloom-slim": lambda: Layout("bloom-slim", _uniform("float16", _bloom(31360, 1024, 3)), heads=16),
-    "bloom-560m": lambda: Layout("bloom-560m", _uniform("float16", _bloom(250880, 1024, 24)), heads=16),
-    "llama-3.2-1b": lambda: Layout("llama-3.2-1b", _uniform("bfloat16", _llama(128256, 2048, 16, 8192, 512, tied=True)), heads=8),
+    "bloom-slim": lambda: Layout(
+        "bloom-slim", _uniform("float16", _bloom(31360, 1024, 3)), heads=16
+    ),
+    "bloom-560m": lambda: Layout(
+        "bloom-560m", _uniform("float16", _bloom(250880, 1024, 24)), heads=16
+    ),
+    "llama-3.2-1b": lambda: Layout(
+        "llama-3.2-1b",
+        _uniform("bfloat16", _llama(128256, 2048, 16, 8192, 512, tied=True)),
+        heads=8,
+    ),
     "mistral-7b-v0.1": lambda: Layout(
-        "mistral-7b-v0.1", _uniform("bfloat16", _llama(32000, 4096, 32, 14336, 1024, tied=False)), shard_bytes=10_000_000_000, heads=8
+        "mistral-7b-v0.1",
+        _uniform("bfloat16", _llama(32000, 4096, 32, 14336, 1024, tied=False)),
+        shard_bytes=10_000_000_000,
+        heads=8,
     ),
     "small-stable-diffusion": lambda: pipeline_layout("small-stable-diffusion"),
     "stable-diffusion-2.1": lambda: pipeline_layout("stable-diffusion-2.1"),
 }
-"""Every layout by name. All but two are published: `bloom-slim` is an eighth of bloom-560m's layers and vocabulary, `small-stable-diffusion` a
-pipeline of the same classes with fewer channels, for runs in a hurry."""
+"""Every layout by name. All but two are published: `bloom-slim` is an eighth of bloom-560m's layers
+and vocabulary, `small-stable-diffusion` a pipeline of the same classes with fewer channels, for
+runs in a hurry.
+"""
+
 
 WARM_UP = Layout(
-    "warm_up",
+    "warm-up",
     (
         TensorSpec("a", "float32", (4, 4)),
         TensorSpec("b", "bfloat16", (8,)),
@@ -159,7 +193,7 @@ WARM_UP = Layout(
 """The tiny checkpoint of a sample's warm-up load: one tensor of each usual dtype."""
 
 WARM_UPS: dict[str, Callable[[], Layout]] = {
-    "warm_up": lambda: WARM_UP,
+    "warm-up": lambda: WARM_UP,
     "warm-up-gpt2": lambda: Layout("warm-up-gpt2", _uniform("float32", _gpt2("warm-up-gpt2"))),
     "warm-up-stable-diffusion": lambda: pipeline_layout("warm-up-stable-diffusion"),
 }

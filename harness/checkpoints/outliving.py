@@ -1,4 +1,6 @@
-"""Work on mapped files, done by a child that may be killed for it: the kernel sends SIGBUS where a mapped file has become shorter."""
+"""Work on mapped files, done by a child that may be killed for it: the kernel sends SIGBUS where a
+mapped file has become shorter.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,8 @@ from harness.errors import WeighbridgeError
 def outlived(work: Callable[[], int]) -> int:
     """Do `work` in a forked child and return its exit status.
 
-    Raises `WeighbridgeError` where the child was killed by SIGBUS or otherwise, once what it left under temporary names is removed, and
-    `KeyboardInterrupt` where it was interrupted.
+    Raises `WeighbridgeError` where the child was killed by SIGBUS or otherwise, once what it left
+    under temporary names is removed, and `KeyboardInterrupt` where it was interrupted.
     """
     if not hasattr(os, "fork"):
         return work()
@@ -28,7 +30,9 @@ def outlived(work: Callable[[], int]) -> int:
     child = os.fork()
     if child == 0:
         os.close(reading)
-        atomic_write.on_temporary = lambda path: os.write(writing, os.fsencode(path.absolute()) + b"\0")
+        atomic_write.on_temporary = lambda path: os.write(
+            writing, os.fsencode(path.absolute()) + b"\0"
+        )
         os._exit(_status(work))
     os.close(writing)
     try:
@@ -45,8 +49,14 @@ def outlived(work: Callable[[], int]) -> int:
     for path in temporaries:
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
     if -status == signal.SIGBUS:
-        raise WeighbridgeError("a file became shorter while it was read; nothing that looks finished is left: try again when it is whole")
-    raise WeighbridgeError(f"the process was killed by {signal.Signals(-status).name}; nothing that looks finished is left")
+        raise WeighbridgeError(
+            "a file became shorter while it was read; nothing that looks finished is left: try"
+            " again when it is whole"
+        )
+    raise WeighbridgeError(
+        f"the process was killed by {signal.Signals(-status).name}; nothing that looks finished is"
+        " left"
+    )
 
 
 def _status(work: Callable[[], int]) -> int:
@@ -65,14 +75,19 @@ def _status(work: Callable[[], int]) -> int:
         words = " ".join(str(error).split()) or "no message"
         if "--traceback" in sys.argv[1:]:
             traceback.print_exc()
-        sys.stderr.write(f"weighbridge: {type(error).__name__}: {words} (--traceback shows where)\n")
+        sys.stderr.write(
+            f"weighbridge: {type(error).__name__}: {words} (--traceback shows where)\n"
+        )
         return 2
     finally:
         sys.stderr.flush()
 
 
 def _wait(child: int) -> int:
-    """Return the child's exit status, the negative of a signal; Ctrl-C is passed on to it, and it is waited for all the same."""
+    """Return the child's exit status, the negative of a signal.
+
+    Ctrl-C is passed on to it, and it is waited for all the same.
+    """
     while True:
         try:
             _, status = os.waitpid(child, 0)

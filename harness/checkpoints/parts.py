@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 _LAYER = re.compile(r"(?:^|\.)(\d+)\.")
 _EIGHTH = 4
-"""Which eighth of eight is asked for: one in the middle, where neither a file's beginning nor its end helps."""
+"""Which eighth of eight is asked for: one in the middle, where neither a file's beginning nor its
+end helps.
+"""
 
 
 @dataclass(frozen=True)
@@ -33,17 +35,24 @@ class Piece:
     @property
     def index(self) -> tuple[slice, ...]:
         """The piece as an index into its tensor; empty for the whole of it."""
-        return () if self.axis is None else (*[slice(None)] * self.axis, slice(self.start, self.stop))
+        return (
+            () if self.axis is None else (*[slice(None)] * self.axis, slice(self.start, self.stop))
+        )
 
     def of(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return the piece as a view of its tensor."""
-        return tensor if self.axis is None else tensor.narrow(self.axis, self.start, self.stop - self.start)
+        return (
+            tensor
+            if self.axis is None
+            else tensor.narrow(self.axis, self.start, self.stop - self.start)
+        )
 
 
 def part(name: str, checkpoint: str, tensors: Sequence[TensorSpec]) -> tuple[Piece, ...]:
     """Return the pieces of a named part of a checkpoint, in file order.
 
-    Raises `WeighbridgeError`, in one line, for a part that does not exist or that these tensors do not have.
+    Raises `WeighbridgeError`, in one line, for a part that does not exist or that these tensors do
+    not have.
     """
     if name not in PARTS:
         raise unknown_name("part", name, PARTS)
@@ -64,7 +73,9 @@ def _one_layer(tensors: Sequence[TensorSpec]) -> list[Piece]:
 
 def _middle_layer(tensors: Sequence[TensorSpec]) -> list[TensorSpec]:
     """Return the tensors whose first number in the name is the middle one of all such numbers."""
-    numbered = [(int(match[1]), tensor) for tensor in tensors if (match := _LAYER.search(tensor.name))]
+    numbered = [
+        (int(match[1]), tensor) for tensor in tensors if (match := _LAYER.search(tensor.name))
+    ]
     numbers = sorted({number for number, _ in numbered})
     return [tensor for number, tensor in numbered if number == numbers[len(numbers) // 2]]
 
@@ -75,7 +86,10 @@ def _every_eighth_tensor(tensors: Sequence[TensorSpec]) -> list[Piece]:
 
 def _eighth(axis: int) -> Callable[[Sequence[TensorSpec]], list[Piece]]:
     def pieces(tensors: Sequence[TensorSpec]) -> list[Piece]:
-        """Return an eighth of every matrix along the axis; one that is too short to hold one is left out."""
+        """Return an eighth of every matrix along the axis.
+
+        One that is too short to hold one is left out.
+        """
         cut = []
         for tensor in tensors:
             if len(tensor.shape) == 2:
@@ -94,8 +108,11 @@ PARTS: dict[str, Callable[[Sequence[TensorSpec]], list[Piece]]] = {
     "eighth-rows": _eighth(0),
     "eighth-columns": _eighth(1),
 }
-"""Every part by name: the largest tensor of the middle layer; that layer; every eighth tensor; an eighth of the rows of every matrix, each
-a contiguous slice; an eighth of the columns of every matrix, each a strided one."""
+"""Every part by name: the largest tensor of the middle layer; that layer; every eighth tensor; an
+eighth of the rows of every matrix, each a contiguous slice; an eighth of the columns of every
+matrix, each a strided one.
+"""
+
 
 _WHY_NOT = {
     "one-tensor": "it has no tensor",

@@ -13,7 +13,10 @@ import struct
 from pathlib import Path
 from typing import Any
 
-_END_BYTES, _RECORD_BYTES = 22, 30  # of a zip archive: its end without a comment, the start of a record without its name
+_END_BYTES, _RECORD_BYTES = (
+    22,
+    30,
+)  # of a zip archive: its end without a comment, the start of a record without its name
 _MOST_PICKLE_BYTES = 64 << 20
 _OF_A_STORAGE = 4
 _ELEMENT_BYTES = {
@@ -29,12 +32,17 @@ _ELEMENT_BYTES = {
 }
 """Size of an element of each storage class of torch; of all others 1."""
 _LFS = b"version https://git-lfs.github.com/spec/v1"
-_ADVICE = re.compile(r"(\. )?(Please|Re-running|In PyTorch 2\.6|Do it only|Check the documentation|If you trust).*", re.DOTALL)
+_ADVICE = re.compile(
+    r"(\. )?(Please|Re-running|In PyTorch 2\.6|Do it only|Check the documentation|If you trust).*",
+    re.DOTALL,
+)
 _HEAD_BYTES = 1024
 
 
 def refusal(error: BaseException) -> str:
-    """Return why `torch.load(weights_only=True)` refused a file, without its advice to let the file run code."""
+    """Return why `torch.load(weights_only=True)` refused a file, without its advice to let the file
+    run code.
+    """
     text = str(error)
     if met := ", ".join(sorted(set(re.findall(r"GLOBAL ([\w.]+)", text)))):
         return f"it asks for {met}, which is not allowed"
@@ -42,7 +50,9 @@ def refusal(error: BaseException) -> str:
 
 
 def without_advice(text: str) -> str:
-    """Return the words of an error in one line, less torch's advice to switch `weights_only` off or to allow what a file asks for."""
+    """Return the words of an error in one line, less torch's advice to switch `weights_only` off or
+    to allow what a file asks for.
+    """
     if "WeightsUnpickler error:" in text:
         text = text.partition("WeightsUnpickler error:")[2]
     elif "weights_only" not in text and "safe_globals" not in text:
@@ -51,7 +61,10 @@ def without_advice(text: str) -> str:
 
 
 def told_by_content(path: Path) -> str | None:
-    """Return what a file is that is no weights at all, or is cut short, by what it begins with; None where that does not tell."""
+    """Return what a file is that is no weights at all, or is cut short, by what it begins with.
+
+    None where that does not tell.
+    """
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
@@ -60,7 +73,10 @@ def told_by_content(path: Path) -> str | None:
     if head.startswith(_LFS):
         stands_for = re.search(rb"\nsize (\d+)", head)
         whole = f" of {int(stands_for[1]):,} bytes" if stands_for else ""
-        return f"it is a Git LFS pointer of {size:,} bytes, which stands for a file{whole}: fetch that with `git lfs pull`"
+        return (
+            f"it is a Git LFS pointer of {size:,} bytes, which stands for a file{whole}: fetch that"
+            " with `git lfs pull`"
+        )
     start = head.lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html", b"<head")):
         title = re.search(rb"<title[^>]*>([^<]{1,80})", head, re.IGNORECASE)
@@ -69,7 +85,10 @@ def told_by_content(path: Path) -> str | None:
     if start.startswith(b"<?xml"):
         return "it is XML, such as a server's error: download it anew"
     if start.startswith((b"{", b"[")) and _is_json(path, size):
-        return f"it is JSON, such as a server's error: {' '.join(head[:80].decode(errors='replace').split())}"
+        return (
+            "it is JSON, such as a server's error:"
+            f" {' '.join(head[:80].decode(errors='replace').split())}"
+        )
     return _cut_zip(path, size) if head.startswith(b"PK\x03\x04") else None
 
 
@@ -81,7 +100,9 @@ def _is_json(path: Path, size: int) -> bool:
 
 
 def _cut_zip(path: Path, size: int) -> str | None:
-    """Return that a zip archive is too short, and by how much where that can be told, or None where it has its end."""
+    """Return that a zip archive is too short, and by how much where that can be told, or None where
+    it has its end.
+    """
     with path.open("rb") as file:
         file.seek(max(size - (1 << 16) - _END_BYTES, 0))
         tail = file.read()
@@ -89,21 +110,27 @@ def _cut_zip(path: Path, size: int) -> str | None:
         if end >= 0:
             lacking = _END_BYTES - (len(tail) - end)
             return (
-                f"it is cut short: it has {size:,} bytes, and {lacking:,} of the end of its zip archive are missing"
+                f"it is cut short: it has {size:,} bytes, and {lacking:,} of the end of its zip"
+                " archive are missing"
                 if lacking > 0
                 else None
             )
         file.seek(0)
         needed = _storage_bytes(file.read(_MOST_PICKLE_BYTES))
     if needed > size:
-        return f"it is cut short: its tensors alone take {needed:,} bytes, and it has {size:,}, so at least {needed - size:,} are missing"
+        return (
+            f"it is cut short: its tensors alone take {needed:,} bytes, and it has {size:,}, so at"
+            f" least {needed - size:,} are missing"
+        )
     return f"it is cut short: it has {size:,} bytes and lacks the end of a zip archive"
 
 
 def _storage_bytes(start: bytes) -> int:
-    """Return how many bytes the storages take that the pickle in the first record of a cut torch file tells of, as far as it is there.
+    """Return how many bytes the storages take that the pickle in the first record of a cut torch
+    file tells of, as far as it is there.
 
-    A storage is named by its class, its key, a device and the number of its elements, in this order (torch/serialization.py).
+    A storage is named by its class, its key, a device and the number of its elements, in this order
+    (torch/serialization.py).
     """
     if len(start) < _RECORD_BYTES:
         return 0

@@ -1,7 +1,8 @@
 """The header of a safetensors file: every dtype it can name, and one strict reader of it.
 
-It reads no more kindly than the safetensors library does: what the library refuses is refused here. A name that stands twice, which the
-library takes, is refused as well, and so are the two odd ways of writing an entry that its parser lets through (a list, a table as dtype).
+It reads no more kindly than the safetensors library does: what the library refuses is refused here.
+A name that stands twice, which the library takes, is refused as well, and so are the two odd ways
+of writing an entry that its parser lets through (a list, a table as dtype).
 
 Needs the standard library alone, since it runs inside an environment under test.
 """
@@ -28,12 +29,17 @@ _WHITESPACE = b" \t\r\n"
 
 
 class NoSafetensorsError(WeighbridgeError):
-    """A file is no whole safetensors file; the message says what is wrong with it, and names no file."""
+    """A file is no whole safetensors file.
+
+    The message says what is wrong with it, and names no file.
+    """
 
 
 @dataclass(frozen=True)
 class Dtype:
-    """A dtype of safetensors: its name in a header, the bits of an element, and torch's name of it."""
+    """A dtype of safetensors: its name in a header, the bits of an element, and torch's name of
+    it.
+    """
 
     code: str
     bits: int
@@ -75,7 +81,10 @@ BY_TORCH: Mapping[str, Dtype] = {dtype.torch: dtype for dtype in _DTYPES if dtyp
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor of a header; its bytes lie from `start` to `end`, counted from where the data begin."""
+    """One tensor of a header.
+
+    Its bytes lie from `start` to `end`, counted from where the data begin.
+    """
 
     dtype: Dtype
     shape: tuple[int, ...]
@@ -85,7 +94,11 @@ class Entry:
     @property
     def torch_shape(self) -> tuple[int, ...]:
         """The shape as torch counts it."""
-        return (*self.shape[:-1], self.shape[-1] // self.dtype.packed) if self.dtype.packed > 1 and self.shape else self.shape
+        return (
+            (*self.shape[:-1], self.shape[-1] // self.dtype.packed)
+            if self.dtype.packed > 1 and self.shape
+            else self.shape
+        )
 
     @property
     def refusal(self) -> str | None:
@@ -93,13 +106,18 @@ class Entry:
         if self.dtype.torch is None:
             return f"is of dtype {self.dtype.code}, which torch does not have"
         if self.dtype.packed > 1 and (not self.shape or self.shape[-1] % self.dtype.packed):
-            return f"is of dtype {self.dtype.code} and shape {list(self.shape)}, of which torch wants an even last dimension"
+            return (
+                f"is of dtype {self.dtype.code} and shape {list(self.shape)}, of which torch wants"
+                " an even last dimension"
+            )
         return None
 
 
 @dataclass(frozen=True)
 class Header:
-    """A whole header: its tensors by name, in the order of the header, its metadata, and where the data begin in the file."""
+    """A whole header: its tensors by name, in the order of the header, its metadata, and where the
+    data begin in the file.
+    """
 
     tensors: Mapping[str, Entry]
     metadata: Mapping[str, str]
@@ -107,22 +125,32 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Return the header of a safetensors file; raises `NoSafetensorsError` for any other, also one cut short."""
+    """Return the header of a safetensors file.
+
+    Raises `NoSafetensorsError` for any other, also one cut short.
+    """
     with path.open("rb") as file:
         return parse(file, path.stat().st_size)
 
 
 def parse(file: IO[bytes], size: int) -> Header:
-    """Return the header of a safetensors file of `size` bytes, which is read from its start; raises `NoSafetensorsError`."""
+    """Return the header of a safetensors file of `size` bytes, which is read from its start.
+
+    Raises `NoSafetensorsError`.
+    """
     start = file.read(8)
     length = int.from_bytes(start, "little")
     if len(start) < 8:
         raise NoSafetensorsError(f"it has {len(start)} bytes, and the length of a header takes 8")
     if length > MOST_HEADER_BYTES:
-        raise NoSafetensorsError(f"its header would be {length:,} bytes long, and safetensors takes {MOST_HEADER_BYTES:,} at most")
+        raise NoSafetensorsError(
+            f"its header would be {length:,} bytes long, and safetensors takes"
+            f" {MOST_HEADER_BYTES:,} at most"
+        )
     if length > size - 8:
         raise NoSafetensorsError(
-            f"its header is said to be {length:,} bytes long, and {size - 8:,} follow: {length - size + 8:,} are missing"
+            f"its header is said to be {length:,} bytes long, and {size - 8:,} follow:"
+            f" {length - size + 8:,} are missing"
         )
     content = file.read(length)
     tensors, metadata = _content(content)
@@ -130,7 +158,9 @@ def parse(file: IO[bytes], size: int) -> Header:
     missing = 8 + length + end - size
     if missing:
         words = f"{missing:,} are missing" if missing > 0 else f"{-missing:,} belong to no tensor"
-        raise NoSafetensorsError(f"its header tells of {8 + length + end:,} bytes, and the file has {size:,}: {words}")
+        raise NoSafetensorsError(
+            f"its header tells of {8 + length + end:,} bytes, and the file has {size:,}: {words}"
+        )
     return Header(tensors, metadata, 8 + length)
 
 
@@ -138,11 +168,19 @@ def _content(content: bytes) -> tuple[dict[str, Entry], dict[str, str]]:
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise NoSafetensorsError(f"its header is no UTF-8 ({error.reason} at byte {error.start})") from None
+        raise NoSafetensorsError(
+            f"its header is no UTF-8 ({error.reason} at byte {error.start})"
+        ) from None
     if not content.lstrip(_WHITESPACE).startswith(b"{"):
         raise NoSafetensorsError("its header is no JSON table")
     try:
-        header = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite, parse_int=_integer)
+        header = json.loads(
+            text,
+            object_pairs_hook=_once,
+            parse_constant=_no_number,
+            parse_float=_finite,
+            parse_int=_integer,
+        )
     except NoSafetensorsError:
         raise
     except (ValueError, RecursionError) as error:
@@ -150,19 +188,25 @@ def _content(content: bytes) -> tuple[dict[str, Entry], dict[str, str]]:
     metadata = _metadata(header.pop(METADATA, None))
     for name in header:
         if not _is_unicode(name):
-            raise NoSafetensorsError(f"the name {name!r} holds half of a surrogate pair, which is no text")
+            raise NoSafetensorsError(
+                f"the name {name!r} holds half of a surrogate pair, which is no text"
+            )
     tensors = {name: _entry(name, entry) for name, entry in header.items()}
     reached = 0
     for name, entry in sorted(tensors.items(), key=lambda pair: (pair[1].start, pair[1].end)):
         if entry.start != reached:
-            raise NoSafetensorsError(f"{name!r} begins at byte {entry.start:,} of the data, where {reached:,} is reached")
+            raise NoSafetensorsError(
+                f"{name!r} begins at byte {entry.start:,} of the data, where {reached:,} is reached"
+            )
         reached = entry.end
     return tensors, metadata
 
 
 def _metadata(metadata: Any) -> dict[str, str]:
     metadata = {} if metadata is None else metadata
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+    if not isinstance(metadata, dict) or not all(
+        isinstance(value, str) for value in metadata.values()
+    ):
         raise NoSafetensorsError(f"its {METADATA} is no table of texts")
     if any(not _is_unicode(text) for pair in metadata.items() for text in pair):
         raise NoSafetensorsError(f"its {METADATA} holds half of a surrogate pair, which is no text")
@@ -181,19 +225,28 @@ def _entry(name: str, entry: Any) -> Entry:
     if not isinstance(code, str) or code not in DTYPES:
         raise NoSafetensorsError(f"{name!r} is of dtype {code!r}, which safetensors does not have")
     if not _are_counts(shape):
-        raise NoSafetensorsError(f"{name!r} is of shape {shape!r}, which is no list of whole numbers")
+        raise NoSafetensorsError(
+            f"{name!r} is of shape {shape!r}, which is no list of whole numbers"
+        )
     if not _are_counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise NoSafetensorsError(f"{name!r} has data_offsets {offsets!r}, which are no begin and end")
+        raise NoSafetensorsError(
+            f"{name!r} has data_offsets {offsets!r}, which are no begin and end"
+        )
     bits = _bits(shape, DTYPES[code])
     if bits is None:
         raise NoSafetensorsError(f"{name!r} is of shape {shape!r}, which no memory holds")
     if bits % 8 or bits // 8 != offsets[1] - offsets[0]:
-        raise NoSafetensorsError(f"{name!r} is {offsets[1] - offsets[0]:,} bytes long, and {code} {shape} takes {bits / 8:g}")
+        raise NoSafetensorsError(
+            f"{name!r} is {offsets[1] - offsets[0]:,} bytes long, and {code} {shape} takes"
+            f" {bits / 8:g}"
+        )
     return Entry(DTYPES[code], tuple(shape), *offsets)
 
 
 def _bits(shape: list[int], dtype: Dtype) -> int | None:
-    """Return the bits that a tensor takes, or None where counting them, dimension by dimension, leaves 64 bits."""
+    """Return the bits that a tensor takes, or None where counting them, dimension by dimension,
+    leaves 64 bits.
+    """
     elements = 1
     for size in shape:
         elements *= size
@@ -206,7 +259,9 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) != len(pairs):
         names = [name for name, _ in pairs]
-        raise NoSafetensorsError(f"{next(name for name in names if names.count(name) > 1)!r} stands in it twice")
+        raise NoSafetensorsError(
+            f"{next(name for name in names if names.count(name) > 1)!r} stands in it twice"
+        )
     return table
 
 
@@ -221,21 +276,36 @@ def _finite(text: str) -> float:
 
 
 def _integer(text: str) -> float:
-    """Return a whole number; as safetensors reads it, -0 is none, and neither is what takes more than 64 bits."""
+    """Return a whole number.
+
+    As safetensors reads it, -0 is none, and neither is what takes more than 64 bits.
+    """
     number = int(text[:40])
-    return float(text) if text == "-0" or len(text) > 20 or not -(_MOST_NUMBER >> 1) <= number < _MOST_NUMBER else number
+    return (
+        float(text)
+        if text == "-0" or len(text) > 20 or not -(_MOST_NUMBER >> 1) <= number < _MOST_NUMBER
+        else number
+    )
 
 
 def _are_counts(values: Any) -> bool:
-    return isinstance(values, list) and all(isinstance(value, int) and not isinstance(value, bool) and value >= 0 for value in values)
+    return isinstance(values, list) and all(
+        isinstance(value, int) and not isinstance(value, bool) and value >= 0 for value in values
+    )
 
 
 def _is_unicode(text: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in text) if not text.isascii() else True
+    return (
+        not any("\ud800" <= character <= "\udfff" for character in text)
+        if not text.isascii()
+        else True
+    )
 
 
 def _look_through(name: str, entry: Any) -> None:
-    """Raise where what an entry holds beside its fields, which nobody looks at, is too deep or no text; without calling itself."""
+    """Raise where what an entry holds beside its fields, which nobody looks at, is too deep or no
+    text; without calling itself.
+    """
     ahead = [(entry, 0)]
     while ahead:
         value, above = ahead.pop()
@@ -244,5 +314,9 @@ def _look_through(name: str, entry: Any) -> None:
         if isinstance(value, dict | list):
             if above == _MOST_DEPTH:
                 raise NoSafetensorsError(f"{name!r} holds lists in lists too deep for safetensors")
-            inside = [text for pair in value.items() for text in pair] if isinstance(value, dict) else value
+            inside = (
+                [text for pair in value.items() for text in pair]
+                if isinstance(value, dict)
+                else value
+            )
             ahead += [(inner, above + 1) for inner in inside]

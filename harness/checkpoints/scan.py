@@ -1,8 +1,11 @@
-"""What unpickling a file would run, asked of picklescan without running any of it; a file is told by its content, not by its name.
+"""What unpickling a file would run, asked of picklescan without running any of it.
 
-picklescan alone passes a pickle that is cut short as clean when it meets no import before the cut. So every pickle is followed to its end
-here as well, and one that has none is not clean. Archives and compressed files are looked into member by member, `DEPTH` of them within one
-another and `MOST_UNPACKED` bytes in all; what lies deeper, is larger or is encrypted could not be told.
+A file is told by its content, not by its name.
+
+picklescan alone passes a pickle that is cut short as clean when it meets no import before the cut.
+So every pickle is followed to its end here as well, and one that has none is not clean. Archives
+and compressed files are looked into member by member, `DEPTH` of them within one another and
+`MOST_UNPACKED` bytes in all; what lies deeper, is larger or is encrypted could not be told.
 """
 
 from __future__ import annotations
@@ -24,23 +27,49 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from harness.checkpoints.folders import TORCH_SUFFIXES
 from harness.checkpoints.mapped_files import ZIP_MAGIC, is_safetensors
 from harness.checkpoints.refusals import told_by_content
-from harness.checkpoints.safetensors_file import SAFETENSORS_SUFFIXES, NoSafetensorsError, read_header
+from harness.checkpoints.safetensors_file import (
+    SAFETENSORS_SUFFIXES,
+    NoSafetensorsError,
+    read_header,
+)
 
-CLEAN = "clean"
-FOUND = "found"
-UNKNOWN = "could not tell"
+
+class ScanVerdict(StrEnum):
+    """What a scan says of a file."""
+
+    CLEAN = "clean"
+    FOUND = "found"
+    UNKNOWN = "could not tell"
+
 
 DEPTH, MOST_UNPACKED = 4, 4 << 30
-"""How many archives within one another are looked into, and how many bytes of their members in all."""
+"""How many archives within one another are looked into, and how many bytes of their members in
+all.
+"""
+
 
 _PICKLE_SUFFIXES = (".pkl", ".pickle", ".joblib", ".dill", ".p", ".pk")
-_ARCHIVE_SUFFIXES = (".npy", ".npz", ".zip", ".7z", ".tar", ".gz", ".bz2", ".xz", ".pt2", ".mar", ".nemo", ".distcp")
+_ARCHIVE_SUFFIXES = (
+    ".npy",
+    ".npz",
+    ".zip",
+    ".7z",
+    ".tar",
+    ".gz",
+    ".bz2",
+    ".xz",
+    ".pt2",
+    ".mar",
+    ".nemo",
+    ".distcp",
+)
 _SUFFIXES = (*TORCH_SUFFIXES, *_PICKLE_SUFFIXES, *_ARCHIVE_SUFFIXES, *SAFETENSORS_SUFFIXES)
 _NUMPY_MAGIC = b"\x93NUMPY"
 _OTHER_MAGICS = {
@@ -61,11 +90,28 @@ _COMPRESSED = {
 """What is compressed as a whole, by how it begins."""
 _TORCH_MAGIC = 0x1950A86A20F9469CFC6C  # torch.serialization.MAGIC_NUMBER
 _LEGACY_PICKLES = 5
-_MOST_PICKLE_BYTES = 64 << 20  # the pickle of a million tensors; what comes behind it in a file is content, which no scan has to hold
+_MOST_PICKLE_BYTES = (
+    64 << 20
+    # the pickle of a million tensors; what comes behind it in a file is content, which no scan has
+    # to
+    # hold
+)
 _SPOOLED_BYTES = 64 << 20
 _END_OF_ARCHIVE, _END_BYTES, _ENTRY = b"PK\x05\x06", 22, b"PK\x01\x02"
 _LARGE_RECORDS = 56 + 20  # zip64's own end record and its locator
-_RUNS = {"GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "REDUCE", "BUILD", "EXT1", "EXT2", "EXT4"}
+_RUNS = {
+    "GLOBAL",
+    "STACK_GLOBAL",
+    "INST",
+    "OBJ",
+    "NEWOBJ",
+    "NEWOBJ_EX",
+    "REDUCE",
+    "BUILD",
+    "EXT1",
+    "EXT2",
+    "EXT4",
+}
 """The opcodes that import something or call it."""
 _STORAGE = re.compile(r"(?:.*/)?data/\d+")
 """A record of a torch archive that is a tensor's bytes and is never unpickled."""
@@ -79,19 +125,22 @@ class Finding:
     path: Path
     kind: str
     """What it is by its content."""
-    verdict: str
+    verdict: ScanVerdict
     """CLEAN, FOUND or UNKNOWN."""
     detail: str
     """What it would import, or why nothing can be said."""
     passed_over: bool = False
-    """Whether it was met in a folder and is nothing that is unpickled, such as a text: it is counted, and decides nothing."""
+    """Whether it was met in a folder and is nothing that is unpickled, such as a text: it is
+    counted, and decides nothing.
+    """
 
 
 def scan(paths: Iterable[Path]) -> list[Finding]:
     """Return a finding on every file, and on every file of each folder, links followed once.
 
-    Nothing of any file is run, and no FIFO, socket or device is opened. A file named by itself always has a finding that counts. In a folder
-    what is neither a checkpoint by its content nor named like one is `passed_over`; what cannot be read or followed could not be told.
+    Nothing of any file is run, and no FIFO, socket or device is opened. A file named by itself
+    always has a finding that counts. In a folder what is neither a checkpoint by its content nor
+    named like one is `passed_over`; what cannot be read or followed could not be told.
     """
     findings: list[Finding] = []
     for path in paths:
@@ -100,7 +149,10 @@ def scan(paths: Iterable[Path]) -> list[Finding]:
 
 
 def table(findings: Iterable[Finding]) -> str:
-    """Return the findings as lines of text: file, kind, verdict, what was found; last, how many files were not looked into."""
+    """Return the findings as lines of text: file, kind, verdict, what was found.
+
+    Last, how many files were not looked into.
+    """
     findings = list(findings)
     shown = [finding for finding in findings if not finding.passed_over]
     rows = [
@@ -108,28 +160,41 @@ def table(findings: Iterable[Finding]) -> str:
         *((str(finding.path), finding.kind, finding.verdict, finding.detail) for finding in shown),
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = ["  ".join((*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[3])).rstrip() for row in rows]
+    lines = [
+        "  ".join(
+            (*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[3])
+        ).rstrip()
+        for row in rows
+    ]
     return "\n".join([*(lines if shown else []), _counted(findings)])
 
 
 def exit_status(findings: Iterable[Finding]) -> int:
     """Return 1 where anything was found, else 2 where one could not be told, else 0."""
     verdicts = {finding.verdict for finding in findings if not finding.passed_over}
-    return 1 if FOUND in verdicts else 2 if UNKNOWN in verdicts else 0
+    return 1 if ScanVerdict.FOUND in verdicts else 2 if ScanVerdict.UNKNOWN in verdicts else 0
 
 
 def _counted(findings: list[Finding]) -> str:
     counts = Counter(finding.verdict for finding in findings if not finding.passed_over)
-    words = [f"{counts[verdict]} {verdict}" for verdict in (FOUND, CLEAN, UNKNOWN) if counts[verdict]]
+    words = [
+        f"{counts[verdict]} {verdict}"
+        for verdict in (ScanVerdict.FOUND, ScanVerdict.CLEAN, ScanVerdict.UNKNOWN)
+        if counts[verdict]
+    ]
     if others := Counter(finding.kind for finding in findings if finding.passed_over):
         words.append(
-            f"{others.total()} that no loader unpickles ({', '.join(f'{count} {kind}' for kind, count in sorted(others.items()))})"
+            f"{others.total()} that no loader unpickles"
+            f" ({', '.join(f'{count} {kind}' for kind, count in sorted(others.items()))})"
         )
     return f"{len(findings)} files: {', '.join(words)}" if findings else "no file"
 
 
 def _scan_folder(folder: Path) -> Iterator[Finding]:
-    """Yield a finding on everything under a folder, in the order of the names; a folder that several links lead to is touched once."""
+    """Yield a finding on everything under a folder, in the order of the names.
+
+    A folder that several links lead to is touched once.
+    """
     seen: set[tuple[int, int]] = set()
     waiting = [folder]
     while waiting:
@@ -141,7 +206,9 @@ def _scan_folder(folder: Path) -> Iterator[Finding]:
             seen.add((status.st_dev, status.st_ino))
             names = sorted(path.name for path in inside.iterdir())
         except OSError as error:
-            yield Finding(inside, "folder", UNKNOWN, f"cannot be read: {error.strerror}")
+            yield Finding(
+                inside, "folder", ScanVerdict.UNKNOWN, f"cannot be read: {error.strerror}"
+            )
             continue
         folders = []
         for name in names:
@@ -150,16 +217,35 @@ def _scan_folder(folder: Path) -> Iterator[Finding]:
                 mode = path.stat().st_mode
             except OSError as error:
                 kind = "link" if path.is_symlink() else "file"
-                yield Finding(path, kind, UNKNOWN, f"cannot be {'followed' if kind == 'link' else 'read'}: {error.strerror}")
+                yield Finding(
+                    path,
+                    kind,
+                    ScanVerdict.UNKNOWN,
+                    f"cannot be {'followed' if kind == 'link' else 'read'}: {error.strerror}",
+                )
                 continue
             if stat.S_ISDIR(mode):
                 folders.append(path)
             elif not stat.S_ISREG(mode):
-                yield Finding(path, _SPECIAL.get(stat.S_IFMT(mode), "device"), UNKNOWN, "no regular file; not opened", passed_over=True)
+                yield Finding(
+                    path,
+                    _SPECIAL.get(stat.S_IFMT(mode), "device"),
+                    ScanVerdict.UNKNOWN,
+                    "no regular file; not opened",
+                    passed_over=True,
+                )
             else:
                 finding = _scan(path)
-                plain = finding.kind == "other" and not path.name.lower().endswith(_SUFFIXES) and finding.verdict != FOUND
-                yield Finding(path, "other", finding.verdict, finding.detail, passed_over=True) if plain else finding
+                plain = (
+                    finding.kind == "other"
+                    and not path.name.lower().endswith(_SUFFIXES)
+                    and finding.verdict != ScanVerdict.FOUND
+                )
+                yield (
+                    Finding(path, "other", finding.verdict, finding.detail, passed_over=True)
+                    if plain
+                    else finding
+                )
         waiting = [*folders, *waiting]
 
 
@@ -167,9 +253,18 @@ _SPECIAL = {stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
 
 
 def _scan(path: Path) -> Finding:
-    """Return the finding on one file; one that is named as weights and could not be told is called what it is, where its beginning tells."""
+    """Return the finding on one file.
+
+    One that is named as weights and could not be told is called what it is, where its beginning
+    tells.
+    """
     finding = _looked_into(path)
-    if finding.verdict == UNKNOWN and path.name.lower().endswith(_SUFFIXES) and path.is_file() and (content := told_by_content(path)):
+    if (
+        finding.verdict == ScanVerdict.UNKNOWN
+        and path.name.lower().endswith(_SUFFIXES)
+        and path.is_file()
+        and (content := told_by_content(path))
+    ):
         return replace(finding, detail=content)
     return finding
 
@@ -178,20 +273,25 @@ def _looked_into(path: Path) -> Finding:
     kind = "other"
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            return Finding(path, "device", UNKNOWN, "no regular file; not opened")
+            return Finding(path, "device", ScanVerdict.UNKNOWN, "no regular file; not opened")
         kind = _kind(path)
         look = _Look(path)
         with path.open("rb") as file, _quiet():
             if kind == "safetensors" and not zipfile.is_zipfile(file):
-                return Finding(path, kind, CLEAN, "holds no pickle")
+                return Finding(path, kind, ScanVerdict.CLEAN, "holds no pickle")
             if path.stat().st_size == 0 or kind in _OTHER_MAGICS.values():
-                return Finding(path, kind, UNKNOWN, _unknown(path, kind))
+                return Finding(path, kind, ScanVerdict.UNKNOWN, _unknown(path, kind))
             look.into(file, path.name, 0, safetensors=kind == "safetensors")
             if kind == "other" and not look.contents.seen:
-                return Finding(path, kind, UNKNOWN, _unknown(path, kind))
+                return Finding(path, kind, ScanVerdict.UNKNOWN, _unknown(path, kind))
         return Finding(path, kind, *look.contents.verdict())
     except Exception as error:  # what is broken breaks picklescan and zipfile in any way it likes
-        return Finding(path, kind, UNKNOWN, f"cannot be read: {type(error).__name__} {error}".replace("\n", " "))
+        return Finding(
+            path,
+            kind,
+            ScanVerdict.UNKNOWN,
+            f"cannot be read: {type(error).__name__} {error}".replace("\n", " "),
+        )
 
 
 def _unknown(path: Path, kind: str) -> str:
@@ -200,7 +300,11 @@ def _unknown(path: Path, kind: str) -> str:
             read_header(path)
         except NoSafetensorsError as error:
             return f"named {path.suffix}, but not a whole safetensors file: {error}"
-    return f"a scan does not look into a {kind}" if kind != "other" else "neither a pickle, an archive nor safetensors, or cut short"
+    return (
+        f"a scan does not look into a {kind}"
+        if kind != "other"
+        else "neither a pickle, an archive nor safetensors, or cut short"
+    )
 
 
 def _kind(path: Path) -> str:
@@ -240,9 +344,11 @@ def _decompressing(kind: str, file: IO[bytes]) -> Any:
 
 
 def _is_old_pickle(file: IO[bytes], name: str) -> bool:
-    """Return whether content of no known beginning is a pickle of protocol 0 or 1, which may begin with almost anything.
+    """Return whether content of no known beginning is a pickle of protocol 0 or 1, which may begin
+    with almost anything.
 
-    It is where it is whole and imports or calls something, or is whole and named like one; or where it imports before it breaks off.
+    It is where it is whole and imports or calls something, or is whole and named like one; or where
+    it imports before it breaks off.
     """
     whole, codes = _opcodes(io.BytesIO(file.read(_MOST_PICKLE_BYTES)))
     named = name.lower().endswith((*TORCH_SUFFIXES, *_PICKLE_SUFFIXES, *SAFETENSORS_SUFFIXES))
@@ -250,9 +356,11 @@ def _is_old_pickle(file: IO[bytes], name: str) -> bool:
 
 
 def _opcodes(file: IO[bytes]) -> tuple[bool, set[str]]:
-    """Return (whether a pickle is whole, the names of the opcodes up to its end or to where it breaks).
+    """Return (whether a pickle is whole, the names of the opcodes up to its end or to where it
+    breaks).
 
-    An import counts only where it names something: in other content its opcode is a letter like any other.
+    An import counts only where it names something: in other content its opcode is a letter like any
+    other.
     """
     codes: set[str] = set()
     try:
@@ -269,13 +377,17 @@ def _opcodes(file: IO[bytes]) -> tuple[bool, set[str]]:
 def _first_number(head: bytes) -> Any:
     """Return the first number or text that a pickle holds."""
     try:
-        return next((value for code, value, _ in pickletools.genops(head) if code.name != "PROTO"), None)
+        return next(
+            (value for code, value, _ in pickletools.genops(head) if code.name != "PROTO"), None
+        )
     except ValueError:
         return None
 
 
 def _end(file: IO[bytes], pickles: int) -> bool:
-    """Read this many pickles of the file, and return whether all of them were whole and reached their end."""
+    """Read this many pickles of the file, and return whether all of them were whole and reached
+    their end.
+    """
     try:
         for _ in range(pickles):
             for _code in pickletools.genops(file):
@@ -312,14 +424,21 @@ class _Found:
             elif seen.safety == SafetyLevel.Suspicious and name not in allowed:
                 self._unsure.add(name)
 
-    def verdict(self) -> tuple[str, str]:
+    def verdict(self) -> tuple[ScanVerdict, str]:
         """Return (verdict, what was found)."""
         if self._bad:
-            return FOUND, f"imports {', '.join(sorted(self._bad | self._unsure))}"
+            return ScanVerdict.FOUND, f"imports {', '.join(sorted(self._bad | self._unsure))}"
         if self._unsure or self.failures:
-            imports = [f"imports {', '.join(sorted(self._unsure))}, which nobody vouches for"] if self._unsure else []
-            return UNKNOWN, "; ".join(imports + self.failures[:_FAILURES_SHOWN])
-        return CLEAN, "nothing but tensors and plain values" if self.pickles else "holds no pickle"
+            imports = (
+                [f"imports {', '.join(sorted(self._unsure))}, which nobody vouches for"]
+                if self._unsure
+                else []
+            )
+            return ScanVerdict.UNKNOWN, "; ".join(imports + self.failures[:_FAILURES_SHOWN])
+        return (
+            ScanVerdict.CLEAN,
+            "nothing but tensors and plain values" if self.pickles else "holds no pickle",
+        )
 
 
 _FAILURES_SHOWN = 3
@@ -334,7 +453,10 @@ class _Look:
         self.contents = _Found()
 
     def into(self, file: IO[bytes], name: str, depth: int, *, safetensors: bool = False) -> None:
-        """Look into content that can be sought in, by what it is; `name` is what it is called where it lies."""
+        """Look into content that can be sought in, by what it is.
+
+        `name` is what it is called where it lies.
+        """
         if depth > DEPTH:
             self.contents.failures.append(f"{name} lies in more than {DEPTH} archives")
             return
@@ -345,21 +467,29 @@ class _Look:
             self._zips(file, name, depth)
         elif head.startswith(_NUMPY_MAGIC):
             self._numpy(file)
-        elif other := next((kind for magic, kind in _OTHER_MAGICS.items() if head.startswith(magic)), None):
+        elif other := next(
+            (kind for magic, kind in _OTHER_MAGICS.items() if head.startswith(magic)), None
+        ):
             if depth:
                 self.contents.seen = True
-                self.contents.failures.append(f"{name} is a {other}, which a scan does not look into")
+                self.contents.failures.append(
+                    f"{name} is a {other}, which a scan does not look into"
+                )
         elif head[257:262] == b"ustar":
             self._tar(file, depth)
         elif _compression(head) and self._compressed(file, head, name, depth):
             return
         else:
             self._pickle(file, head, name)
-            if zipfile.is_zipfile(file):  # a pickle with an archive behind it is whichever of the two its reader looks for
+            if zipfile.is_zipfile(
+                file
+            ):  # a pickle with an archive behind it is whichever of the two its reader looks for
                 self._zips(file, name, depth)
 
     def _zips(self, file: IO[bytes], name: str, depth: int) -> None:
-        """Look into every archive that ends somewhere in the content: one behind another is what `.distcp` files are."""
+        """Look into every archive that ends somewhere in the content: one behind another is what
+        `.distcp` files are.
+        """
         self.contents.seen = True
         before = self.contents.pickles
         ends = _ends_of_archives(file)
@@ -369,12 +499,16 @@ class _Look:
         if not ends:
             self.contents.failures.append("its archive is cut short or broken")
         elif torch_named and self.contents.pickles == before and not self.contents.failures:
-            self.contents.failures.append("named like a file of torch, but its archive holds no pickle")
+            self.contents.failures.append(
+                "named like a file of torch, but its archive holds no pickle"
+            )
 
     def _zip(self, file: Any, depth: int) -> None:
         from picklescan.relaxed_zipfile import RelaxedZipFile
 
-        with RelaxedZipFile(file, "r") as archive:  # of names that differ in their two places a strict reader would say nothing at all
+        with (
+            RelaxedZipFile(file, "r") as archive
+        ):  # of names that differ in their two places a strict reader would say nothing at all
             entries = archive.infolist()
             of_torch = any(entry.filename.endswith("/data.pkl") for entry in entries)
             for entry in entries:
@@ -384,16 +518,27 @@ class _Look:
                     self.contents.failures.append(f"{entry.filename} is encrypted")
                     continue
                 if of_torch and _STORAGE.fullmatch(entry.filename):
-                    with archive.open(entry) as opened:  # torch reads it as a tensor's bytes; a pickle in it is looked at all the same
+                    with (
+                        archive.open(entry) as opened
+                        # torch reads it as a tensor's bytes; a pickle in it is looked at all the
+                        # same
+                    ):
                         head = opened.read(8)
-                    if not (head[:1] == b"\x80" and head[1:2] <= b"\x05") and not head.startswith(_NUMPY_MAGIC):
+                    if not (head[:1] == b"\x80" and head[1:2] <= b"\x05") and not head.startswith(
+                        _NUMPY_MAGIC
+                    ):
                         continue
-                with archive.open(entry) as opened, self._unpacked(opened, entry.filename) as member:
+                with (
+                    archive.open(entry) as opened,
+                    self._unpacked(opened, entry.filename) as member,
+                ):
                     if member is not None:
                         self.into(member, entry.filename, depth + 1)
 
     def _readable(self, archive: Any, entry: zipfile.ZipInfo) -> bool:
-        """Return whether a member that is marked as encrypted is none: some readers look past the mark, and a payload may hide behind it."""
+        """Return whether a member that is marked as encrypted is none: some readers look past the
+        mark, and a payload may hide behind it.
+        """
         checksum = 0
         try:
             with archive.open(entry) as opened:
@@ -414,7 +559,10 @@ class _Look:
                             self.into(member, entry.name, depth + 1)
 
     def _compressed(self, file: IO[bytes], head: bytes, name: str, depth: int) -> bool:
-        """Look into compressed content; return whether it was any: two bytes of a tensor may look like the beginning of it."""
+        """Look into compressed content.
+
+        Return whether it was any: two bytes of a tensor may look like the beginning of it.
+        """
         kind = _compression(head) or ""
         try:
             _decompressing(kind, file).read(1)
@@ -427,23 +575,34 @@ class _Look:
             return True
         file.seek(0)
         self.contents.seen = True
-        inner = name[: -len(PurePosixPath(name).suffix)] if PurePosixPath(name).suffix.lower() in (".gz", ".bz2", ".xz", ".z") else name
+        inner = (
+            name[: -len(PurePosixPath(name).suffix)]
+            if PurePosixPath(name).suffix.lower() in (".gz", ".bz2", ".xz", ".z")
+            else name
+        )
         try:
             with self._unpacked(_decompressing(kind, file), name) as member:
                 if member is not None:
                     self.into(member, inner, depth + 1)
         except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-            self.contents.failures.append(f"{name} is {kind} that breaks off ({type(error).__name__})")
+            self.contents.failures.append(
+                f"{name} is {kind} that breaks off ({type(error).__name__})"
+            )
         return True
 
     @contextmanager
     def _unpacked(self, opened: Any, name: str) -> Iterator[IO[bytes] | None]:
-        """Give a member's content as a file that can be sought in, or None where it goes beyond what is unpacked of one file."""
+        """Give a member's content as a file that can be sought in, or None where it goes beyond
+        what is unpacked of one file.
+        """
         with tempfile.SpooledTemporaryFile(max_size=_SPOOLED_BYTES) as copied:
             while piece := opened.read(1 << 20):
                 self._left -= len(piece)
                 if self._left < 0:
-                    self.contents.failures.append(f"{name} was not looked into: more than {MOST_UNPACKED >> 30} GiB is unpacked of no file")
+                    self.contents.failures.append(
+                        f"{name} was not looked into: more than {MOST_UNPACKED >> 30} GiB is"
+                        " unpacked of no file"
+                    )
                     yield None
                     return
                 copied.write(piece)
@@ -464,7 +623,9 @@ class _Look:
         if not new and not _is_old_pickle(file, name):
             if named:
                 self.contents.seen = True
-                self.contents.failures.append(f"{name} is named like a pickle and is none, or is cut short or broken")
+                self.contents.failures.append(
+                    f"{name} is named like a pickle and is none, or is cut short or broken"
+                )
             return
         file.seek(0)
         self.contents.seen = True
@@ -475,10 +636,19 @@ class _Look:
         whole = _end(start, _LEGACY_PICKLES if legacy else 1)
         if not whole and (named or not new or not _STORAGE.fullmatch(name)):
             large = len(content) == _MOST_PICKLE_BYTES
-            self.contents.failures.append("its pickle is too long to look into" if large else "its pickle is cut short or broken")
-        # What follows the last pickle of torch's legacy form is content, which is never unpickled. Read as a pickle it could ask for any memory.
+            self.contents.failures.append(
+                "its pickle is too long to look into"
+                if large
+                else "its pickle is cut short or broken"
+            )
+        # What follows the last pickle of torch's legacy form is content, which is never unpickled.
+        # Read as a pickle it could ask for any memory.
         data = io.BytesIO(content[: start.tell()] if legacy and whole else content)
-        self.contents.add(scan_bytes(data, str(self._path), ".bin") if legacy else scan_pickle_bytes(data, str(self._path)))
+        self.contents.add(
+            scan_bytes(data, str(self._path), ".bin")
+            if legacy
+            else scan_pickle_bytes(data, str(self._path))
+        )
         file.seek(0)
 
 
@@ -525,7 +695,10 @@ class _Zlib(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer with what comes next, and return with how many bytes; raises `zlib.error` where the stream is broken."""
+        """Fill the buffer with what comes next, and return with how many bytes.
+
+        Raises `zlib.error` where the stream is broken.
+        """
         content = b""
         while not content and not self._stream.eof:
             piece = self._stream.unconsumed_tail or self._file.read(1 << 16)
@@ -537,9 +710,11 @@ class _Zlib(io.RawIOBase):
 
 
 def _ends_of_archives(file: IO[bytes]) -> list[int]:
-    """Return the bytes at which a zip archive ends, of every one that the content holds, one behind another or within.
+    """Return the bytes at which a zip archive ends, of every one that the content holds, one behind
+    another or within.
 
-    The four bytes that mark an end may stand in a tensor: it is one only where a list of entries stands before it, where it says.
+    The four bytes that mark an end may stand in a tensor: it is one only where a list of entries
+    stands before it, where it says.
     """
     ends: list[int] = []
     file.seek(0)
@@ -558,7 +733,9 @@ def _ends_of_archives(file: IO[bytes]) -> list[int]:
 
 
 def _archive_end(file: IO[bytes], at: int) -> int | None:
-    """Return where the archive ends whose end record begins at a byte, or None where there is none."""
+    """Return where the archive ends whose end record begins at a byte, or None where there is
+    none.
+    """
     file.seek(at)
     record = file.read(_END_BYTES)
     if len(record) < _END_BYTES:
@@ -576,7 +753,9 @@ def _archive_end(file: IO[bytes], at: int) -> int | None:
     listed = file.read(4)
     if (listed == _ENTRY and size) or at == 0:
         return at + _END_BYTES + comment
-    file.seek(max(0, at - _LARGE_RECORDS - size))  # the records of a large archive stand between the list and its end
+    file.seek(
+        max(0, at - _LARGE_RECORDS - size)
+    )  # the records of a large archive stand between the list and its end
     return at + _END_BYTES + comment if file.read(4) == _ENTRY else None
 
 

@@ -1,6 +1,7 @@
 """Tensors that share memory: which are one, which overlap, and whose name is kept.
 
-Needs the standard library and torch alone, since `convert_file` also runs inside an environment under test.
+Needs the standard library and torch alone, since `convert_file` also runs inside an environment
+under test.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ Tensors = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Sharing:
-    """Which tensors of a checkpoint share memory: the one that is kept by the name of each other."""
+    """Which tensors of a checkpoint share memory: the one that is kept by the name of each
+    other.
+    """
 
     same: dict[str, str]
     """Names for the very same tensor."""
@@ -28,13 +31,16 @@ class Sharing:
 def sharing(tensors: Tensors, discard: Callable[[], Collection[str]] = tuple) -> Sharing:
     """Return who shares memory with whom, as the hub's converter decides it.
 
-    Kept is a tensor that covers its whole storage where there is one, else one that overlaps it; among several the first by name that is
-    not among those that `discard` returns. It is asked only where memory is shared.
+    Kept is a tensor that covers its whole storage where there is one, else one that overlaps it;
+    among several the first by name that is not among those that `discard` returns. It is asked only
+    where memory is shared.
     """
     groups: dict[int, list[tuple[int, int, str]]] = {}
     for name, tensor in tensors.items():
         if tensor.nbytes:
-            groups.setdefault(tensor.untyped_storage().data_ptr(), []).append((*_span(tensor), name))
+            groups.setdefault(tensor.untyped_storage().data_ptr(), []).append(
+                (*_span(tensor), name)
+            )
     sharing = Sharing({}, {})
     for group in groups.values():
         for together in _overlapping(sorted(group)):

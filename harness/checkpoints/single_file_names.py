@@ -1,6 +1,8 @@
-"""The single file of a Stable Diffusion checkpoint: the names and shapes of the first publication, in which people still pass models on.
+"""The single file of a Stable Diffusion checkpoint: the names and shapes of the first publication,
+in which people still pass models on.
 
-The other way round from diffusers' `from_single_file`, which the loaders of such a file are held to.
+The other way round from diffusers' `from_single_file`, which the loaders of such a file are held
+to.
 """
 
 from __future__ import annotations
@@ -22,13 +24,28 @@ _UNET: Sequence[_Rule] = (
     (r"^time_embedding\.linear_2", "time_embed.2"),
     (r"^conv_norm_out", "out.0"),
     (r"^conv_out", "out.2"),
-    (r"^down_blocks\.(\d)\.resnets\.(\d)", lambda match: f"input_blocks.{3 * int(match[1]) + int(match[2]) + 1}.0"),
-    (r"^down_blocks\.(\d)\.attentions\.(\d)", lambda match: f"input_blocks.{3 * int(match[1]) + int(match[2]) + 1}.1"),
-    (r"^down_blocks\.(\d)\.downsamplers\.0\.conv", lambda match: f"input_blocks.{3 * int(match[1]) + 3}.0.op"),
+    (
+        r"^down_blocks\.(\d)\.resnets\.(\d)",
+        lambda match: f"input_blocks.{3 * int(match[1]) + int(match[2]) + 1}.0",
+    ),
+    (
+        r"^down_blocks\.(\d)\.attentions\.(\d)",
+        lambda match: f"input_blocks.{3 * int(match[1]) + int(match[2]) + 1}.1",
+    ),
+    (
+        r"^down_blocks\.(\d)\.downsamplers\.0\.conv",
+        lambda match: f"input_blocks.{3 * int(match[1]) + 3}.0.op",
+    ),
     (r"^mid_block\.attentions\.0", "middle_block.1"),
     (r"^mid_block\.resnets\.(\d)", lambda match: f"middle_block.{2 * int(match[1])}"),
-    (r"^up_blocks\.(\d)\.resnets\.(\d)", lambda match: f"output_blocks.{3 * int(match[1]) + int(match[2])}.0"),
-    (r"^up_blocks\.(\d)\.attentions\.(\d)", lambda match: f"output_blocks.{3 * int(match[1]) + int(match[2])}.1"),
+    (
+        r"^up_blocks\.(\d)\.resnets\.(\d)",
+        lambda match: f"output_blocks.{3 * int(match[1]) + int(match[2])}.0",
+    ),
+    (
+        r"^up_blocks\.(\d)\.attentions\.(\d)",
+        lambda match: f"output_blocks.{3 * int(match[1]) + int(match[2])}.1",
+    ),
     (
         r"^up_blocks\.(\d)\.upsamplers\.0\.conv",
         lambda match: f"output_blocks.{3 * int(match[1]) + 2}.{1 if match[1] == '0' else 2}.conv",
@@ -43,8 +60,14 @@ _UNET: Sequence[_Rule] = (
 _VAE: Sequence[_Rule] = (
     (r"^encoder\.down_blocks\.(\d)\.resnets\.(\d)", r"encoder.down.\1.block.\2"),
     (r"^encoder\.down_blocks\.(\d)\.downsamplers\.0", r"encoder.down.\1.downsample"),
-    (r"^decoder\.up_blocks\.(\d)\.resnets\.(\d)", lambda match: f"decoder.up.{3 - int(match[1])}.block.{match[2]}"),
-    (r"^decoder\.up_blocks\.(\d)\.upsamplers\.0", lambda match: f"decoder.up.{3 - int(match[1])}.upsample"),
+    (
+        r"^decoder\.up_blocks\.(\d)\.resnets\.(\d)",
+        lambda match: f"decoder.up.{3 - int(match[1])}.block.{match[2]}",
+    ),
+    (
+        r"^decoder\.up_blocks\.(\d)\.upsamplers\.0",
+        lambda match: f"decoder.up.{3 - int(match[1])}.upsample",
+    ),
     (r"\.mid_block\.resnets\.(\d)", lambda match: f".mid.block_{int(match[1]) + 1}"),
     (r"\.mid_block\.attentions\.0", ".mid.attn_1"),
     (r"attn_1\.group_norm", "attn_1.norm"),
@@ -74,7 +97,10 @@ _FUSED = ("q_proj", "k_proj", "v_proj")
 
 
 def original_name(name: str) -> str:
-    """Return a tensor's name in the single file; those of queries, keys and values of a text encoder's layer are the same."""
+    """Return a tensor's name in the single file.
+
+    Those of queries, keys and values of a text encoder's layer are the same.
+    """
     component, _, rest = name.partition(".")
     prefix, rules = _COMPONENTS[component]
     for pattern, replacement in rules:
@@ -83,9 +109,9 @@ def original_name(name: str) -> str:
 
 
 def to_original(tensors: Tensors) -> Tensors:
-    """Return a pipeline's tensors as the single file holds them: renamed, queries, keys and values of the text encoder in one matrix,
-    the autoencoder's attention as convolutions of one pixel.
-    """  # noqa: D205
+    """Return a pipeline's tensors as the single file holds them: renamed, queries, keys and values
+    of the text encoder in one matrix, the autoencoder's attention as convolutions of one pixel.
+    """
     import torch
 
     original: Tensors = {}
@@ -93,14 +119,21 @@ def to_original(tensors: Tensors) -> Tensors:
         new = original_name(name)
         if _is_fused(name):
             if ".q_proj." in name:
-                original[new] = torch.cat([tensors[name.replace("q_proj", part)] for part in _FUSED])
+                original[new] = torch.cat(
+                    [tensors[name.replace("q_proj", part)] for part in _FUSED]
+                )
         else:
-            original[new] = tensor[:, :, None, None] if _is_pixelwise(name, tensor.shape) else tensor
+            original[new] = (
+                tensor[:, :, None, None] if _is_pixelwise(name, tensor.shape) else tensor
+            )
     return original
 
 
 def from_original(original: Tensors, names: Iterable[str]) -> Tensors:
-    """Return the tensors of these names from what a single file holds; a name it has nothing for is left out."""
+    """Return the tensors of these names from what a single file holds.
+
+    A name it has nothing for is left out.
+    """
     tensors: Tensors = {}
     for name in names:
         tensor = original.get(original_name(name))
@@ -115,8 +148,16 @@ def from_original(original: Tensors, names: Iterable[str]) -> Tensors:
 
 
 def _is_fused(name: str) -> bool:
-    return name.startswith("text_encoder.") and any(f".self_attn.{part}." in name for part in _FUSED)
+    return name.startswith("text_encoder.") and any(
+        f".self_attn.{part}." in name for part in _FUSED
+    )
 
 
 def _is_pixelwise(name: str, shape: Sequence[int]) -> bool:
-    return name.startswith("vae.") and ".attentions." in name and name.endswith(".weight") and len(shape) == 2 and "norm" not in name
+    return (
+        name.startswith("vae.")
+        and ".attentions." in name
+        and name.endswith(".weight")
+        and len(shape) == 2
+        and "norm" not in name
+    )

@@ -6,18 +6,14 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import safetensors.torch
 import torch
 
 from harness.checkpoints.content import make_tensors
 from harness.checkpoints.digest import checkpoint_digest, tensor_digests
 from harness.checkpoints.folders import WeightSet, format_of, weights_at
 from harness.checkpoints.layout import Layout, TensorSpec
-from harness.checkpoints.refusals import refusal, told_by_content
-from harness.checkpoints.safetensors_file import NoSafetensorsError, read_header
-from harness.checkpoints.state_dict import state_dict_of
+from harness.checkpoints.mapped_files import open_mapped
 from harness.errors import WeighbridgeError
 
 Tensors = dict[str, torch.Tensor]
@@ -25,7 +21,10 @@ Tensors = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Given:
-    """Files of the person's own that already are one format of the checkpoint; they are only ever read."""
+    """Files of the person's own that already are one format of the checkpoint.
+
+    They are only ever read.
+    """
 
     format: str
     files: tuple[Path, ...]
@@ -33,7 +32,9 @@ class Given:
 
 @dataclass(frozen=True)
 class Source:
-    """One checkpoint before it is stored: a name, the size of each shard in bytes, and what makes the tensors of shard number i."""
+    """One checkpoint before it is stored: a name, the size of each shard in bytes, and what makes
+    the tensors of shard number i.
+    """
 
     name: str
     identity: str
@@ -54,19 +55,31 @@ def layout_source(layout: Layout, seed: int) -> Source:
     """Return the source of a layout's seeded content."""
     shards = layout.shards()
     numbers = {spec.name: index for index, spec in enumerate(layout.tensors)}
-    identity = hashlib.sha256(f"{layout.tensors} {layout.shard_bytes} {seed}".encode()).hexdigest()[:12]
+    identity = hashlib.sha256(f"{layout.tensors} {layout.shard_bytes} {seed}".encode()).hexdigest()[
+        :12
+    ]
 
     def make(shard: int) -> Tensors:
-        return make_tensors(layout.name, seed, [(numbers[spec.name], spec) for spec in shards[shard]])
+        return make_tensors(
+            layout.name, seed, [(numbers[spec.name], spec) for spec in shards[shard]]
+        )
 
-    return Source(layout.name, identity, tuple(sum(spec.bytes for spec in shard) for shard in shards), tuple(shards), make)
+    return Source(
+        layout.name,
+        identity,
+        tuple(sum(spec.bytes for spec in shard) for shard in shards),
+        tuple(shards),
+        make,
+    )
 
 
 def person_source(path: Path, name: str, key: str | None = None) -> Source:
-    """Return the source of a person's checkpoint: a weights file, an index, or a folder with one set of weights.
+    """Return the source of a person's checkpoint: a weights file, an index, or a folder with one
+    set of weights.
 
-    Of a training checkpoint the state dict is taken, under `key` where that is given. Raises `WeighbridgeError` where there is none, where
-    a pickle would need more than `weights_only=True` (naming the global it met), or where it holds no tensors.
+    Of a training checkpoint the state dict is taken, under `key` where that is given. Raises
+    `WeighbridgeError` where there is none, where a pickle would need more than `weights_only=True`
+    (naming the global it met), or where it holds no tensors.
     """
     try:
         return _person_source(path, name, key)
@@ -89,16 +102,28 @@ def _person_source(path: Path, name: str, key: str | None) -> Source:
         sizes.append(sum(tensor.nbytes for tensor in tensors.values()))
         shards.append(tuple(_spec(name, tensor) for name, tensor in tensors.items()))
     if not any(sizes):
-        raise WeighbridgeError(f"{path}: holds no tensors, or none with content; there is nothing to measure")
-    del tensors  # a mapping of the person's file must not outlive this: mapped pages cannot be evicted
+        raise WeighbridgeError(
+            f"{path}: holds no tensors, or none with content; there is nothing to measure"
+        )
+    del (
+        tensors
+    )  # a mapping of the person's file must not outlive this: mapped pages cannot be evicted
 
     def make(shard: int) -> Tensors:
         tensors, _, _ = _read(weights.files[shard], weights, key)
         _unshare(tensors)
-        return tensors
+        return {name: tensor.clone() for name, tensor in tensors.items()}
 
     given = None if altered else Given(format_of(weights), weights.files)
-    return Source(name, checkpoint_digest(digests)[:12], tuple(sizes), tuple(shards), make, given, tuple(notes))
+    return Source(
+        name,
+        checkpoint_digest(digests)[:12],
+        tuple(sizes),
+        tuple(shards),
+        make,
+        given,
+        tuple(notes),
+    )
 
 
 def _spec(name: str, tensor: torch.Tensor) -> TensorSpec:
@@ -106,39 +131,24 @@ def _spec(name: str, tensor: torch.Tensor) -> TensorSpec:
 
 
 def _read(path: Path, weights: WeightSet, key: str | None) -> tuple[Tensors, str | None, bool]:
-    """Return the tensors of one file that count, what a person should know of it, and whether the file holds more than they are."""
-    note = None
-    if not weights.torch:
-        try:
-            read_header(path)
-            tensors: Tensors = safetensors.torch.load_file(path)
-        except NoSafetensorsError as error:
-            raise WeighbridgeError(f"{path}: not a whole safetensors file: {told_by_content(path) or error}") from None
-        except Exception as error:  # safetensors raises a class of its own that is not exported everywhere
-            raise WeighbridgeError(f"{path}: safetensors cannot read it: {error}") from None
-    else:
-        if content := told_by_content(path):
-            raise WeighbridgeError(f"{path}: no file of torch: {content}")
-        try:
-            loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # a broken pickle can raise anything at all
-            raise WeighbridgeError(
-                f"{path}: torch.load with weights_only=True refuses it: {refusal(error)}; nothing of it was run, and nothing is measured"
-            ) from None
-        try:
-            state_dict = state_dict_of(loaded, key)
-        except WeighbridgeError as error:
-            raise WeighbridgeError(f"{path}: {error}") from None
-        tensors, note = {name: tensor.detach() for name, tensor in state_dict.tensors.items()}, state_dict.note
-    counted = {name: tensor for name, tensor in tensors.items() if weights.counts(name, path)}
-    return counted, note, note is not None or len(counted) < len(tensors)
+    """Return the tensors of one file that count, over its mapping, what a person should know of it,
+    and whether the file holds more than they are.
+    """
+    opened = open_mapped(path, key)
+    counted = {
+        name: tensor.detach()
+        for name, tensor in opened.tensors.items()
+        if weights.counts(name, path)
+    }
+    return counted, opened.note, opened.note is not None or len(counted) < len(opened.tensors)
 
 
 def _unshare(tensors: Tensors) -> bool:
-    """Keep the first name of tensors that are the same, and give every other one memory of its own and no more of it than it fills.
+    """Keep the first name of tensors that are the same, and give every other one memory of its own
+    and no more of it than it fills.
 
-    Returns whether any memory had been shared: safetensors stores none, so all formats can hold identical tensors only without it, and
-    a file that does is smaller than its tensors.
+    Returns whether any memory had been shared: safetensors stores none, so all formats can hold
+    identical tensors only without it, and a file that does is smaller than its tensors.
     """
     same: set[tuple[int, int, tuple[int, ...], tuple[int, ...]]] = set()
     storages: set[int] = set()
@@ -151,7 +161,11 @@ def _unshare(tensors: Tensors) -> bool:
         shared |= storage.data_ptr() in storages or storage.nbytes() < tensor.nbytes
         if key in same:
             del tensors[name]
-        elif storage.data_ptr() in storages or storage.nbytes() != tensor.nbytes or not tensor.is_contiguous():
+        elif (
+            storage.data_ptr() in storages
+            or storage.nbytes() != tensor.nbytes
+            or not tensor.is_contiguous()
+        ):
             tensors[name] = tensor.clone(memory_format=torch.contiguous_format)
         same.add(key)
         storages.add(storage.data_ptr())

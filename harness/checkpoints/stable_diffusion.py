@@ -1,7 +1,7 @@
 """Stable Diffusion: the layout of a pipeline's weights, from its components' configurations.
 
-The large one has the published configurations of Stable Diffusion 2.1; its text encoder keeps the published names, `text_model.…`. The others
-have the same classes and fewer channels.
+The large one has the published configurations of Stable Diffusion 2.1; its text encoder keeps the
+published names, `text_model.…`. The others have the same classes and fewer channels.
 """
 
 from __future__ import annotations
@@ -35,13 +35,21 @@ class Shape:
     head: int = 64
     """Channels of one attention head."""
     groups: int = 32
-    """Groups of a group norm: fewer than the channels, which it must be where an image is one pixel."""
+    """Groups of a group norm: fewer than the channels, which it must be where an image is one
+    pixel.
+    """
 
 
 SHAPES = {
-    "stable-diffusion-2.1": Shape((320, 640, 1280, 1280), (128, 256, 512, 512), 1024, 4096, 23, 49408),
-    "small-stable-diffusion": Shape((64, 128, 256, 256), (32, 64, 128, 128), 256, 1024, 6, 49408, head=32),
-    "warm-up-stable-diffusion": Shape((32, 32, 32, 32), (32, 32, 32, 32), 32, 64, 1, 1024, head=32, groups=16),
+    "stable-diffusion-2.1": Shape(
+        (320, 640, 1280, 1280), (128, 256, 512, 512), 1024, 4096, 23, 49408
+    ),
+    "small-stable-diffusion": Shape(
+        (64, 128, 256, 256), (32, 64, 128, 128), 256, 1024, 6, 49408, head=32
+    ),
+    "warm-up-stable-diffusion": Shape(
+        (32, 32, 32, 32), (32, 32, 32, 32), 32, 64, 1, 1024, head=32, groups=16
+    ),
 }
 """Every pipeline by its layout's name."""
 
@@ -50,7 +58,11 @@ def pipeline_layout(name: str) -> Layout:
     """Return the layout of a pipeline: every component's tensors, float16."""
     shape = SHAPES[name]
     parts = {"unet": _unet(shape), "text_encoder": _text_encoder(shape), "vae": _autoencoder(shape)}
-    specs = (TensorSpec(f"{part}.{tensor}", "float16", size) for part, tensors in parts.items() for tensor, size in tensors)
+    specs = (
+        TensorSpec(f"{part}.{tensor}", "float16", size)
+        for part, tensors in parts.items()
+        for tensor, size in tensors
+    )
     return Layout(name, tuple(specs), pipeline=True)
 
 
@@ -63,7 +75,12 @@ def _unet(shape: Shape) -> Entries:
     for number, width in enumerate(channels):
         block = f"down_blocks.{number}"
         for layer in range(LAYERS):
-            yield from _resnet(f"{block}.resnets.{layer}", channels[max(number - 1, 0)] if layer == 0 else width, width, step)
+            yield from _resnet(
+                f"{block}.resnets.{layer}",
+                channels[max(number - 1, 0)] if layer == 0 else width,
+                width,
+                step,
+            )
             if CROSS[number] != "DownBlock2D":
                 yield from _transformer(f"{block}.attentions.{layer}", width, shape.text_width)
         if number + 1 < len(channels):
@@ -93,7 +110,11 @@ def _autoencoder(shape: Shape) -> Entries:
     for number, width in enumerate(channels):
         block = f"encoder.down_blocks.{number}"
         for layer in range(LAYERS):
-            yield from _resnet(f"{block}.resnets.{layer}", channels[max(number - 1, 0)] if layer == 0 else width, width)
+            yield from _resnet(
+                f"{block}.resnets.{layer}",
+                channels[max(number - 1, 0)] if layer == 0 else width,
+                width,
+            )
         if number + 1 < len(channels):
             yield from _convolution(f"{block}.downsamplers.0.conv", width, width)
     yield from _middle("encoder.mid_block", channels[-1])
@@ -103,7 +124,11 @@ def _autoencoder(shape: Shape) -> Entries:
     for number, width in enumerate(upwards):
         block = f"decoder.up_blocks.{number}"
         for layer in range(LAYERS + 1):
-            yield from _resnet(f"{block}.resnets.{layer}", upwards[max(number - 1, 0)] if layer == 0 else width, width)
+            yield from _resnet(
+                f"{block}.resnets.{layer}",
+                upwards[max(number - 1, 0)] if layer == 0 else width,
+                width,
+            )
         if number + 1 < len(upwards):
             yield from _convolution(f"{block}.upsamplers.0.conv", width, width)
     yield from _middle("decoder.mid_block", channels[-1])
@@ -114,7 +139,9 @@ def _autoencoder(shape: Shape) -> Entries:
 
 
 def _text_encoder(shape: Shape) -> Entries:
-    """Yield the text encoder's tensors (transformers, `CLIPTextModel`) under their published names."""
+    """Yield the text encoder's tensors (transformers, `CLIPTextModel`) under their published
+    names.
+    """
     width = shape.text_width
     yield "text_model.embeddings.token_embedding.weight", (shape.vocabulary, width)
     yield "text_model.embeddings.position_embedding.weight", (77, width)

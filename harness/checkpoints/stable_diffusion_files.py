@@ -1,4 +1,5 @@
-"""What stands beside a Stable Diffusion pipeline's weights: its configurations, as published, and its tokenizer.
+"""What stands beside a Stable Diffusion pipeline's weights: its configurations, as published, and
+its tokenizer.
 
 Only the vocabulary is made up: as many entries as the published one, made of pairs of bytes.
 """
@@ -17,7 +18,9 @@ _SPECIAL = ("<|startoftext|>", "<|endoftext|>")
 
 @cache
 def pipeline_files(name: str) -> dict[str, str]:
-    """Return what a pipeline's folder holds beside its weights: the text of each file by its path."""
+    """Return what a pipeline's folder holds beside its weights: the text of each file by its
+    path.
+    """
     shape = SHAPES[name]
     configurations = {
         "model_index.json": _INDEX,
@@ -29,14 +32,20 @@ def pipeline_files(name: str) -> dict[str, str]:
             "pad_token": "!",
             "unk_token": _SPECIAL[1],
         },
-        "tokenizer/tokenizer_config.json": {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "pad_token": "!"},
+        "tokenizer/tokenizer_config.json": {
+            "tokenizer_class": "CLIPTokenizer",
+            "model_max_length": 77,
+            "pad_token": "!",
+        },
         "unet/config.json": _unet_configuration(shape),
         "vae/config.json": _vae_configuration(shape),
     }
     merges = _merges(shape.vocabulary)
     texts = {path: json.dumps(content, indent=2) + "\n" for path, content in configurations.items()}
     return texts | {
-        "tokenizer/merges.txt": "#version: 0.2\n" + "".join(f"{left} {right}\n" for left, right in merges),
+        "tokenizer/merges.txt": (
+            "#version: 0.2\n" + "".join(f"{left} {right}\n" for left, right in merges)
+        ),
         "tokenizer/vocab.json": json.dumps(_vocabulary(merges), ensure_ascii=False),
     }
 
@@ -73,7 +82,9 @@ def _unet_configuration(shape: Shape) -> dict[str, Any]:
         "_class_name": "UNet2DConditionModel",
         "_diffusers_version": "0.8.0",
         "act_fn": "silu",
-        "attention_head_dim": [width // shape.head for width in shape.unet],  # the number of heads: a name that stuck
+        "attention_head_dim": [
+            width // shape.head for width in shape.unet
+        ],  # the number of heads: a name that stuck
         "block_out_channels": list(shape.unet),
         "cross_attention_dim": shape.text_width,
         "down_block_types": list(CROSS),
@@ -125,7 +136,11 @@ def _text_configuration(shape: Shape) -> dict[str, Any]:
 
 def _symbols() -> list[str]:
     """Return one printable character for each byte, as GPT-2's and CLIP's vocabularies begin."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
     shifted = (256 + place for place in range(256 - len(printable)))
     return [chr(byte) for byte in printable] + [chr(code) for code in shifted]
 
@@ -139,5 +154,10 @@ def _merges(vocabulary: int) -> list[tuple[str, str]]:
 
 def _vocabulary(merges: list[tuple[str, str]]) -> dict[str, int]:
     symbols = _symbols()
-    entries = [*symbols, *(f"{symbol}</w>" for symbol in symbols), *(left + right for left, right in merges), *_SPECIAL]
+    entries = [
+        *symbols,
+        *(f"{symbol}</w>" for symbol in symbols),
+        *(left + right for left, right in merges),
+        *_SPECIAL,
+    ]
     return {entry: number for number, entry in enumerate(entries)}

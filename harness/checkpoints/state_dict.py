@@ -1,6 +1,7 @@
 """What a person's torch file holds: the tensors by name, wherever a training script put them.
 
-Needs the standard library and torch alone, since `convert_file` also runs inside an environment under test.
+Needs the standard library and torch alone, since `convert_file` also runs inside an environment
+under test.
 """
 
 from __future__ import annotations
@@ -13,14 +14,29 @@ import torch
 
 from harness.errors import WeighbridgeError
 
-PLACES = ("state_dict", "model_state_dict", "model", "module", "params", "params_ema", "ema", "ema_state_dict", "net")
-"""Where training scripts put a state dict: Lightning, torch's own tutorial, DETR and fairseq, DeepSpeed, BasicSR, diffusion models."""
+PLACES = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "module",
+    "params",
+    "params_ema",
+    "ema",
+    "ema_state_dict",
+    "net",
+)
+"""Where training scripts put a state dict: Lightning, torch's own tutorial, DETR and fairseq,
+DeepSpeed, BasicSR, diffusion models.
+"""
+
 _DEEPEST = 3
 
 
 @dataclass(frozen=True)
 class StateDict:
-    """Tensors by name, where in the file they lay (None: nowhere but at its top), and what was left out, each with what it is."""
+    """Tensors by name, where in the file they lay (None: nowhere but at its top), and what was left
+    out, each with what it is.
+    """
 
     tensors: dict[str, torch.Tensor]
     place: str | None = None
@@ -28,28 +44,40 @@ class StateDict:
 
     @property
     def note(self) -> str | None:
-        """What a person should know of it in a line: where the tensors lay, and what is no part of them."""
+        """What a person should know of it in a line: where the tensors lay, and what is no part of
+        them.
+        """
         phrases = [f"its tensors lie under {self.place!r}"] if self.place else []
         phrases += [f"left out: {', '.join(self.left_out)}"] if self.left_out else []
         return "; ".join(phrases) or None
 
 
 def state_dict_of(loaded: Any, key: str | None = None) -> StateDict:
-    """Return the state dict in what `torch.load` gave: at its top, under one of `PLACES`, or under `key` (levels joined by dots).
+    """Return the state dict in what `torch.load` gave: at its top, under one of `PLACES`, or under
+    `key` (levels joined by dots).
 
-    Raises `WeighbridgeError`, without the file's name, where there is none, or several and no `key`.
+    Raises `WeighbridgeError`, without the file's name, where there is none, or several and no
+    `key`.
     """
     if not isinstance(loaded, Mapping):
         raise WeighbridgeError(f"holds {_what(loaded)}; a checkpoint maps names to tensors")
     if key is not None:
-        table, around = _under(loaded, key), _others(loaded, key.split(".")[0] if key not in loaded else key)
+        table, around = (
+            _under(loaded, key),
+            _others(loaded, key.split(".")[0] if key not in loaded else key),
+        )
         return _state_dict(table, key, around)
     if any(isinstance(value, torch.Tensor) for value in loaded.values()):
         return _state_dict(loaded, None, [])
     places = list(_places(loaded, _DEEPEST))
     if not places:
-        inside = ", ".join(f"{name!r} ({_what(value)})" for name, value in list(loaded.items())[:5]) or "nothing"
-        raise WeighbridgeError(f"holds no tensors, at its top or under {', '.join(PLACES)}; there is {inside}")
+        inside = (
+            ", ".join(f"{name!r} ({_what(value)})" for name, value in list(loaded.items())[:5])
+            or "nothing"
+        )
+        raise WeighbridgeError(
+            f"holds no tensors, at its top or under {', '.join(PLACES)}; there is {inside}"
+        )
     if len(places) > 1:
         choices = ", ".join(f"{place} ({_count(table)} tensors)" for place, table in places)
         raise WeighbridgeError(f"holds several sets of tensors: {choices}; say which one by --key")
@@ -73,12 +101,18 @@ def _under(loaded: Mapping[Any, Any], key: str) -> Mapping[Any, Any]:
     for name in [key] if key in loaded else key.split("."):
         if not isinstance(table, Mapping) or name not in table:
             there = (
-                ", ".join(str(name) for name, value in table.items() if isinstance(value, Mapping)) if isinstance(table, Mapping) else ""
+                ", ".join(str(name) for name, value in table.items() if isinstance(value, Mapping))
+                if isinstance(table, Mapping)
+                else ""
             )
-            raise WeighbridgeError(f"has no {name!r} for --key {key}; there are: {there or 'no tables'}")
+            raise WeighbridgeError(
+                f"has no {name!r} for --key {key}; there are: {there or 'no tables'}"
+            )
         table = table[name]
     if not isinstance(table, Mapping):
-        raise WeighbridgeError(f"holds {_what(table)} under --key {key}; a checkpoint maps names to tensors")
+        raise WeighbridgeError(
+            f"holds {_what(table)} under --key {key}; a checkpoint maps names to tensors"
+        )
     return table
 
 
@@ -87,11 +121,18 @@ def _state_dict(table: Mapping[Any, Any], place: str | None, beside: list[str]) 
     for name in tensors:
         if not isinstance(name, str):
             raise WeighbridgeError(
-                f"names a tensor by {_what(name)} ({name!r}), and a name is text; rename its tensors and save them again"
+                f"names a tensor by {_what(name)} ({name!r}), and a name is text; rename its"
+                " tensors and save them again"
             )
     if not tensors:
-        raise WeighbridgeError(f"holds no tensors{f' under {place}' if place else ''}; there is nothing to read")
-    inside = [f"{place + '.' if place else ''}{name} ({_what(value)})" for name, value in table.items() if name not in tensors]
+        raise WeighbridgeError(
+            f"holds no tensors{f' under {place}' if place else ''}; there is nothing to read"
+        )
+    inside = [
+        f"{place + '.' if place else ''}{name} ({_what(value)})"
+        for name, value in table.items()
+        if name not in tensors
+    ]
     return StateDict(tensors, place, tuple(inside + beside))
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 
 def default_store() -> Path:
-    """Return where checkpoints are kept unless the person says otherwise: `WEIGHBRIDGE_STORE`, or a folder of the user's cache."""
+    """Return where checkpoints are kept unless the person says otherwise: `WEIGHBRIDGE_STORE`, or a
+    folder of the user's cache.
+    """
     if chosen := os.environ.get("WEIGHBRIDGE_STORE"):
         return Path(chosen)
     if sys.platform == "darwin":

@@ -1,6 +1,7 @@
 """Bytes on their way into a file, a bounded number of them at a time.
 
-Needs the standard library and torch alone, since `convert_file` also runs inside an environment under test.
+Needs the standard library and torch alone, since `convert_file` also runs inside an environment
+under test.
 """
 
 from __future__ import annotations
@@ -27,25 +28,42 @@ def copy(source: Path, destination: Path) -> None:
             pass
 
 
-def safetensors_start(source: Path, tensors: Tensors, order: list[str], recorded: dict[str, str]) -> bytes:
-    """Return what a safetensors file of these tensors begins with: the header's length, the header and its padding.
+def safetensors_start(
+    source: Path, tensors: Tensors, order: list[str], recorded: dict[str, str]
+) -> bytes:
+    """Return what a safetensors file of these tensors begins with: the header's length, the header
+    and its padding.
 
-    `recorded` goes to the metadata. Raises `WeighbridgeError`, naming `source`, for a name that safetensors keeps for itself.
+    `recorded` goes to the metadata. Raises `WeighbridgeError`, naming `source`, for a name that
+    safetensors keeps for itself, and for a dtype that it cannot hold.
     """
     entries: dict[str, object] = {METADATA: recorded | {"format": "pt"}}
     if METADATA in tensors or "format" in recorded:
         raise WeighbridgeError(
-            f"{source}: names a tensor '__metadata__', or a tied one 'format', which safetensors keeps for itself; rename it"
+            f"{source}: names a tensor '__metadata__', or a tied one 'format', which safetensors"
+            " keeps for itself; rename it"
         )
     at = 0
     for name in order:
         tensor = tensors[name]
-        dtype, shape = BY_TORCH[str(tensor.dtype).removeprefix("torch.")], list(tensor.shape)
+        dtype = BY_TORCH.get(str(tensor.dtype).removeprefix("torch."))
+        if dtype is None:
+            raise WeighbridgeError(
+                f"{source}: {name} is of {tensor.dtype}, which safetensors cannot hold"
+            )
+        shape = list(tensor.shape)
         if dtype.packed > 1:
             if not shape:
-                raise WeighbridgeError(f"{source}: {name} is of {tensor.dtype} without dimensions, which safetensors cannot hold")
+                raise WeighbridgeError(
+                    f"{source}: {name} is of {tensor.dtype} without dimensions, which safetensors"
+                    " cannot hold"
+                )
             shape[-1] *= dtype.packed
-        entries[name] = {"dtype": dtype.code, "shape": shape, "data_offsets": [at, at + tensor.nbytes]}
+        entries[name] = {
+            "dtype": dtype.code,
+            "shape": shape,
+            "data_offsets": [at, at + tensor.nbytes],
+        }
         at += tensor.nbytes
     text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % _HEADER_ALIGNMENT)
@@ -53,10 +71,11 @@ def safetensors_start(source: Path, tensors: Tensors, order: list[str], recorded
 
 
 def stream(path: Path, start: bytes, tensors: list[torch.Tensor]) -> None:
-    """Write a file of `start` and the bytes of `tensors`, giving back the pages of each as soon as it is written.
+    """Write a file of `start` and the bytes of `tensors`, giving back the pages of each as soon as
+    it is written.
 
-    They have to lie in mapped files. One that is not contiguous is copied while it is written. Raises `FileExistsError` where the file is
-    there already.
+    They have to lie in mapped files. One that is not contiguous is copied while it is written.
+    Raises `FileExistsError` where the file is there already.
     """
     fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     try:

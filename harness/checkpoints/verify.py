@@ -1,4 +1,6 @@
-"""Two checkpoints held against each other, whatever their formats: names, dtypes, shapes, bytes, and which names are one tensor."""
+"""Two checkpoints held against each other, whatever their formats: names, dtypes, shapes, bytes,
+and which names are one tensor.
+"""
 
 from __future__ import annotations
 
@@ -21,41 +23,65 @@ _libc.memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 
 @dataclass
 class _Side:
-    """One of the two checkpoints: every name it gives, those included that only its metadata knows."""
+    """One of the two checkpoints: every name it gives, those included that only its metadata
+    knows.
+    """
 
     called: str
     tensors: Tensors = field(default_factory=dict)
     same: dict[str, str] = field(default_factory=dict)
     """Names that are the same tensor as another: the other by each."""
     noted: set[str] = field(default_factory=set)
-    """Those of them that only metadata tells of, where anything may be noted: a name whose value is a tensor's name may be a tie or none."""
+    """Those of them that only metadata tells of, where anything may be noted: a name whose value is
+    a tensor's name may be a tie or none.
+    """
+
     parts: dict[str, str] = field(default_factory=dict)
     """Names that overlap another: the other by each."""
 
     def add(self, file: Path, where: str, weights: WeightSet, key: str | None) -> None:
-        """Take in one file; of a name that another one holds as well the index decides, and without one it is an error."""
+        """Take in one file.
+
+        Of a name that another one holds as well the index decides, and without one it is an error.
+        """
         opened = open_mapped(file, key)
-        opened = replace(opened, tensors={name: tensor for name, tensor in opened.tensors.items() if weights.counts(name, file)})
+        opened = replace(
+            opened,
+            tensors={
+                name: tensor
+                for name, tensor in opened.tensors.items()
+                if weights.counts(name, file)
+            },
+        )
         for name in opened.tensors:
             if name in self.tensors:
                 raise WeighbridgeError(
-                    f"{where}: {name} is held by more than one file, {file.name} among them; which one is meant is unknown"
+                    f"{where}: {name} is held by more than one file, {file.name} among them; which"
+                    " one is meant is unknown"
                 )
         shared = sharing(opened.tensors)
         self.tensors |= opened.tensors
         noted = {name: kept for name, kept in opened.recorded.items() if name not in opened.tensors}
         self.noted |= noted.keys()
         self.same |= shared.same | noted
-        self.parts |= shared.parts | {name: kept for name, kept in opened.recorded.items() if name in opened.tensors}
+        self.parts |= shared.parts | {
+            name: kept for name, kept in opened.recorded.items() if name in opened.tensors
+        }
 
     def names(self) -> set[str]:
         """Return every name, those that only the metadata knows included."""
         return {*self.tensors, *self.same}
 
     def forget_notes(self, other: _Side) -> None:
-        """Take what only the metadata tells of for no tensor where the other side knows no tensor of that name."""
+        """Take what only the metadata tells of for no tensor where the other side knows no tensor
+        of that name.
+        """
         known = {*other.tensors, *other.same}
-        self.same = {name: kept for name, kept in self.same.items() if name not in self.noted or name in known}
+        self.same = {
+            name: kept
+            for name, kept in self.same.items()
+            if name not in self.noted or name in known
+        }
 
     def one(self, name: str) -> str:
         """Return the name that stands for the tensor of this name."""
@@ -67,25 +93,31 @@ class _Side:
         return frozenset({key, *(other for other, kept in self.same.items() if kept == key)})
 
     def overlap(self, name: str) -> frozenset[str]:
-        """Return all the names whose memory overlaps that of the tensor of this name, or is recorded to."""
+        """Return all the names whose memory overlaps that of the tensor of this name, or is
+        recorded to.
+        """
         centre = self.one(self.parts.get(name, name))
-        return frozenset({centre, *(other for other, kept in self.parts.items() if self.one(kept) == centre)})
+        return frozenset(
+            {centre, *(other for other, kept in self.parts.items() if self.one(kept) == centre)}
+        )
 
 
 def differences(a: Path, b: Path, key: str | None = None) -> list[str]:
     """Return every difference between two checkpoints in a line each, none where they are the same.
 
-    Either is a weights file or a folder of any number of components, each of them one file or shards; of weights that are there as
-    safetensors and as torch files the safetensors are taken. Of a training checkpoint the state dict is taken, under `key` where that is
-    given. Bytes are compared, so that a NaN is itself, a bounded number of them at a
-    time. Raises `WeighbridgeError` where either cannot be read as a checkpoint; nothing of it is run.
+    Either is a weights file or a folder of any number of components, each of them one file or
+    shards; of weights that are there as safetensors and as torch files the safetensors are taken.
+    Of a training checkpoint the state dict is taken, under `key` where that is given. Bytes are
+    compared, so that a NaN is itself, a bounded number of them at a time. Raises `WeighbridgeError`
+    where either cannot be read as a checkpoint; nothing of it is run.
     """
     ours, theirs = _components(a), _components(b)
     if a.is_file() or b.is_file():
         if len(ours) != 1 or len(theirs) != 1:
             several = a if len(ours) != 1 else b
             raise WeighbridgeError(
-                f"{several}: holds several sets of weights, which no one file can be the same as; name the one that is meant"
+                f"{several}: holds several sets of weights, which no one file can be the same as;"
+                " name the one that is meant"
             )
         (first,), (second,) = ours.values(), theirs.values()
         return _compare(_side(a, first, key), _side(b, second, key), "")
@@ -94,7 +126,11 @@ def differences(a: Path, b: Path, key: str | None = None) -> list[str]:
     several_sets = len({*ours, *theirs}) > 1
     for name in ours:
         if name in theirs:
-            names += _compare(_side(a, ours[name], key), _side(b, theirs[name], key), f"{name}: " if several_sets else "")
+            names += _compare(
+                _side(a, ours[name], key),
+                _side(b, theirs[name], key),
+                f"{name}: " if several_sets else "",
+            )
     return names
 
 
@@ -106,9 +142,15 @@ def _components(path: Path) -> dict[str, WeightSet]:
         return {"": single(path)}
     if not path.is_dir():
         raise WeighbridgeError(f"{path}: there is no such file or folder")
-    sets = {str((weights.folder / weights.name).relative_to(path)): weights for weights in weight_sets(path)}
+    sets = {
+        str((weights.folder / weights.name).relative_to(path)): weights
+        for weights in weight_sets(path)
+    }
     if not sets:
-        raise WeighbridgeError(f"{path}: the folder holds no weights, neither safetensors nor files of torch; name the weights file itself")
+        raise WeighbridgeError(
+            f"{path}: the folder holds no weights, neither safetensors nor files of torch; name the"
+            " weights file itself"
+        )
     return sets
 
 
@@ -120,10 +162,14 @@ def _side(called: Path, weights: WeightSet, key: str | None) -> _Side:
         names = side.names()
         if lacking := sorted(name for name in weights.places if name not in names):
             raise WeighbridgeError(
-                f"{weights.index}: it says that {lacking[0]} lies in {weights.places[lacking[0]]}, which does not hold it; fetch the shards that belong to it"
+                f"{weights.index}: it says that {lacking[0]} lies in {weights.places[lacking[0]]},"
+                " which does not hold it; fetch the shards that belong to it"
             )
         if extra := sorted(name for name in side.tensors if name not in weights.places):
-            raise WeighbridgeError(f"{weights.index}: it does not name {extra[0]}, which its shards hold; they do not belong together")
+            raise WeighbridgeError(
+                f"{weights.index}: it does not name {extra[0]}, which its shards hold; they do not"
+                " belong together"
+            )
     return side
 
 
@@ -148,10 +194,17 @@ def _broken_ties(a: _Side, b: _Side) -> list[str]:
     for name in sorted(both):
         tied, other = a.group(name) & both, b.group(name) & both
         if tied != other:
-            names.append(f"{name}: in {a.called} {_tied(name, tied)}, in {b.called} {_tied(name, other)}")
-        if name in {*a.parts, *b.parts} and a.overlap(name) & both != b.overlap(name) & both and tied == other:
             names.append(
-                f"{name}: in {a.called} it {_overlaps(name, a)}, in {b.called} it {_overlaps(name, b)}",
+                f"{name}: in {a.called} {_tied(name, tied)}, in {b.called} {_tied(name, other)}"
+            )
+        if (
+            name in {*a.parts, *b.parts}
+            and a.overlap(name) & both != b.overlap(name) & both
+            and tied == other
+        ):
+            names.append(
+                f"{name}: in {a.called} it {_overlaps(name, a)}, in {b.called} it"
+                f" {_overlaps(name, b)}",
             )
     return names
 
@@ -182,7 +235,12 @@ def _difference(a: torch.Tensor, b: torch.Tensor) -> str | None:
             count += int(differing.sum())
             first = at + int(differing.int().argmax()) if first is None else first
         at += ours.nbytes // a.itemsize
-    return f"{count:,} of {a.numel():,} elements differ in their bytes, the first of them number {first:,}" if count else None
+    return (
+        f"{count:,} of {a.numel():,} elements differ in their bytes, the first of them number"
+        f" {first:,}"
+        if count
+        else None
+    )
 
 
 def _plain(tensor: torch.Tensor) -> str:
@@ -190,7 +248,9 @@ def _plain(tensor: torch.Tensor) -> str:
 
 
 def _pieces(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Yield the bytes of a mapped tensor in order, a piece at a time as a flat tensor of uint8; the pages of each are given back after it.
+    """Yield the bytes of a mapped tensor in order, a piece at a time as a flat tensor of uint8.
+
+    The pages of each are given back after it.
 
     Pieces of one shape are cut at the same places, whatever the strides.
     """

@@ -1,4 +1,6 @@
-"""`weighbridge claims`: the ledger judged from stored runs, what is missing measured first where that is asked for."""
+"""`weighbridge claims`: the ledger judged from stored runs, what is missing measured first where
+that is asked for.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.analysis.claims import Claim, JudgedClaim, Measure, by_machine, changed, claims, judge_claims, missing, recorded
+from harness.analysis.claims import (
+    Claim,
+    JudgedClaim,
+    Measure,
+    by_machine,
+    changed,
+    claims,
+    judge_claims,
+    missing,
+    recorded,
+)
 from harness.analysis.recorded_run import RecordedRun, gather
 from harness.checkpoints.store_location import default_store
 from harness.console import say
@@ -22,20 +34,46 @@ from harness.run.new_manifest import conditions_here
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `claims` may be asked."""
-    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run directories (default: every one in results/reference)")
-    parser.add_argument("--measure", action="store_true", help="measure first whatever no run of this machine tells yet")
-    parser.add_argument("--only", metavar="A,B", help=f"only these of {', '.join(claim.id for claim in claims())}")
     parser.add_argument(
-        "--results", type=Path, default=Path("results"), metavar="DIR", help="where runs lie and are written (default: results)"
+        "runs",
+        nargs="*",
+        type=Path,
+        metavar="RUN",
+        help="run directories (default: every one in results/reference)",
     )
-    parser.add_argument("--store", type=Path, metavar="DIR", help="where checkpoints are kept (default: where runs keep theirs)")
+    parser.add_argument(
+        "--measure",
+        action="store_true",
+        help="measure first whatever no run of this machine tells yet",
+    )
+    parser.add_argument(
+        "--only", metavar="A,B", help=f"only these of {', '.join(claim.id for claim in claims())}"
+    )
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=Path("results"),
+        metavar="DIR",
+        help="where runs lie and are written (default: results)",
+    )
+    parser.add_argument(
+        "--store",
+        type=Path,
+        metavar="DIR",
+        help="where checkpoints are kept (default: where runs keep theirs)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print a verdict on every claim, and which are others than the committed runs give; return 0. Raises `WeighbridgeError`."""
+    """Print a verdict on every claim, and which are others than the committed runs give.
+
+    Return 0. Raises `WeighbridgeError`.
+    """
     claims = _wanted(arguments.only)
     if arguments.measure and arguments.runs:
-        raise WeighbridgeError("--measure takes the runs of this machine by itself; name no RUN with it")
+        raise WeighbridgeError(
+            "--measure takes the runs of this machine by itself; name no RUN with it"
+        )
     reference = RunDirectory.all_in(REFERENCE)
     if arguments.measure:
         evidence = _measured(arguments, claims)
@@ -43,7 +81,9 @@ def run(arguments: argparse.Namespace) -> int:
         evidence = gather([RunDirectory.at(path) for path in arguments.runs])
     else:
         if not reference:
-            raise WeighbridgeError(f"no run in {REFERENCE} here; name the runs to judge, or go to the project's folder")
+            raise WeighbridgeError(
+                f"no run in {REFERENCE} here; name the runs to judge, or go to the project's folder"
+            )
         evidence = gather(reference)
     judged = _judged(evidence, claims)
     before = _judged(gather(reference), claims) if arguments.runs or arguments.measure else judged
@@ -53,13 +93,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _judged(evidence: Sequence[RecordedRun], claims: Sequence[Claim]) -> list[JudgedClaim]:
-    """Return the verdicts of the machine that most is known of; those of others stand on the page."""
+    """Return the verdicts of the machine that most is known of.
+
+    Those of others stand on the page.
+    """
     machines = by_machine(evidence)
     return judge_claims(recorded(machines[0].runs) if machines else [], claims)
 
 
 def _measured(arguments: argparse.Namespace, claims: Sequence[Claim]) -> list[RecordedRun]:
-    """Return the evidence of this machine, once whatever is missing for these claims was measured."""
+    """Return the evidence of this machine, once whatever is missing for these claims was
+    measured.
+    """
     evidence = _of_this_machine(arguments)
     for measure in missing(judge_claims(recorded(evidence), claims)):
         if measure.needs == "cuda" and not gpus():
@@ -71,13 +116,22 @@ def _measured(arguments: argparse.Namespace, claims: Sequence[Claim]) -> list[Re
 
 
 def _measure(measure: Measure, arguments: argparse.Namespace) -> None:
-    command = [sys.executable, "-m", "pytest", "benchmarks", *measure.arguments, "--results", str(arguments.results)]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "benchmarks",
+        *measure.arguments,
+        "--results",
+        str(arguments.results),
+    ]
     if arguments.store:
         command += ["--store", str(arguments.store)]
     code = subprocess.run(command, check=False).returncode
     if code not in (0, 1):  # 1: some arm has no figure, and the run says why
         raise WeighbridgeError(
-            f"{measure.name}: its measuring ended with exit code {code}; what it said stands above, and what was measured is kept"
+            f"{measure.name}: its measuring ended with exit code {code}; what it said stands above,"
+            " and what was measured is kept"
         )
 
 

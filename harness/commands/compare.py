@@ -19,17 +19,33 @@ from harness.report.sections.regression import summary
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `compare` may be asked."""
-    parser.add_argument("a", type=Path, metavar="RUN_A", help="the directory of the run that is the baseline")
-    parser.add_argument("b", type=Path, metavar="RUN_B", help="that of the candidate, of the same machine and schema")
-    parser.add_argument("--thresholds", type=Path, metavar="FILE", help="the thresholds of the machine (default: those in the store)")
+    parser.add_argument(
+        "a", type=Path, metavar="RUN_A", help="the directory of the run that is the baseline"
+    )
+    parser.add_argument(
+        "b",
+        type=Path,
+        metavar="RUN_B",
+        help="that of the candidate, of the same machine and schema",
+    )
+    parser.add_argument(
+        "--thresholds",
+        type=Path,
+        metavar="FILE",
+        help="the thresholds of the machine (default: those in the store)",
+    )
 
 
 def run(given: argparse.Namespace) -> int:
-    """Print the verdicts on two stored runs and return their exit code, 4 where the two cannot be compared; raises `WeighbridgeError`."""
+    """Print the verdicts on two stored runs and return their exit code, 4 where the two cannot be
+    compared; raises `WeighbridgeError`.
+    """
     runs = [RunDirectory(path) for path in (given.a, given.b)]
     for run in runs:
         if not (run.path / MANIFEST).is_file():
-            raise WeighbridgeError(f"{run.path}: no run directory; name both runs, none is taken by default")
+            raise WeighbridgeError(
+                f"{run.path}: no run directory; name both runs, none is taken by default"
+            )
     try:
         a, b = (recorded.manifest() for recorded in runs)
     except WeighbridgeError as error:

@@ -1,4 +1,6 @@
-"""`weighbridge convert`: safetensors of a torch checkpoint, scanned first: a file, a sharded folder or a whole pipeline."""
+"""`weighbridge convert`: safetensors of a torch checkpoint, scanned first: a file, a sharded folder
+or a whole pipeline.
+"""
 
 from __future__ import annotations
 
@@ -26,19 +28,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pull-request",
         action="store_true",
-        help="put it into the hub's cache on this machine instead, as the next refs/pr/N of its repository; nothing is sent",
+        help=(
+            "put it into the hub's cache on this machine instead, as the next refs/pr/N of its"
+            " repository; nothing is sent"
+        ),
     )
     parser.add_argument("--key", metavar="NAME", help=KEY_HELP)
-    parser.add_argument("--repo", metavar="ORG/NAME", help="with --pull-request and a local SOURCE: whose pull request it is")
+    parser.add_argument(
+        "--repo",
+        metavar="ORG/NAME",
+        help="with --pull-request and a local SOURCE: whose pull request it is",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Convert, print the path of the result and return 0; raises `WeighbridgeError`."""
     if arguments.repo and not arguments.pull_request:
-        raise WeighbridgeError(f"--repo {arguments.repo}: says whose pull request it is to be; ask for --pull-request as well")
+        raise WeighbridgeError(
+            f"--repo {arguments.repo}: says whose pull request it is to be; ask for --pull-request"
+            " as well"
+        )
     if arguments.destination and arguments.pull_request:
         raise WeighbridgeError(
-            f"{arguments.destination}: a pull request goes into the hub's cache; leave the destination or --pull-request out"
+            f"{arguments.destination}: a pull request goes into the hub's cache; leave the"
+            " destination or --pull-request out"
         )
     with one_line_errors(arguments.source):
         if arguments.pull_request:
@@ -48,6 +61,9 @@ def run(arguments: argparse.Namespace) -> int:
             return 0
         source = resolve(arguments.source)
         if not arguments.destination and str(source) != str(Path(arguments.source)):
-            raise WeighbridgeError(f"{arguments.source}: of a hub id say where the result goes: name a DESTINATION, or --pull-request")
+            raise WeighbridgeError(
+                f"{arguments.source}: of a hub id say where the result goes: name a DESTINATION, or"
+                " --pull-request"
+            )
         say(str(convert(source, arguments.destination, say, arguments.key)))
     return 0

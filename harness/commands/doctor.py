@@ -9,7 +9,16 @@ from pathlib import Path
 from harness.checkpoints.store_location import default_store
 from harness.console import say
 from harness.errors import WeighbridgeError
-from harness.loaders import CONVERTER, EVERYTHING, MODEL, PART, SCANNER, SHARE, all_loaders
+from harness.loaders import (
+    CONVERTER,
+    EVERYTHING,
+    MODEL,
+    PART,
+    SCANNER,
+    SHARE,
+    all_loaders,
+    distributions,
+)
 from harness.machine.description import NO_GPU, available_memory, describe_machine, packages
 from harness.machine.page_cache import Capability, capability
 from harness.machine.read_ahead import setting_refused
@@ -19,7 +28,10 @@ from harness.machine.storage import storage
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `doctor`."""
     parser.add_argument(
-        "--store", type=Path, metavar="DIR", help="the folder whose storage is examined (default: where checkpoints are kept)"
+        "--store",
+        type=Path,
+        metavar="DIR",
+        help="the folder whose storage is examined (default: where checkpoints are kept)",
     )
 
 
@@ -30,27 +42,51 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def examine(store: Path | None) -> str:
-    """Return the examination of this machine and of the storage under `store`, one fact a line; raises `WeighbridgeError` for a bad folder."""
+    """Return the examination of this machine and of the storage under `store`, one fact a line.
+
+    Raises `WeighbridgeError` for a bad folder.
+    """
     folder = store or default_store()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise WeighbridgeError(f"--store {folder}: cannot be written to ({error.strerror}); name a folder you may write to") from None
+        raise WeighbridgeError(
+            f"--store {folder}: cannot be written to ({error.strerror}); name a folder you may"
+            " write to"
+        ) from None
     able = capability(folder)
     return "\n".join(
-        f"{name:<12}{text}" for name, text in (*_cache_states(able), *_machine(), *_storage(folder), *_packages(), *_loaders())
+        f"{name:<12}{text}"
+        for name, text in (
+            *_cache_states(able),
+            *_machine(),
+            *_storage(folder),
+            *_packages(),
+            *_loaders(),
+        )
     )
 
 
 def _cache_states(able: Capability) -> Iterator[tuple[str, str]]:
-    call = f"fsync and posix_fadvise(DONTNEED), proved by {able.method}" if able.method else "residency cannot be read"
+    call = (
+        f"fsync and posix_fadvise(DONTNEED), proved by {able.method}"
+        if able.method
+        else "residency cannot be read"
+    )
     yield "cold", f"yes: {call}" if able.cold else f"no: {able.reason}"
-    yield "warm", f"yes: read through, proved by {able.method}" if able.warm else f"no: {able.reason}"
+    yield (
+        "warm",
+        (f"yes: read through, proved by {able.method}" if able.warm else f"no: {able.reason}"),
+    )
 
 
 def _machine() -> Iterator[tuple[str, str]]:
     machine = describe_machine()
-    virtual = " (a virtual machine: the host may cache what is cold here)" if machine["hypervisor"] else ""
+    virtual = (
+        " (a virtual machine: the host may cache what is cold here)"
+        if machine["hypervisor"]
+        else ""
+    )
     yield "kernel", f"{machine['system']} {machine['kernel']} {machine['architecture']}{virtual}"
     model = f" ({machine['cpu_model']})" if machine["cpu_model"] else ""
     yield "processor", f"{machine['cpu']}{model}, {machine['cores']} cores"
@@ -58,26 +94,50 @@ def _machine() -> Iterator[tuple[str, str]]:
     limit = machine["memory_limit_bytes"]
     room = f", {available / 1e9:.1f} GB can be had" if available is not None else ""
     bound = f", limited to {limit / 1e9:.1f} GB by the control group" if limit else ""
-    yield "memory", f"{machine['memory_bytes'] / 1e9:.1f} GB{room}{bound}"
+    size = machine["memory_bytes"]
+    there = "not told" if size is None else f"{size / 1e9:.1f} GB"
+    yield "memory", f"{there}{room}{bound}"
     if machine["proactive_reclaim"]:
-        yield "reclaim", "on: what has not been used for a while is paged out though memory is free; warm files are locked where you may"
+        yield (
+            "reclaim",
+            (
+                "on: what has not been used for a while is paged out though memory is free; warm"
+                " files are locked where you may"
+            ),
+        )
     yield "GPU", ", ".join(machine["gpus"]) or NO_GPU
 
 
 def _storage(folder: Path) -> Iterator[tuple[str, str]]:
     device = storage(folder)
-    kind = {True: ", rotational by its own word", False: ", solid state by its own word", None: ""}[device.rotational]
+    kind = {True: ", rotational by its own word", False: ", solid state by its own word", None: ""}[
+        device.rotational
+    ]
     settable = "cannot be set by you" if setting_refused(folder) else "can be set"
-    ahead = f", readahead {device.read_ahead_kb} KiB ({settable})" if device.read_ahead_kb is not None else ""
+    ahead = (
+        f", readahead {device.read_ahead_kb} KiB ({settable})"
+        if device.read_ahead_kb is not None
+        else ""
+    )
     yield "store", str(folder)
     yield (
         "storage",
-        f"{device.file_system or 'unknown file system'} on {device.device or 'unknown device'}{kind}{ahead}, {device.free_bytes / 1e9:.0f} GB free",
+        (
+            f"{device.file_system or 'unknown file system'} on"
+            f" {device.device or 'unknown device'}{kind}{ahead}, {device.free_bytes / 1e9:.0f} GB"
+            " free"
+        ),
     )
 
 
 def _packages() -> Iterator[tuple[str, str]]:
-    yield "packages", ", ".join(f"{name} {version or 'not installed'}" for name, version in packages().items())
+    yield (
+        "packages",
+        ", ".join(
+            f"{name} {version or 'not installed'}"
+            for name, version in packages(distributions()).items()
+        ),
+    )
 
 
 def _loaders() -> Iterator[tuple[str, str]]:
@@ -99,4 +159,7 @@ def _loaders() -> Iterator[tuple[str, str]]:
     for number, (name, loader) in enumerate(known.items()):
         absent = loader.absence()
         reads = f"yes, reads {loader.format}: {', '.join(able[name])}"
-        yield "loaders" if number == 0 else "", f"{name:<{width}}{f'no: {absent}' if absent else reads}"
+        yield (
+            ("loaders" if number == 0 else ""),
+            f"{name:<{width}}{f'no: {absent}' if absent else reads}",
+        )

@@ -1,4 +1,6 @@
-"""`weighbridge make`: checkpoints in the store ahead of a run, on a machine that takes part in one."""
+"""`weighbridge make`: checkpoints in the store ahead of a run, on a machine that takes part in
+one.
+"""
 
 from __future__ import annotations
 
@@ -17,23 +19,48 @@ from harness.loaders import all_formats
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `make`."""
-    parser.add_argument("checkpoints", nargs="+", metavar="CHECKPOINT", help="names of layouts, as --checkpoints takes them")
-    parser.add_argument("--ranks", type=int, metavar="N", help="note the shares of this many ranks as well")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the content (default: 0)")
-    parser.add_argument("--store", type=Path, metavar="DIR", help="where to keep them (default: where runs keep theirs)")
+    parser.add_argument(
+        "checkpoints",
+        nargs="+",
+        metavar="CHECKPOINT",
+        help="names of layouts, as --checkpoints takes them",
+    )
+    parser.add_argument(
+        "--ranks", type=int, metavar="N", help="note the shares of this many ranks as well"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of the content (default: 0)"
+    )
+    parser.add_argument(
+        "--store",
+        type=Path,
+        metavar="DIR",
+        help="where to keep them (default: where runs keep theirs)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Make every checkpoint, print its size and digest, and return 0; raises `WeighbridgeError` for an unknown name."""
+    """Make every checkpoint, print its size and digest, and return 0.
+
+    Raises `WeighbridgeError` for an unknown name.
+    """
     for name in arguments.checkpoints:
         if name not in LAYOUTS:
             raise unknown_name("checkpoint", name, LAYOUTS)
     layouts = [LAYOUTS[name]() for name in arguments.checkpoints]
-    shares = [shares_by_name(layout, arguments.ranks) if arguments.ranks is not None else {} for layout in layouts]
+    shares = [
+        shares_by_name(layout, arguments.ranks) if arguments.ranks is not None else {}
+        for layout in layouts
+    ]
     store = Store(arguments.store or default_store(), say, all_formats())
     for layout, of_ranks in zip(layouts, shares, strict=True):
         source = layout_source(layout, arguments.seed)
-        checkpoint = store.checkpoint(source, all_formats(), known_digest(layout.name, arguments.seed))
+        checkpoint = store.checkpoint(
+            source, all_formats(), known_digest(layout.name, arguments.seed)
+        )
         store.selections(source, of_ranks)
-        say(f"{layout.name}: {checkpoint.bytes / 1e6:,.0f} MB in {', '.join(checkpoint.artifacts)}, digest {checkpoint.digest[:12]}")
+        say(
+            f"{layout.name}: {checkpoint.bytes / 1e6:,.0f} MB in {', '.join(checkpoint.artifacts)},"
+            f" digest {checkpoint.digest[:12]}"
+        )
     return 0

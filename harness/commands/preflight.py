@@ -1,4 +1,6 @@
-"""`weighbridge preflight`: does every loader work here at all? Each loads the tiny checkpoint once, in a process of its own."""
+"""`weighbridge preflight`: does every loader work here at all? Each loads the tiny checkpoint once,
+in a process of its own.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +20,14 @@ from harness.checkpoints.store import Store
 from harness.checkpoints.store_location import default_store
 from harness.console import say
 from harness.errors import WeighbridgeError
-from harness.loaders import DEVICES, EVERYTHING, MODEL, Loader, all_formats, all_loaders
+from harness.loaders import DEVICES, EVERYTHING, MODEL, Contract, all_formats, all_loaders
 from harness.machine.description import NO_GPU, gpus
 from harness.machine.lock import only_run
 from harness.records.loader_keys import key_of
 from harness.report.format import megabytes, significant
-from harness.workers.client import ROOT, under_test
-from harness.workers.preflight_load import ABSENT, FAILED, OK
+from harness.workers.client import under_test
+from harness.workers.preflight_load import PreflightResult
+from harness.workers.protocol import ROOT
 
 TOTAL_S, LOAD_S, IMPORT_S = 85.0, 15.0, 30.0
 """What all of it may take, one load, and the imports before it."""
@@ -49,16 +52,36 @@ class Trial:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `preflight` may be asked."""
-    parser.add_argument("--device", choices=DEVICES, help="where to load to (default: cuda where there is a GPU, cpu otherwise)")
-    parser.add_argument("--store", type=Path, metavar="DIR", help="where checkpoints are kept (default: where runs keep theirs)")
     parser.add_argument(
-        "--results", type=Path, default=Path("results"), metavar="DIR", help="where the file of tracebacks is written (default: results)"
+        "--device",
+        choices=DEVICES,
+        help="where to load to (default: cuda where there is a GPU, cpu otherwise)",
     )
-    parser.add_argument("--formats-only", action="store_true", help="fail only where neither format loads, as before a run")
+    parser.add_argument(
+        "--store",
+        type=Path,
+        metavar="DIR",
+        help="where checkpoints are kept (default: where runs keep theirs)",
+    )
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=Path("results"),
+        metavar="DIR",
+        help="where the file of tracebacks is written (default: results)",
+    )
+    parser.add_argument(
+        "--formats-only",
+        action="store_true",
+        help="fail only where neither format loads, as before a run",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the table; return 0 where all loaders are ok or absent, 1 where one failed. Raises `WeighbridgeError`."""
+    """Print the table; return 0 where all loaders are ok or absent, 1 where one failed.
+
+    Raises `WeighbridgeError`.
+    """
     device = arguments.device or ("cuda" if gpus() else "cpu")
     if device == "cuda" and not gpus():
         raise WeighbridgeError(f"--device cuda: {NO_GPU}; ask for --device cpu")
@@ -71,19 +94,32 @@ def run(arguments: argparse.Namespace) -> int:
         path = arguments.results / TRACEBACKS
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("\n".join(f"=== {trial.loader}\n{trial.traceback}" for trial in raised), encoding="utf-8")
+            path.write_text(
+                "\n".join(f"=== {trial.loader}\n{trial.traceback}" for trial in raised),
+                encoding="utf-8",
+            )
         except OSError as error:
-            raise WeighbridgeError(f"--results {arguments.results}: cannot be written to ({error.strerror})") from None
+            raise WeighbridgeError(
+                f"--results {arguments.results}: cannot be written to ({error.strerror})"
+            ) from None
         say(f"tracebacks: {path}")
-    working = {trial.loader for trial in trials if trial.status == OK}
+    working = {trial.loader for trial in trials if trial.status == PreflightResult.OK}
     if not working & set(FORMATS.values()):
         say(f"Neither format loads on {device}: there is nothing to measure here.")
         return 1
-    return 1 if not arguments.formats_only and any(trial.status == FAILED for trial in trials) else 0
+    return (
+        1
+        if not arguments.formats_only
+        and any(trial.status == PreflightResult.FAILED for trial in trials)
+        else 0
+    )
 
 
 def try_loaders(device: str, store: Path) -> Iterator[Trial]:
-    """Yield what comes of each loader that a device has, ceilings aside; those that the time does not reach have failed, and say so."""
+    """Yield what comes of each loader that a device has, ceilings aside.
+
+    Those that the time does not reach have failed, and say so.
+    """
     loaders = {
         key_of(module, name, kind): (name, loader)
         for kind in (EVERYTHING, MODEL)
@@ -93,29 +129,48 @@ def try_loaders(device: str, store: Path) -> Iterator[Trial]:
     deadline = time.monotonic() + TOTAL_S
     parameters, missing = _checkpoints(store, loaders)
     for key, words in missing.items():
-        yield Trial(loaders[key][0], ABSENT, words)
-    request = {"device": device, "loaders": parameters, "timeout_s": LOAD_S, "import_timeout_s": IMPORT_S}
+        yield Trial(loaders[key][0], PreflightResult.ABSENT, words)
+    request = {
+        "device": device,
+        "loaders": parameters,
+        "timeout_s": LOAD_S,
+        "import_timeout_s": IMPORT_S,
+    }
     answered = set()
     for answer in _answers(request, deadline):
         key = answer.pop("loader")
         answered.add(key)
         yield Trial(loaders[key][0], **answer)
     for key in sorted(parameters.keys() - answered):
-        yield Trial(loaders[key][0], FAILED, f"not tried: {TOTAL_S:.0f} s were over, or the process that tries them died")
+        yield Trial(
+            loaders[key][0],
+            PreflightResult.FAILED,
+            f"not tried: {TOTAL_S:.0f} s were over, or the process that tries them died",
+        )
 
 
-def _checkpoints(folder: Path, loaders: dict[str, tuple[str, Loader]]) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """Return for each loader its files and the file of their checksums, and why the others have none."""
+def _checkpoints(
+    folder: Path, loaders: dict[str, tuple[str, Contract]]
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Return for each loader its files and the file of their checksums, and why the others have
+    none.
+    """
     store = Store(folder, lambda _: None, all_formats())
     parameters: dict[str, dict[str, Any]] = {}
     missing: dict[str, str] = {}
     tiny = store.warm_up(sorted({loader.format for _, loader in loaders.values()}))
     for key, (_, loader) in loaders.items():
         if loader.format not in tiny:
-            missing[key] = loader.absence() or f"no checkpoint in the format {loader.format} can be made here"
+            missing[key] = (
+                loader.absence() or f"no checkpoint in the format {loader.format} can be made here"
+            )
             continue
         files = tiny[loader.format]
-        sums = next(parent / "checksums.json" for parent in files[0].parents if (parent / "checksums.json").is_file())
+        sums = next(
+            parent / "checksums.json"
+            for parent in files[0].parents
+            if (parent / "checksums.json").is_file()
+        )
         parameters[key] = {"files": [str(file) for file in files], "expected": str(sums)}
     return parameters, missing
 
@@ -149,16 +204,26 @@ def _answers(request: dict[str, Any], deadline: float) -> Iterator[dict[str, Any
 
 
 def table(trials: Sequence[Trial]) -> list[str]:
-    """Return the lines of the table: failed loaders first, then those that work, then the absent."""
-    order = (FAILED, OK, ABSENT)
+    """Return the lines of the table: failed loaders first, then those that work, then the
+    absent.
+    """
+    order = (PreflightResult.FAILED, PreflightResult.OK, PreflightResult.ABSENT)
     width = max((len(trial.loader) for trial in trials), default=0)
     lines = [f"{'loader':<{width}}  status  first call  context  device MB  words"]
     for trial in sorted(trials, key=lambda trial: order.index(trial.status)):
-        first = f"{significant(1e3 * trial.first_call_s)} ms" if trial.first_call_s is not None else "-"
+        first = (
+            f"{significant(1e3 * trial.first_call_s)} ms" if trial.first_call_s is not None else "-"
+        )
         context = f"{significant(trial.context_s)} s" if trial.context_s is not None else "-"
         memory = megabytes(trial.device_bytes) if trial.device_bytes is not None else "-"
         words = " ".join(trial.words.split())
         words = words if len(words) <= _WORDS else f"{words[: _WORDS - 1]}…"
-        lines.append(f"{trial.loader:<{width}}  {trial.status:<6}  {first:>10}  {context:>7}  {memory:>9}  {words}".rstrip())
-    counts = {status: sum(trial.status == status for trial in trials) for status in (OK, FAILED, ABSENT)}
+        lines.append(
+            f"{trial.loader:<{width}}  {trial.status:<6}  {first:>10}  {context:>7}  {memory:>9} "
+            f" {words}".rstrip()
+        )
+    counts = {
+        status: sum(trial.status == status for trial in trials)
+        for status in (PreflightResult.OK, PreflightResult.FAILED, PreflightResult.ABSENT)
+    }
     return [*lines, ", ".join(f"{count} {status}" for status, count in counts.items())]

@@ -13,7 +13,13 @@ from harness.report.run_page import write_reports, write_run_report
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `report`."""
-    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help=f"run directories (default: every one in {REFERENCE})")
+    parser.add_argument(
+        "runs",
+        nargs="*",
+        type=Path,
+        metavar="RUN",
+        help=f"run directories (default: every one in {REFERENCE})",
+    )
     parser.add_argument(
         "--into",
         type=Path,
@@ -24,13 +30,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the page of each named run, or the index page of all reference runs; print its path and return 0."""
+    """Write the page of each named run, or the index page of all reference runs.
+
+    Print its path and return 0.
+    """
     runs = [RunDirectory.at(path) for path in arguments.runs]
     if runs and arguments.into is None:
         for directory in runs:
             say(str(write_run_report(directory)))
         return 0
     if not runs and not REFERENCE.is_dir():
-        raise WeighbridgeError(f"no {REFERENCE} here; name the runs to report on, or go to the project's folder")
-    say(str(write_reports(runs or RunDirectory.all_in(REFERENCE), arguments.into or Path("reports"))))
+        raise WeighbridgeError(
+            f"no {REFERENCE} here; name the runs to report on, or go to the project's folder"
+        )
+    say(
+        str(
+            write_reports(runs or RunDirectory.all_in(REFERENCE), arguments.into or Path("reports"))
+        )
+    )
     return 0

@@ -1,4 +1,7 @@
-"""`weighbridge selftest`: the harness on trial. Nothing that is the same may be called slower, what is slower must be, and no fault may pass."""
+"""`weighbridge selftest`: the harness on trial.
+
+Nothing that is the same may be called slower, what is slower must be, and no fault may pass.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from harness.analysis.regression import SLOWER, ArmVerdict, judged_run
+from harness.analysis.regression import ArmVerdict, Verdict, judged_run
 from harness.checkpoints.layouts import LAYOUTS
 from harness.checkpoints.sources import layout_source
 from harness.checkpoints.store import Store, known_digest
@@ -32,60 +35,102 @@ ARMS, CHECKPOINT, BLOCKS = ("torch-load", "safetensors-load-file"), "lora-1000",
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `selftest` may be asked."""
-    parser.add_argument("--store", type=Path, metavar="DIR", help="where checkpoints are kept (default: where runs keep theirs)")
+    parser.add_argument(
+        "--store",
+        type=Path,
+        metavar="DIR",
+        help="where checkpoints are kept (default: where runs keep theirs)",
+    )
 
 
 def run(given: argparse.Namespace) -> int:
-    """Tell every fault, measure a thing against itself and against itself slowed, print how each was caught, and return 0, or 1 where one was not."""
+    """Tell every fault, measure the same release twice and against itself slowed, print how each
+    was caught, and return 0, or 1 where one was not.
+    """
     store = Store(given.store or default_store(), say)
-    failed = _lies(store)
-    for title, injected in (("a thing against itself", {}), (f"torch-load slowed by {INJECTED['torch-load']} %", INJECTED)):
+    failed = _faults_missed(store)
+    for title, injected in (
+        ("the same release twice", {}),
+        (f"torch-load slowed by {INJECTED['torch-load']} %", INJECTED),
+    ):
         verdict = _paired_run(store.folder, injected)
-        slower = sorted({arm_verdict.loader for arm_verdict in verdict if arm_verdict.change.verdict == SLOWER})
+        slower = sorted(
+            {
+                arm_verdict.loader
+                for arm_verdict in verdict
+                if arm_verdict.change.verdict == Verdict.SLOWER
+            }
+        )
         right = slower == sorted(injected) and all(
-            arm_verdict.change.verdict == SLOWER for arm_verdict in verdict if arm_verdict.loader in injected
+            arm_verdict.change.verdict == Verdict.SLOWER
+            for arm_verdict in verdict
+            if arm_verdict.loader in injected
         )
         failed += not right
-        message = "; ".join(f"{arm_verdict.cell} {arm_verdict.loader} {arm_verdict.change.verdict}" for arm_verdict in verdict)
-        say(f"{'ok  ' if right else 'LOST'} {title}: confirmed slower: {', '.join(slower) or 'nothing'} ({message})")
-    say(f"{len(FAULTS) + 2 - failed} of {len(FAULTS) + 2} trials came out as they must")
+        message = "; ".join(
+            f"{arm_verdict.cell} {arm_verdict.loader} {arm_verdict.change.verdict}"
+            for arm_verdict in verdict
+        )
+        say(
+            f"{'ok  ' if right else 'MISS'} {title}: confirmed slower:"
+            f" {', '.join(slower) or 'nothing'} ({message})"
+        )
+    say(f"{len(FAULTS) + 2 - failed} of {len(FAULTS) + 2} faults and verdicts are right")
     return 1 if failed else 0
 
 
-def _lies(store: Store) -> int:
-    """Tell every fault and return how many were believed."""
+def _faults_missed(store: Store) -> int:
+    """Inject every fault and return how many were missed."""
     failed = 0
-    checkpoint = store.checkpoint(layout_source(LAYOUTS[CHECKPOINT](), 0), ["safetensors"], known_digest(CHECKPOINT, 0))
-    with tempfile.TemporaryDirectory(dir=store.folder, prefix=".trial-") as folder, only_run(Path(folder)):
-        manifest = new_manifest("trial", {"seed": 0}, ["weighbridge", "selftest"], store.folder, capability(store.folder))
+    checkpoint = store.checkpoint(
+        layout_source(LAYOUTS[CHECKPOINT](), 0), ["safetensors"], known_digest(CHECKPOINT, 0)
+    )
+    with (
+        tempfile.TemporaryDirectory(dir=store.folder, prefix=".trial-") as folder,
+        only_run(Path(folder)),
+    ):
+        manifest = new_manifest(
+            "trial",
+            {"seed": 0},
+            ["weighbridge", "selftest"],
+            store.folder,
+            capability(store.folder),
+        )
         with fixture(store, checkpoint, manifest, Path(folder) / "fixture") as stage:
-            for lie in FAULTS:
-                title = (lie.__doc__ or "").splitlines()[0]
+            for inject in FAULTS:
+                title = (inject.__doc__ or "").splitlines()[0]
                 try:
-                    say(f"ok   {title} Caught: {lie(stage)}")
+                    say(f"ok   {title} Caught: {inject(stage)}")
                 except WeighbridgeError as error:
                     failed += 1
-                    say(f"LOST {title} {error}")
+                    say(f"MISS {title} {error}")
     return failed
 
 
 def _paired_run(store: Path, injected: dict[str, int]) -> list[ArmVerdict]:
-    """Return the verdicts of a short regression run of this interpreter against itself, warm, `injected` per cent slower in the candidate."""
+    """Return the verdicts of a short regression run of this interpreter against itself, warm,
+    `injected` per cent slower in the candidate.
+    """
     with tempfile.TemporaryDirectory(prefix="weighbridge-trial-") as results:
-        options = parse({"profile": "smoke", "rounds": BLOCKS, "store": str(store), "results": results})
+        options = parse(
+            {"profile": "smoke", "rounds": BLOCKS, "store": str(store), "results": results}
+        )
         cell = Cell("full-load", CHECKPOINT, "warm", "cpu")
         plan = {cell: tuple(name for name in ARMS if name in all_loaders())}
         sides = [
-            Side(name, Environment(name, sys.executable), injected if name == "candidate" else {}) for name in ("baseline", "candidate")
+            Side(name, Environment(name, sys.executable), injected if name == "candidate" else {})
+            for name in ("baseline", "candidate")
         ]
         about = {"kind": "regression", "baseline": "baseline", "candidate": "candidate"}
-        with PairedRun(options, plan, sides, "trial", about, ["weighbridge", "selftest"], lambda _: None) as paired_run:
+        with PairedRun(
+            options, plan, sides, "trial", about, ["weighbridge", "selftest"], lambda _: None
+        ) as paired_run:
             paired_run.go_through(float("inf"), int(BLOCKS))
             paired_run.take_fresh(
                 [
                     (cell, verdict.loader)
                     for verdict in judged_run(paired_run.manifest, paired_run.samples)
-                    if verdict.change.verdict == SLOWER
+                    if verdict.change.verdict == Verdict.SLOWER
                 ]
             )
         return judged_run(paired_run.manifest, paired_run.samples)

@@ -1,8 +1,10 @@
-"""Hostile files: a corpus made by code from a seed, the same bytes on every machine, none of it harmful.
+"""Hostile files: a corpus made by code from a seed, the same bytes on every machine, none of it
+harmful.
 
-What a file would have a loader do is only ever told by a canary: a payload that is run leaves a file of that name in the folder it runs in.
-A module joins by lying in this folder; a function of it joins as a file by the decorator `hostile_file`. Nothing here needs more than the
-standard library, and nothing here reads a corpus file.
+What a file would have a loader do is only ever told by a canary: a payload that is run leaves a
+file of that name in the folder it runs in. A module joins by lying in this folder; a function of it
+joins as a file by the decorator `hostile_file`. Nothing here needs more than the standard library,
+and nothing here reads a corpus file.
 """
 
 from __future__ import annotations
@@ -18,9 +20,22 @@ from random import Random
 from types import ModuleType
 from typing import Any
 
+from harness.records.trials import Harm
+
 CANARY = "canary"
 """What a payload leaves in its working folder."""
-FORMATS = ("pickle", "torch-zip", "torch-legacy", "safetensors", "npz", "npy", "gguf", "tensorizer", "index", "none")
+FORMATS = (
+    "pickle",
+    "torch-zip",
+    "torch-legacy",
+    "safetensors",
+    "npz",
+    "npy",
+    "gguf",
+    "tensorizer",
+    "index",
+    "none",
+)
 """What a file gives itself out for; `none` is no format that a loader of the suite reads."""
 
 Content = bytes | Mapping[str, bytes]
@@ -36,7 +51,7 @@ class HostileFile:
     """Its own name, unique in the corpus."""
     family: str
     format: str
-    harm: str
+    harm: Harm
     says: str
     """What is wrong with it, in one line."""
     make: Make = field(repr=False, compare=False)
@@ -47,24 +62,42 @@ class HostileFile:
 
     def files(self, seed: int) -> dict[str, bytes]:
         """Return the content of each file by its path, the hostile file's own first."""
-        content = self.make(Random(f"{seed}/{self.name}"))  # noqa: S311  # filler that is to be the same everywhere
+        # filler that is to be the same everywhere
+        content = self.make(Random(f"{seed}/{self.name}"))  # noqa: S311
         return {self.name: content} if isinstance(content, bytes) else dict(content)
 
 
 class Family:
     """A family of hostile files: `hostile_file` is the decorator by which a function joins it."""
 
-    def __init__(self, name: str, format_name: str, harm: str) -> None:
+    def __init__(self, name: str, format_name: str, harm: Harm) -> None:
         self.name, self._format_name, self._harm = name, format_name, harm
         self.hostile_files: list[HostileFile] = []
 
     def hostile_file(
-        self, name: str, *, format_name: str | None = None, harm: str | None = None, plain: bool = False, limit_s: float | None = None
+        self,
+        name: str,
+        *,
+        format_name: str | None = None,
+        harm: Harm | None = None,
+        plain: bool = False,
+        limit_s: float | None = None,
     ) -> Callable[[Make], Make]:
-        """Return a decorator that enters a function as the file `name`; its docstring's first line says what is wrong with the file."""
+        """Return a decorator that enters a function as the file `name`.
+
+        Its docstring's first line says what is wrong with the file.
+        """
 
         def enter(make: Make) -> Make:
-            self.add(name, _said(make.__doc__), make, format_name=format_name, harm=harm, plain=plain, limit_s=limit_s)
+            self.add(
+                name,
+                _said(make.__doc__),
+                make,
+                format_name=format_name,
+                harm=harm,
+                plain=plain,
+                limit_s=limit_s,
+            )
             return make
 
         return enter
@@ -76,26 +109,51 @@ class Family:
         make: Make,
         *,
         format_name: str | None = None,
-        harm: str | None = None,
+        harm: Harm | None = None,
         plain: bool = False,
         limit_s: float | None = None,
     ) -> None:
         """Enter a file, for files that are rows of a table rather than functions of their own."""
         self.hostile_files.append(
-            HostileFile(name, self.name, format_name or self._format_name, harm or self._harm, says, make, plain, limit_s)
+            HostileFile(
+                name,
+                self.name,
+                format_name or self._format_name,
+                harm or self._harm,
+                says,
+                make,
+                plain,
+                limit_s,
+            )
         )
 
     def table(
-        self, name: str, rows: Iterable[Sequence[Any]], make: Callable[..., Content], *, format_name: str | None = None, harms: bool = False
+        self,
+        name: str,
+        rows: Iterable[Sequence[Any]],
+        make: Callable[..., Content],
+        *,
+        format_name: str | None = None,
+        harms: bool = False,
     ) -> None:
-        """Enter a file for each row: what `name` is filled in with, what is wrong, what `made` is given, and last its harm where it has `harms`."""
+        """Enter a file for each row: what `name` is filled in with, what is wrong, what `made` is
+        given, and last its harm where it has `harms`.
+        """
         for stem, says, *given in rows:
             harm = given.pop() if harms else None
-            self.add(name.format(stem), says, partial(_made, make, given), format_name=format_name, harm=harm)
+            self.add(
+                name.format(stem),
+                says,
+                partial(_made, make, given),
+                format_name=format_name,
+                harm=harm,
+            )
 
 
 def _said(doc: str | None) -> str:
-    """Return the first line of a docstring as the rows of tables are written: without its full stop, and small at its beginning."""
+    """Return the first line of a docstring as the rows of tables are written: without its full
+    stop, and small at its beginning.
+    """
     line = (doc or "").strip().partition("\n")[0].rstrip(".")
     return line if line[1:2].isupper() else line[:1].lower() + line[1:]
 
@@ -107,7 +165,12 @@ def _made(make: Callable[..., Content], given: Sequence[Any], _: Random) -> Cont
 def corpus(families: Iterable[str] | None = None) -> tuple[HostileFile, ...]:
     """Return every hostile file, or those of some families, in the modules' order."""
     selected = None if families is None else set(families)
-    return tuple(file for family in _families() if selected is None or family.name in selected for file in family.hostile_files)
+    return tuple(
+        file
+        for family in _families()
+        if selected is None or family.name in selected
+        for file in family.hostile_files
+    )
 
 
 def family_names() -> tuple[str, ...]:
@@ -124,8 +187,12 @@ class Written:
     bytes: int
 
 
-def write_corpus(hostile_files: Iterable[HostileFile], folder: Path, seed: int = 0) -> tuple[tuple[Written, ...], str]:
-    """Write hostile files, each into a folder of its own, and return them with one SHA-256 over all their names and bytes."""
+def write_corpus(
+    hostile_files: Iterable[HostileFile], folder: Path, seed: int = 0
+) -> tuple[tuple[Written, ...], str]:
+    """Write hostile files, each into a folder of its own, and return them with one SHA-256 over all
+    their names and bytes.
+    """
     whole = hashlib.sha256()
     written = []
     for hostile_file in hostile_files:

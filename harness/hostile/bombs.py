@@ -1,4 +1,7 @@
-"""Small files that ask for much: memory, time, disk, processes. Each ends by a limit or by refusal; none leaves anything outside its folder."""
+"""Small files that ask for much: memory, time, disk, processes.
+
+Each ends by a limit or by refusal; none leaves anything outside its folder.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,24 @@ import struct
 from typing import Any
 
 from harness.hostile import Family
-from harness.hostile.archives import FLOATS, Member, deflated_run, tensor, torch_members, torch_zip, zipped
+from harness.hostile.archives import (
+    FLOATS,
+    Member,
+    deflated_run,
+    tensor,
+    torch_members,
+    torch_zip,
+    zipped,
+)
 from harness.hostile.callables import SOURCE
 from harness.hostile.opcodes import PROTO_2, PROTO_4, STOP, Global, pickled, push
-from harness.records.trials import CODE, MEMORY, TIME
+from harness.records.trials import Harm
 
-memory = Family("memory-bombs", "pickle", MEMORY)
-time = Family("time-bombs", "pickle", TIME)
-lengths = Family("huge-lengths", "pickle", MEMORY)
-zip_bombs = Family("zip-bombs", "torch-zip", MEMORY)
-resources = Family("greedy-payloads", "pickle", CODE)
+memory = Family("memory-bombs", "pickle", Harm.MEMORY)
+time = Family("time-bombs", "pickle", Harm.TIME)
+lengths = Family("huge-lengths", "pickle", Harm.MEMORY)
+zip_bombs = Family("zip-bombs", "torch-zip", Harm.MEMORY)
+resources = Family("greedy-payloads", "pickle", Harm.CODE)
 
 _RUN = 1 + 258 * 8_000_000
 """Two billion bytes: more than any limit, and a number that `deflated_run` can make."""
@@ -45,7 +56,15 @@ def _doubling(_: object) -> bytes:
     text: Any = "xxxxxxxxxxxxxxxx"
     opcodes = push(text) + b"\x94"
     for level in range(40):
-        opcodes += push(joined) + push("") + b"h" + bytes([level]) + b"h" + bytes([level]) + b"\x86\x86R\x94"
+        opcodes += (
+            push(joined)
+            + push("")
+            + b"h"
+            + bytes([level])
+            + b"h"
+            + bytes([level])
+            + b"\x86\x86R\x94"
+        )
     return PROTO_4 + opcodes + STOP
 
 
@@ -58,7 +77,9 @@ def _range_list(_: object) -> bytes:
 @memory.hostile_file("expanded.bin", format_name="torch-zip")
 def _expanded(_: object) -> bytes:
     """A tensor of ten million million floats in the memory of one: its stride is nothing."""
-    return torch_zip({"a": tensor(numel=1, shape=(10_000_000, 1_000_000), stride=(0, 0))}, {"0": FLOATS[:4]})
+    return torch_zip(
+        {"a": tensor(numel=1, shape=(10_000_000, 1_000_000), stride=(0, 0))}, {"0": FLOATS[:4]}
+    )
 
 
 @memory.hostile_file("storage-numel.bin", format_name="torch-zip")
@@ -75,7 +96,9 @@ def _deep(_: object) -> bytes:
 
 @time.hostile_file("hash-tower.bin", format_name="torch-zip")
 def _hash_tower(_: object) -> bytes:
-    """A key that is forty tuples of two high: its hash takes a million million steps, and no name is imported for it."""
+    """A key that is forty tuples of two high: its hash takes a million million steps, and no name
+    is imported for it.
+    """
     storeys = b"".join(b"h" + bytes([level]) + b"\x86q" + bytes([level + 1]) for level in range(40))
     return torch_zip(PROTO_2 + push(0) + b"q\x00" + storeys + b"}h\x28" + push(1) + b"s" + STOP)
 
@@ -96,9 +119,21 @@ lengths.table(
     "{}.pkl",
     (
         ("long-text", "a LONG written as a million digits", b"L" + b"9" * 1_000_000 + b"L\n"),
-        ("frame", "FRAME says four million million bytes", b"\x95" + struct.pack("<Q", 1 << 42) + b"N"),
-        ("unicode-eight", "BINUNICODE8 says four million million bytes", b"\x8d" + struct.pack("<Q", 1 << 42) + b"abc"),
-        ("memo-index", "LONG_BINPUT puts at place four thousand million of the memo", b"Nr" + struct.pack("<I", 0xFFFFFFFE)),
+        (
+            "frame",
+            "FRAME says four million million bytes",
+            b"\x95" + struct.pack("<Q", 1 << 42) + b"N",
+        ),
+        (
+            "unicode-eight",
+            "BINUNICODE8 says four million million bytes",
+            b"\x8d" + struct.pack("<Q", 1 << 42) + b"abc",
+        ),
+        (
+            "memo-index",
+            "LONG_BINPUT puts at place four thousand million of the memo",
+            b"Nr" + struct.pack("<I", 0xFFFFFFFE),
+        ),
         ("marks", "a hundred thousand marks that nothing takes away", b"(" * 100_000 + b"N"),
     ),
     lambda opcodes: PROTO_4 + opcodes + STOP,
@@ -108,7 +143,10 @@ lengths.table(
 @zip_bombs.hostile_file("pickle-of-nones.bin")
 def _nones(_: object) -> bytes:
     """data.pkl is two billion times None, deflated to 13 MB."""
-    members = [Member("archive/data.pkl", b"", 8, deflated_run(0x4E, _RUN), size=_RUN), *torch_members(b"")[1:]]
+    members = [
+        Member("archive/data.pkl", b"", 8, deflated_run(0x4E, _RUN), size=_RUN),
+        *torch_members(b"")[1:],
+    ]
     return zipped(members)
 
 
@@ -152,30 +190,43 @@ def _processes(_: object) -> bytes:
 @resources.hostile_file("left-behind.pkl")
 def _left_behind(_: object) -> bytes:
     """Leaves a process behind that has a session of its own, and goes on."""
-    return _runs("import os, time\nif os.fork() == 0:\n    os.setsid()\n    os.fork()\n    time.sleep(3600)")
+    return _runs(
+        "import os, time\nif os.fork() == 0:\n    os.setsid()\n    os.fork()\n    time.sleep(3600)"
+    )
 
 
 @resources.hostile_file("disk.pkl")
 def _disk(_: object) -> bytes:
     """Writes a file of four gigabytes."""
-    return _runs("with open('large', 'wb') as file:\n    for _ in range(4096): file.write(bytes(1 << 20))")
+    return _runs(
+        "with open('large', 'wb') as file:\n    for _ in range(4096): file.write(bytes(1 << 20))"
+    )
 
 
 @resources.hostile_file("elsewhere.pkl")
 def _elsewhere(_: object) -> bytes:
     """Writes, renames and cuts files above its folder, and in the folder for temporary files."""
-    tries = ("open('../outside', 'w')", "open('/tmp/weighbridge-outside', 'w')", "__import__('os').rename('case', '../case')")
+    tries = (
+        "open('../outside', 'w')",
+        "open('/tmp/weighbridge-outside', 'w')",
+        "__import__('os').rename('case', '../case')",
+    )
     return _runs("\n".join(f"try: {name}\nexcept OSError: pass" for name in tries))
 
 
 @resources.hostile_file("parent.pkl")
 def _parent(_: object) -> bytes:
     """Sends its parent a signal that stops it."""
-    return _runs("import os, signal\ntry: os.kill(os.getppid(), signal.SIGSTOP)\nexcept OSError: pass")
+    return _runs(
+        "import os, signal\ntry: os.kill(os.getppid(), signal.SIGSTOP)\nexcept OSError: pass"
+    )
 
 
 @resources.hostile_file("false-answer.pkl")
 def _false_answer(_: object) -> bytes:
     """Writes a line that says it was loaded to everything that is open."""
     line = r"b'{\"ended\": \"loaded\"}\n'"
-    return _runs(f"import os\nfor fd in range(3, 64):\n    try: os.write(fd, {line})\n    except OSError: pass\nos._exit(0)")
+    return _runs(
+        f"import os\nfor fd in range(3, 64):\n    try: os.write(fd, {line})\n    except OSError:"
+        " pass\nos._exit(0)"
+    )

@@ -1,4 +1,6 @@
-"""Bare pickles that call something: every kind of callable that scanners list, and others that do as well. One row is one file."""
+"""Bare pickles that call something: every kind of callable that scanners list, and others that do
+as well. One row is one file.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +8,11 @@ from typing import Any
 
 from harness.hostile import CANARY, Family
 from harness.hostile.opcodes import PROTO_2, PROTO_4, Call, Global, pickled
-from harness.records.trials import CODE
+from harness.records.trials import Harm
 
 SHELL = f": > {CANARY}"
 SOURCE = f"open({CANARY!r}, 'w').close()"
 _TOUCH = ["touch", CANARY]
-_CREATE = 0o101  # O_CREAT | O_WRONLY
-_DEV_NULL = "/dev/null"
 
 
 def _of(module: str) -> Any:
@@ -23,7 +23,7 @@ def _attribute(of: Any, name: str) -> Call:
     return Global("builtins", "getattr")(of, name)
 
 
-callables = Family("callables", "pickle", CODE)
+callables = Family("callables", "pickle", Harm.CODE)
 
 PLAIN: dict[str, Any] = {
     "os-system": Global("os", "system")(SHELL),
@@ -44,14 +44,18 @@ OTHERS: dict[str, Any] = {
     "importlib-import-module": _attribute(_of("os"), "system")(SHELL),
     "pkgutil-resolve-name": Global("pkgutil", "resolve_name")("os:system")(SHELL),
     "ctypes-cdll": _attribute(Global("ctypes", "CDLL")(None), "system")(SHELL.encode()),
-    "code-interpreter": Global("code", "InteractiveInterpreter.runsource")(Global("code", "InteractiveInterpreter")(), SOURCE),
+    "code-interpreter": Global("code", "InteractiveInterpreter.runsource")(
+        Global("code", "InteractiveInterpreter")(), SOURCE
+    ),
     "bdb-run": Global("bdb", "Bdb.run")(Global("bdb", "Bdb")(), SOURCE),
     "cprofile-run": Global("cProfile", "run")(SOURCE),
     "timeit-timeit": Global("timeit", "timeit")(SOURCE, "", Global("time", "perf_counter"), 1),
     "pydoc-pipepager": Global("pydoc", "pipepager")("", SHELL),
     "pty-spawn": Global("pty", "spawn")(_TOUCH),
     "webbrowser": _attribute(Global("webbrowser", "GenericBrowser")("touch"), "open")(CANARY),
-    "asyncio-subprocess": Global("asyncio", "run")(Global("asyncio", "create_subprocess_shell")(SHELL)),
+    "asyncio-subprocess": Global("asyncio", "run")(
+        Global("asyncio", "create_subprocess_shell")(SHELL)
+    ),
     "functools-partial": Global("functools", "partial")(Global("os", "system"), SHELL)(),
     "operator-attrgetter": Global("operator", "attrgetter")("system")(_of("os"))(SHELL),
     "io-fileio": Global("_io", "FileIO")(CANARY, "w"),
@@ -61,14 +65,19 @@ OTHERS: dict[str, Any] = {
     "imaplib-stream": Global("imaplib", "IMAP4_stream")(SHELL),
     "osx-support-read": Global("_osx_support", "_read_output")(SHELL),
     "venv-create": Global("venv", "EnvBuilder.create_configuration")(
-        Global("venv", "EnvBuilder")(), Global("venv", "EnvBuilder.ensure_directories")(Global("venv", "EnvBuilder")(), CANARY)
+        Global("venv", "EnvBuilder")(),
+        Global("venv", "EnvBuilder.ensure_directories")(Global("venv", "EnvBuilder")(), CANARY),
     ),
     "idlelib-calltip": Global("idlelib.calltip", "get_entity")(SOURCE),
-    "numpy-f2py-eval": Global("numpy.f2py.crackfortran", "myeval")(SOURCE, {"open": Global("builtins", "open")}),
+    "numpy-f2py-eval": Global("numpy.f2py.crackfortran", "myeval")(
+        SOURCE, {"open": Global("builtins", "open")}
+    ),
     "torch-save": Global("torch", "save")(0, CANARY),
     "torch-storage-from-file": Global("torch", "UntypedStorage.from_file")(CANARY, True, 8),
     "torch-exec-wrapper": Global("torch.jit.unsupported_tensor_ops", "execWrapper")(SOURCE, {}, {}),
-    "torch-shape-env": Global("torch.fx.experimental.symbolic_shapes", "ShapeEnv.evaluate_guards_expression")(None, SOURCE, []),
+    "torch-shape-env": Global(
+        "torch.fx.experimental.symbolic_shapes", "ShapeEnv.evaluate_guards_expression"
+    )(None, SOURCE, []),
     "torch-basichandlers": Global("torch.utils.data.datapipes.utils.decoder", "basichandlers")(
         "pickle", pickled(Global("os", "system")(SHELL))
     ),
@@ -77,11 +86,18 @@ OTHERS: dict[str, Any] = {
 
 def _enter(name: str, value: Any, plain: bool) -> None:
     protocol = PROTO_4 if name in _ATTRIBUTES else PROTO_2
-    callables.add(f"{name}.pkl", f"calls {name.replace('-', ' ')} as it is unpickled", lambda _: pickled(value, protocol), plain=plain)
+    callables.add(
+        f"{name}.pkl",
+        f"calls {name.replace('-', ' ')} as it is unpickled",
+        lambda _: pickled(value, protocol),
+        plain=plain,
+    )
 
 
 def _dotted(value: Any) -> bool:
-    """Return whether a value names an attribute of a module's attribute, for which protocol 4 is needed."""
+    """Return whether a value names an attribute of a module's attribute, for which protocol 4 is
+    needed.
+    """
     match value:
         case Global():
             return "." in value.name
@@ -100,14 +116,20 @@ for _name, _value in (PLAIN | OTHERS).items():
 @callables.hostile_file("run-path.pkl")
 def _run_path(_: object) -> dict[str, bytes]:
     """Calls runpy.run_path of a script that lies beside it."""
-    return {"run-path.pkl": pickled(Global("runpy", "run_path")("case/beside.py")), "beside.py": SOURCE.encode()}
+    return {
+        "run-path.pkl": pickled(Global("runpy", "run_path")("case/beside.py")),
+        "beside.py": SOURCE.encode(),
+    }
 
 
 @callables.hostile_file("import-beside.pkl")
 def _import_beside(_: object) -> dict[str, bytes]:
     """Imports a module that lies beside it, having put its folder where modules are looked for."""
     path = Global("sys", "path.insert")(0, "case")
-    return {"import-beside.pkl": pickled((path, _of("beside_it")), PROTO_4), "beside_it.py": SOURCE.encode()}
+    return {
+        "import-beside.pkl": pickled((path, _of("beside_it")), PROTO_4),
+        "beside_it.py": SOURCE.encode(),
+    }
 
 
 @callables.hostile_file("pickle-loads.pkl")

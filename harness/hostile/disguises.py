@@ -1,4 +1,6 @@
-"""The same plain payload, hidden: deep in a value, behind other opcodes, in the memo, behind a first pickle, or cut off behind itself."""
+"""The same plain payload, hidden: deep in a value, behind other opcodes, in the memo, behind a
+first pickle, or cut off behind itself.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +9,28 @@ from typing import Any
 
 from harness.hostile import Family
 from harness.hostile.callables import SHELL
-from harness.hostile.opcodes import PROTO_2, PROTO_4, STOP, Global, Raw, pickled, push, short_text, stack_global, text_global
-from harness.records.trials import CODE
+from harness.hostile.opcodes import (
+    PROTO_2,
+    PROTO_4,
+    STOP,
+    Global,
+    Raw,
+    pickled,
+    push,
+    short_text,
+    stack_global,
+    text_global,
+)
+from harness.records.trials import Harm
 
 SYSTEM = Global("os", "system")
 PAYLOAD = SYSTEM(SHELL)
 
-nested = Family("nested", "pickle", CODE)
-spelled = Family("spelled", "pickle", CODE)
-memo = Family("memo", "pickle", CODE)
-second = Family("second-pickles", "pickle", CODE)
-cut = Family("cut-after", "pickle", CODE)
+nested = Family("nested", "pickle", Harm.CODE)
+spelled = Family("spelled", "pickle", Harm.CODE)
+memo = Family("memo", "pickle", Harm.CODE)
+second = Family("second-pickles", "pickle", Harm.CODE)
+cut = Family("cut-after", "pickle", Harm.CODE)
 
 _NAMED = text_global("os", "system")
 _ARGUMENTS = push((SHELL,))
@@ -49,7 +62,11 @@ def _in_state(_: object) -> bytes:
 def _setstate(_: object) -> bytes:
     """BUILD calls what functools.partial was told to call by its state."""
     state: Any = (SYSTEM, (SHELL,), {}, None)
-    return pickled(Raw(push(Global("functools", "partial")(SYSTEM)) + push(state) + b"b"))[:-1] + b")R" + STOP
+    return (
+        pickled(Raw(push(Global("functools", "partial")(SYSTEM)) + push(state) + b"b"))[:-1]
+        + b")R"
+        + STOP
+    )
 
 
 @nested.hostile_file("in-persistent-id.pkl")
@@ -93,7 +110,15 @@ def _stack_global_decoded(_: object) -> bytes:
 @spelled.hostile_file("stack-global-from-memo.pkl")
 def _stack_global_memo(_: object) -> bytes:
     """STACK_GLOBAL with names fetched from the memo, where they were put among others."""
-    put = short_text("os") + b"\x94" + short_text("path") + b"\x94" + short_text("system") + b"\x94" + b"000"
+    put = (
+        short_text("os")
+        + b"\x94"
+        + short_text("path")
+        + b"\x94"
+        + short_text("system")
+        + b"\x94"
+        + b"000"
+    )
     return PROTO_4 + put + b"h\x00h\x02\x93" + _ARGUMENTS + b"R" + STOP
 
 
@@ -113,13 +138,33 @@ def _extension(_: object) -> bytes:
 @memo.hostile_file("overwritten.pkl")
 def _overwritten(_: object) -> bytes:
     """A harmless callable's place in the memo is given to another before it is called."""
-    return PROTO_2 + text_global("collections", "OrderedDict") + b"q\x010" + _NAMED + b"q\x010" + b"h\x01" + _ARGUMENTS + b"R" + STOP
+    return (
+        PROTO_2
+        + text_global("collections", "OrderedDict")
+        + b"q\x010"
+        + _NAMED
+        + b"q\x010"
+        + b"h\x01"
+        + _ARGUMENTS
+        + b"R"
+        + STOP
+    )
 
 
 @memo.hostile_file("far-away.pkl")
 def _far_away(_: object) -> bytes:
     """The callable lies at place 70,000 of the memo."""
-    return PROTO_2 + _NAMED + b"r" + struct.pack("<I", 70000) + b"0j" + struct.pack("<I", 70000) + _ARGUMENTS + b"R" + STOP
+    return (
+        PROTO_2
+        + _NAMED
+        + b"r"
+        + struct.pack("<I", 70000)
+        + b"0j"
+        + struct.pack("<I", 70000)
+        + _ARGUMENTS
+        + b"R"
+        + STOP
+    )
 
 
 @memo.hostile_file("decoys.pkl")
@@ -154,7 +199,11 @@ cut.table(
     (
         ("without-stop", "ends right after the call, without STOP", b""),
         ("then-broken", "goes on with an opcode that there is not, after the call", b"\xff\xff."),
-        ("then-cut", "announces a text of a thousand bytes after the call, and ends", b"X\xe8\x03\x00\x00abc"),
+        (
+            "then-cut",
+            "announces a text of a thousand bytes after the call, and ends",
+            b"X\xe8\x03\x00\x00abc",
+        ),
         ("then-underflow", "pops more than there is, after the call", b"000000."),
     ),
     lambda rest: PROTO_2 + push(PAYLOAD) + rest,

@@ -8,18 +8,21 @@ from typing import Any
 from harness.hostile import Family
 from harness.hostile.archives import FLOATS, legacy_tensor, tensor, torch_legacy, torch_zip
 from harness.hostile.opcodes import Global
-from harness.records.trials import LIE
+from harness.records.trials import Harm
 
-lying = Family("lying-tensors", "torch-zip", LIE)
-lying_legacy = Family("lying-legacy-tensors", "torch-legacy", LIE)
+lying = Family("lying-tensors", "torch-zip", Harm.LIE)
+lying_legacy = Family("lying-legacy-tensors", "torch-legacy", Harm.LIE)
 
 _MOST = (1 << 63) - 1
-_MEMORY = tensor().arguments[0]
-_HOOKS = Global("collections", "OrderedDict")()
 
 
 def _meta(**report: Any) -> Any:
-    given = {"dtype": Global("torch", "float32"), "size": (2, 3), "stride": (3, 1), "requires_grad": False} | report
+    given = {
+        "dtype": Global("torch", "float32"),
+        "size": (2, 3),
+        "stride": (3, 1),
+        "requires_grad": False,
+    } | report
     return Global("torch._utils", "_rebuild_meta_tensor_no_storage")(*given.values())
 
 
@@ -38,18 +41,46 @@ lying.table(
     (
         ("offset-beyond", "a tensor begins where its memory has ended", tensor(offset=7)),
         ("offset-negative", "a tensor begins before its memory", tensor(offset=-6)),
-        ("shape-beyond", "a tensor of a thousand rows in the memory of two", tensor(shape=(1000, 3))),
-        ("shape-overflow", "a tensor whose elements are more than there are numbers for", tensor(shape=(1 << 62, 1 << 62), stride=(1, 1))),
-        ("shape-wraps", "a tensor whose elements are nought once the number has gone round", tensor(shape=(1 << 32, 1 << 32), stride=(1, 1))),
-        ("stride-negative", "a tensor that goes backwards out of its memory", tensor(stride=(-3, 1))),
-        ("numel-more", "memory said to be sixty floats and holding six", tensor(numel=60, shape=(60,), stride=(1,))),
+        (
+            "shape-beyond",
+            "a tensor of a thousand rows in the memory of two",
+            tensor(shape=(1000, 3)),
+        ),
+        (
+            "shape-overflow",
+            "a tensor whose elements are more than there are numbers for",
+            tensor(shape=(1 << 62, 1 << 62), stride=(1, 1)),
+        ),
+        (
+            "shape-wraps",
+            "a tensor whose elements are nought once the number has gone round",
+            tensor(shape=(1 << 32, 1 << 32), stride=(1, 1)),
+        ),
+        (
+            "stride-negative",
+            "a tensor that goes backwards out of its memory",
+            tensor(stride=(-3, 1)),
+        ),
+        (
+            "numel-more",
+            "memory said to be sixty floats and holding six",
+            tensor(numel=60, shape=(60,), stride=(1,)),
+        ),
         ("key-missing", "memory that no member of the archive holds", tensor(key="7")),
         ("key-climbs", "memory said to lie above its folder", tensor(key="../data.pkl")),
-        ("meta-huge", "a tensor without memory that says it has a million million rows", _meta(size=(1 << 40, 1 << 20), stride=(1 << 20, 1))),
-        ("bool-two", "truth values of which one is two", tensor(numel=24, shape=(24,), stride=(1,), kind="BoolStorage")),
+        (
+            "meta-huge",
+            "a tensor without memory that says it has a million million rows",
+            _meta(size=(1 << 40, 1 << 20), stride=(1 << 20, 1)),
+        ),
+        (
+            "bool-two",
+            "truth values of which one is two",
+            tensor(numel=24, shape=(24,), stride=(1,), kind="BoolStorage"),
+        ),
     ),
     lambda value: torch_zip({"a": value}),
-)  # fmt: skip
+)
 
 
 @lying.hostile_file("record-short.bin")
@@ -61,13 +92,33 @@ def _short(_: object) -> bytes:
 lying_legacy.table(
     "legacy-{}.bin",
     (
-        ("offset-beyond", "a tensor begins where its memory has ended", legacy_tensor(offset=7), {}),
-        ("shape-beyond", "a tensor of a thousand rows in the memory of two", legacy_tensor(shape=(1000, 3)), {}),
-        ("stride-negative", "a tensor that goes backwards out of its memory", legacy_tensor(stride=(-3, 1)), {}),
-        ("content-cut", "the memory ends in the middle", legacy_tensor(), {"content": struct.pack("<q", 6) + FLOATS[:11]}),
+        (
+            "offset-beyond",
+            "a tensor begins where its memory has ended",
+            legacy_tensor(offset=7),
+            {},
+        ),
+        (
+            "shape-beyond",
+            "a tensor of a thousand rows in the memory of two",
+            legacy_tensor(shape=(1000, 3)),
+            {},
+        ),
+        (
+            "stride-negative",
+            "a tensor that goes backwards out of its memory",
+            legacy_tensor(stride=(-3, 1)),
+            {},
+        ),
+        (
+            "content-cut",
+            "the memory ends in the middle",
+            legacy_tensor(),
+            {"content": struct.pack("<q", 6) + FLOATS[:11]},
+        ),
     ),
     lambda value, more: torch_legacy({"a": value}, **more),
-)  # fmt: skip
+)
 
 
 @lying.hostile_file("sparse-beyond.bin")

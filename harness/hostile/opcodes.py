@@ -1,6 +1,8 @@
-"""A small assembler of pickles: opcodes by hand, so that the same file has the same bytes under every Python.
+"""A small assembler of pickles: opcodes by hand, so that the same file has the same bytes under
+every Python.
 
-Opcodes and their meaning: Lib/pickletools.py of CPython. Without a reason to, nothing beyond protocol 2 is used, which every unpickler reads.
+Opcodes and their meaning: Lib/pickletools.py of CPython. Without a reason to, nothing beyond
+protocol 2 is used, which every unpickler reads.
 """
 
 from __future__ import annotations
@@ -78,7 +80,9 @@ def push(value: Any) -> bytes:  # noqa: C901  # one branch for each kind of valu
             text = value.encode("utf-8", "surrogatepass")
             return b"X" + struct.pack("<I", len(text)) + text
         case bytes():
-            return push(Global("_codecs", "encode")(value.decode("latin1"), "latin1"))  # as protocol 2 has it
+            return push(
+                Global("_codecs", "encode")(value.decode("latin1"), "latin1")
+            )  # as protocol 2 has it
         case tuple():
             return b"(" + b"".join(map(push, value)) + b"t"
         case list():
@@ -104,14 +108,13 @@ def short_text(text: str) -> bytes:
     return b"\x8c" + bytes([len(text.encode())]) + text.encode()
 
 
-def raw_bytes(content: bytes) -> bytes:
-    """Return BINBYTES, of protocol 3."""
-    return b"B" + struct.pack("<I", len(content)) + content
-
-
 def _global(value: Global) -> bytes:
     """Return GLOBAL, or STACK_GLOBAL for an attribute, which only protocol 4 resolves."""
-    return stack_global(value.module, value.name) if "." in value.name else text_global(value.module, value.name)
+    return (
+        stack_global(value.module, value.name)
+        if "." in value.name
+        else text_global(value.module, value.name)
+    )
 
 
 def _integer(value: int) -> bytes:

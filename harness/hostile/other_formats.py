@@ -7,21 +7,26 @@ import struct
 from harness.hostile import Family
 from harness.hostile.archives import FLOATS, Member, zipped
 from harness.hostile.packed import npy
-from harness.records.trials import BROKEN, LIE, MEMORY
+from harness.records.trials import Harm
 
-numpy = Family("numpy-files", "npy", LIE)
-gguf = Family("gguf-files", "gguf", LIE)
-tensorizer = Family("tensorizer-files", "tensorizer", LIE)
+numpy = Family("numpy-files", "npy", Harm.LIE)
+gguf = Family("gguf-files", "gguf", Harm.LIE)
+tensorizer = Family("tensorizer-files", "tensorizer", Harm.LIE)
 
 numpy.table(
     "{}.npy",
     (
-        ("header-calls", "its head is a call in the place of a dictionary", npy("", (), FLOATS, header="open('canary','w')"), LIE),
+        (
+            "header-calls",
+            "its head is a call in the place of a dictionary",
+            npy("", (), FLOATS, header="open('canary','w')"),
+            Harm.LIE,
+        ),
         (
             "header-deep",
             "its head is twenty thousand lists, each in the next",
             npy("", (), FLOATS, header="[" * 20000 + "]" * 20000),
-            MEMORY,
+            Harm.MEMORY,
         ),
     ),
     bytes,
@@ -29,13 +34,13 @@ numpy.table(
 )
 
 
-@numpy.hostile_file("member-shape-huge.npz", format_name="npz", harm=MEMORY)
+@numpy.hostile_file("member-shape-huge.npz", format_name="npz", harm=Harm.MEMORY)
 def _member(_: object) -> bytes:
     """An archive whose one array says it has a million million rows."""
     return zipped([Member("arr_0.npy", npy("<f4", (1 << 40,), FLOATS))])
 
 
-@numpy.hostile_file("index-not-json.npz", format_name="npz", harm=BROKEN)
+@numpy.hostile_file("index-not-json.npz", format_name="npz", harm=Harm.BROKEN)
 def _index(_: object) -> bytes:
     """An archive of one array that should be JSON and is not."""
     return zipped([Member("arr_0.npy", npy("|u1", (5,), b"{oops"))])
@@ -53,28 +58,48 @@ def _entry(key: bytes, kind: int, value: bytes) -> bytes:
     return _text(key) + struct.pack("<I", kind) + value
 
 
-_TENSOR = _text(b"a") + struct.pack("<I", 1)
 gguf.table(
     "{}.gguf",
     (
-        ("tensors-huge", "says it has as many tensors as there are numbers", _gguf(tensors=(1 << 64) - 1), MEMORY),
-        ("array-deep", "ten thousand arrays, each in the next", _gguf(entries=1, body=_entry(b"a", 9, struct.pack("<IQ", 9, 1) * 10000)), MEMORY),
-        ("alignment-nothing", "says its tensors are aligned to nothing", _gguf(entries=1, body=_entry(b"general.alignment", 4, struct.pack("<I", 0))), LIE),
-        ("dimensions-huge", "a tensor of four thousand million dimensions", _gguf(tensors=1, body=_text(b"a") + struct.pack("<I", (1 << 32) - 1)), MEMORY),
+        (
+            "tensors-huge",
+            "says it has as many tensors as there are numbers",
+            _gguf(tensors=(1 << 64) - 1),
+            Harm.MEMORY,
+        ),
+        (
+            "array-deep",
+            "ten thousand arrays, each in the next",
+            _gguf(entries=1, body=_entry(b"a", 9, struct.pack("<IQ", 9, 1) * 10000)),
+            Harm.MEMORY,
+        ),
+        (
+            "alignment-nothing",
+            "says its tensors are aligned to nothing",
+            _gguf(entries=1, body=_entry(b"general.alignment", 4, struct.pack("<I", 0))),
+            Harm.LIE,
+        ),
+        (
+            "dimensions-huge",
+            "a tensor of four thousand million dimensions",
+            _gguf(tensors=1, body=_text(b"a") + struct.pack("<I", (1 << 32) - 1)),
+            Harm.MEMORY,
+        ),
     ),
-    bytes, harms=True,
-)  # fmt: skip
+    bytes,
+    harms=True,
+)
 
 _MAGIC = b"|TZR|"
 tensorizer.table(
     "{}.tensors",
     (
-        ("head-alone", "its magic and nothing behind", _MAGIC, BROKEN),
+        ("head-alone", "its magic and nothing behind", _MAGIC, Harm.BROKEN),
         (
             "sizes-huge",
             "its head says as many tensors as there are numbers",
             _MAGIC + struct.pack("<I", 5) + bytes(32) + b"\xff" * 64,
-            MEMORY,
+            Harm.MEMORY,
         ),
     ),
     bytes,

@@ -1,4 +1,6 @@
-"""The same plain payload in formats: archives, torch's two forms, NumPy's, compressed, under another's name."""
+"""The same plain payload in formats: archives, torch's two forms, NumPy's, compressed, under
+another's name.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +12,25 @@ import zlib
 from typing import Any
 
 from harness.hostile import Family
-from harness.hostile.archives import Member, deflated, legacy_tensor, tensor, torch_legacy, torch_members, torch_zip, zipped
+from harness.hostile.archives import (
+    Member,
+    deflated,
+    legacy_tensor,
+    tensor,
+    torch_legacy,
+    torch_members,
+    torch_zip,
+    zipped,
+)
 from harness.hostile.disguises import PAYLOAD
 from harness.hostile.opcodes import pickled
-from harness.records.trials import BROKEN, CODE, LIE
+from harness.records.trials import Harm
 
-formats = Family("formats", "torch-zip", CODE)
-members = Family("other-members", "torch-zip", CODE)
-compressed = Family("compressed", "none", CODE)
-renamed = Family("renamed", "pickle", CODE)
-archives = Family("archives", "torch-zip", LIE)
+formats = Family("formats", "torch-zip", Harm.CODE)
+members = Family("other-members", "torch-zip", Harm.CODE)
+compressed = Family("compressed", "none", Harm.CODE)
+renamed = Family("renamed", "pickle", Harm.CODE)
+archives = Family("archives", "torch-zip", Harm.LIE)
 
 CLEAN, HOSTILE = pickled({"a": tensor()}), pickled({"a": tensor(), "b": PAYLOAD})
 
@@ -40,7 +51,13 @@ def _hook(_: object) -> bytes:
 @formats.hostile_file("torchscript.bin")
 def _torchscript(_: object) -> bytes:
     """Looks like TorchScript, with the payload in its data.pkl and a constants.pkl beside it."""
-    return zipped([*torch_members(HOSTILE), Member("archive/constants.pkl", pickled(())), Member("archive/code/__torch__.py", b"")])
+    return zipped(
+        [
+            *torch_members(HOSTILE),
+            Member("archive/constants.pkl", pickled(())),
+            Member("archive/code/__torch__.py", b""),
+        ]
+    )
 
 
 @formats.hostile_file("numpy-objects.npy", format_name="npy")
@@ -60,7 +77,11 @@ def _tar(_: object) -> bytes:
     """The tar archive of torch before 0.1.10, its pickle the payload."""
     whole = io.BytesIO()
     with tarfile.open(fileobj=whole, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for name, content in (("storages", pickled(0)), ("tensors", pickled(0)), ("pickle", pickled(PAYLOAD))):
+        for name, content in (
+            ("storages", pickled(0)),
+            ("tensors", pickled(0)),
+            ("pickle", pickled(PAYLOAD)),
+        ):
             entry = tarfile.TarInfo(name)
             entry.size = len(content)
             archive.addfile(entry, io.BytesIO(content))
@@ -75,7 +96,14 @@ def _legacy(place: str) -> bytes:
 
 formats.table(
     "legacy-{}.bin",
-    [(place, f"a torch file of the form before zip, the payload in its pickle of the {place}", place) for place in ("magic", "system")],
+    [
+        (
+            place,
+            f"a torch file of the form before zip, the payload in its pickle of the {place}",
+            place,
+        )
+        for place in ("magic", "system")
+    ],
     _legacy,
     format_name="torch-legacy",
 )
@@ -90,27 +118,56 @@ def _legacy_value(_: object) -> bytes:
 members.table(
     "{}.bin",
     (
-        ("other-pickle", "a pickle beside a clean data.pkl holds the payload", [*torch_members(CLEAN), Member("archive/other.pkl", HOSTILE)]),
-        ("twice-last", "data.pkl is there twice, the second with the payload", [*torch_members(CLEAN), Member("archive/data.pkl", HOSTILE)]),
-        ("twice-first", "data.pkl is there twice, the first with the payload", [Member("archive/data.pkl", HOSTILE), *torch_members(CLEAN)]),
-        ("local-name", "data.pkl calls itself data.txt in its own header", [Member("archive/data.pkl", HOSTILE, local_name="archive/data.txt"), *torch_members(CLEAN)[1:]]),
-        ("record", "a tensor's memory is a pickle with the payload", torch_members(CLEAN, {"0": HOSTILE})),
+        (
+            "other-pickle",
+            "a pickle beside a clean data.pkl holds the payload",
+            [*torch_members(CLEAN), Member("archive/other.pkl", HOSTILE)],
+        ),
+        (
+            "twice-last",
+            "data.pkl is there twice, the second with the payload",
+            [*torch_members(CLEAN), Member("archive/data.pkl", HOSTILE)],
+        ),
+        (
+            "twice-first",
+            "data.pkl is there twice, the first with the payload",
+            [Member("archive/data.pkl", HOSTILE), *torch_members(CLEAN)],
+        ),
+        (
+            "local-name",
+            "data.pkl calls itself data.txt in its own header",
+            [
+                Member("archive/data.pkl", HOSTILE, local_name="archive/data.txt"),
+                *torch_members(CLEAN)[1:],
+            ],
+        ),
+        (
+            "record",
+            "a tensor's memory is a pickle with the payload",
+            torch_members(CLEAN, {"0": HOSTILE}),
+        ),
     ),
     zipped,
-)  # fmt: skip
+)
 
 
 @compressed.hostile_file("deflated.bin", format_name="torch-zip")
 def _deflated(_: object) -> bytes:
     """data.pkl with the payload is deflated in its archive."""
-    return zipped([Member("archive/data.pkl", HOSTILE, 8, deflated(HOSTILE)), *torch_members(CLEAN)[1:]])
+    return zipped(
+        [Member("archive/data.pkl", HOSTILE, 8, deflated(HOSTILE)), *torch_members(CLEAN)[1:]]
+    )
 
 
 @compressed.hostile_file("gzip.pkl.gz")
 def _gzip(_: object) -> bytes:
     """A pickle with the payload, in gzip."""
     content = pickled(PAYLOAD)
-    return b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + deflated(content) + struct.pack("<II", zlib.crc32(content), len(content))
+    return (
+        b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
+        + deflated(content)
+        + struct.pack("<II", zlib.crc32(content), len(content))
+    )
 
 
 @compressed.hostile_file("bzip2.pkl.bz2")
@@ -146,7 +203,9 @@ def _legacy_renamed(_: object) -> bytes:
 
 @renamed.hostile_file("two-in-one.safetensors", format_name="safetensors")
 def _two_in_one(_: object) -> bytes:
-    """Valid safetensors whose tensor is a whole torch file with the payload: which it is depends on who reads it."""
+    """Valid safetensors whose tensor is a whole torch file with the payload: which it is depends on
+    who reads it.
+    """
     size = len(torch_zip(HOSTILE))
     header = b'{"a":{"dtype":"U8","shape":[%d],"data_offsets":[0,%d]}}' % (size, size)
     return zipped(torch_members(HOSTILE), before=struct.pack("<Q", len(header)) + header)
@@ -155,21 +214,40 @@ def _two_in_one(_: object) -> bytes:
 archives.table(
     "{}.bin",
     (
-        ("climbs", "a member's path climbs out of its folder", [*torch_members(CLEAN), Member("../../climbed.pkl", HOSTILE)], LIE),
-        ("data-climbs", "data.pkl itself lies above its folder", [Member("../data.pkl", HOSTILE), *torch_members(CLEAN)[1:]], LIE),
-        ("size-lies", "data.pkl claims 4 GB and holds a hundred bytes", [Member("archive/data.pkl", CLEAN, 8, deflated(CLEAN), size=0xFFFFFFFE), *torch_members(CLEAN)[1:]], LIE),
+        (
+            "climbs",
+            "a member's path climbs out of its folder",
+            [*torch_members(CLEAN), Member("../../climbed.pkl", HOSTILE)],
+            Harm.LIE,
+        ),
+        (
+            "data-climbs",
+            "data.pkl itself lies above its folder",
+            [Member("../data.pkl", HOSTILE), *torch_members(CLEAN)[1:]],
+            Harm.LIE,
+        ),
+        (
+            "size-lies",
+            "data.pkl claims 4 GB and holds a hundred bytes",
+            [
+                Member("archive/data.pkl", CLEAN, 8, deflated(CLEAN), size=0xFFFFFFFE),
+                *torch_members(CLEAN)[1:],
+            ],
+            Harm.LIE,
+        ),
     ),
-    zipped, harms=True,
-)  # fmt: skip
+    zipped,
+    harms=True,
+)
 
 
-@archives.hostile_file("directory-cut.bin", harm=BROKEN)
+@archives.hostile_file("directory-cut.bin", harm=Harm.BROKEN)
 def _directory_cut(_: object) -> bytes:
     """A torch file cut in the middle of its directory."""
     return torch_zip(CLEAN)[:-60]
 
 
-@archives.hostile_file("comment-is-an-archive.bin", harm=LIE)
+@archives.hostile_file("comment-is-an-archive.bin", harm=Harm.LIE)
 def _comment(_: object) -> bytes:
     """A clean archive whose comment is another one's end, so that two directories can be found."""
     other = zipped([Member("archive/data.pkl", HOSTILE), *torch_members(CLEAN)[1:]])
@@ -178,6 +256,10 @@ def _comment(_: object) -> bytes:
 
 def npy(kind: str, shape: object, content: bytes, *, header: str | None = None) -> bytes:
     """Return a NumPy array's file, whatever it says of itself."""
-    text = header if header is not None else f"{{'descr': {kind!r}, 'fortran_order': False, 'shape': {shape!r}, }}"
+    text = (
+        header
+        if header is not None
+        else f"{{'descr': {kind!r}, 'fortran_order': False, 'shape': {shape!r}, }}"
+    )
     padded = text.encode() + b" " * (-(len(text) + 11) % 64) + b"\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(padded) & 0xFFFF) + padded + content

@@ -1,6 +1,8 @@
-"""safetensors files that are broken or lie: their length, their header, the tensors' places and shapes, and what lies behind.
+"""safetensors files that are broken or lie: their length, their header, the tensors' places and
+shapes, and what lies behind.
 
-The format: the README of safetensors, section Format; its limit of a header is MAX_HEADER_SIZE in the library's tensor.rs.
+The format: the README of safetensors, section Format; its limit of a header is MAX_HEADER_SIZE in
+the library's tensor.rs.
 """
 
 from __future__ import annotations
@@ -12,27 +14,30 @@ from typing import Any
 
 from harness.hostile import Family
 from harness.hostile.archives import FLOATS
-from harness.records.trials import BROKEN, LIE, MEMORY, NONE
+from harness.records.trials import Harm
 
 HEADER_CAP = 100_000_000
 """Most bytes of a header that the library takes."""
 A = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
 
-length = Family("header-length", "safetensors", LIE)
-grammar = Family("header-grammar", "safetensors", BROKEN)
-enormous = Family("header-enormous", "safetensors", MEMORY)
-fields = Family("header-fields", "safetensors", BROKEN)
-offsets = Family("offsets", "safetensors", LIE)
-shapes = Family("shapes", "safetensors", LIE)
-around = Family("around-the-data", "safetensors", BROKEN)
+length = Family("header-length", "safetensors", Harm.LIE)
+grammar = Family("header-grammar", "safetensors", Harm.BROKEN)
+enormous = Family("header-enormous", "safetensors", Harm.MEMORY)
+fields = Family("header-fields", "safetensors", Harm.BROKEN)
+offsets = Family("offsets", "safetensors", Harm.LIE)
+shapes = Family("shapes", "safetensors", Harm.LIE)
+around = Family("around-the-data", "safetensors", Harm.BROKEN)
 
 _EDGE_S = 20.0
-_U64 = (1 << 64) - 1
 
 
 def safetensors(header: Any, content: bytes = FLOATS, size: int | None = None) -> bytes:
-    """Return a file of a header, given as JSON or as what is to be made JSON of, which says of itself that it is `size` bytes long."""
-    written = header if isinstance(header, bytes) else json.dumps(header, separators=(",", ":")).encode()
+    """Return a file of a header, given as JSON or as what is to be made JSON of, which says of
+    itself that it is `size` bytes long.
+    """
+    written = (
+        header if isinstance(header, bytes) else json.dumps(header, separators=(",", ":")).encode()
+    )
     return struct.pack("<Q", len(written) if size is None else size) + written + content
 
 
@@ -57,24 +62,26 @@ length.table(
 length.table(
     "{}.safetensors",
     (
-        ("empty", "no byte at all", b"", BROKEN),
-        ("seven-bytes", "seven bytes, one short of a length", b"\x39\0\0\0\0\0\0", BROKEN),
-        ("header-cut", "ends in the middle of its header", safetensors({"a": A})[:40], BROKEN),
+        ("empty", "no byte at all", b"", Harm.BROKEN),
+        ("seven-bytes", "seven bytes, one short of a length", b"\x39\0\0\0\0\0\0", Harm.BROKEN),
+        ("header-cut", "ends in the middle of its header", safetensors({"a": A})[:40], Harm.BROKEN),
     ),
     bytes,
     harms=True,
 )
 
 
-@enormous.hostile_file("cap-padded.safetensors", harm=NONE, limit_s=_EDGE_S)
+@enormous.hostile_file("cap-padded.safetensors", harm=Harm.NONE, limit_s=_EDGE_S)
 def _cap_padded(_: object) -> bytes:
     """Its header has exactly as many bytes as are allowed, spaces most of them."""
     return safetensors(json.dumps({"a": A}).encode().ljust(HEADER_CAP))
 
 
-@enormous.hostile_file("cap-text.safetensors", harm=NONE, limit_s=_EDGE_S)
+@enormous.hostile_file("cap-text.safetensors", harm=Harm.NONE, limit_s=_EDGE_S)
 def _cap_text(_: object) -> bytes:
-    """Its header has exactly as many bytes as are allowed, most of them one text of its metadata."""
+    """Its header has exactly as many bytes as are allowed, most of them one text of its
+    metadata.
+    """
     return safetensors(_described(HEADER_CAP))
 
 
@@ -88,7 +95,9 @@ def _cap_text_over(_: object) -> bytes:
 def _tensors(_: object) -> bytes:
     """Five thousand tensors of no elements in a file of a quarter of a megabyte."""
     entry = ',"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
-    return safetensors(b"{" + "".join(entry % number for number in range(5_000)).encode()[1:] + b"}", b"")
+    return safetensors(
+        b"{" + "".join(entry % number for number in range(5_000)).encode()[1:] + b"}", b""
+    )
 
 
 @enormous.hostile_file("many-notes.safetensors", limit_s=_EDGE_S)
@@ -100,7 +109,9 @@ def _notes(_: object) -> bytes:
 @enormous.hostile_file("many-dimensions.safetensors")
 def _dimensions(_: object) -> bytes:
     """One tensor of three hundred thousand dimensions of one."""
-    return safetensors({"a": {"dtype": "F32", "shape": [1] * 300_000, "data_offsets": [0, 4]}}, FLOATS[:4])
+    return safetensors(
+        {"a": {"dtype": "F32", "shape": [1] * 300_000, "data_offsets": [0, 4]}}, FLOATS[:4]
+    )
 
 
 @enormous.hostile_file("long-name.safetensors")
@@ -122,7 +133,11 @@ grammar.table(
     (
         ("not-json", "its header is no JSON", b"{'a': this is not JSON}"),
         ("byte-order-mark", "its header begins with a mark of byte order", b"\xef\xbb\xbf" + _GOOD),
-        ("begins-with-space", "its header begins with a space, which the format forbids", b" " + _GOOD),
+        (
+            "begins-with-space",
+            "its header begins with a space, which the format forbids",
+            b" " + _GOOD,
+        ),
         ("padded-with-nothing", "its header is filled up with zero bytes", _GOOD + bytes(7)),
         ("utf-8", "a tensor's name is no UTF-8", _GOOD.replace(b'"a"', b'"\xff\xfe"')),
         ("lone-surrogate", "a tensor's name is half a pair", _GOOD.replace(b'"a"', b'"\\ud800"')),
@@ -134,43 +149,102 @@ _WHOLE = '"dtype":"F32","shape":[2,3],"data_offsets":[0,24]'
 fields.table(
     "{}.safetensors",
     (
-        ("name-twice-other", "two tensors have the same name and other shapes", f'{{"a":{{{_WHOLE}}},"a":{{"dtype":"F32","shape":[6],"data_offsets":[0,24]}}}}', LIE),
-        ("name-twice-places", "two tensors have the same name and other places", '{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,12]},"a":{"dtype":"F32","shape":[3],"data_offsets":[12,24]}}', LIE),
-        ("dtype-unknown", "a dtype that there is not", f'{{"a":{{{_WHOLE.replace("F32", "F33")}}}}}', BROKEN),
-        ("dtype-missing", "a tensor without a dtype", '{"a":{"shape":[2,3],"data_offsets":[0,24]}}', BROKEN),
-        ("metadata-tensor", "metadata that is a tensor", f'{{"__metadata__":{{{_WHOLE}}}}}', BROKEN),
+        (
+            "name-twice-other",
+            "two tensors have the same name and other shapes",
+            f'{{"a":{{{_WHOLE}}},"a":{{"dtype":"F32","shape":[6],"data_offsets":[0,24]}}}}',
+            Harm.LIE,
+        ),
+        (
+            "name-twice-places",
+            "two tensors have the same name and other places",
+            '{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,12]},'
+            '"a":{"dtype":"F32","shape":[3],"data_offsets":[12,24]}}',
+            Harm.LIE,
+        ),
+        (
+            "dtype-unknown",
+            "a dtype that there is not",
+            f'{{"a":{{{_WHOLE.replace("F32", "F33")}}}}}',
+            Harm.BROKEN,
+        ),
+        (
+            "dtype-missing",
+            "a tensor without a dtype",
+            '{"a":{"shape":[2,3],"data_offsets":[0,24]}}',
+            Harm.BROKEN,
+        ),
+        (
+            "metadata-tensor",
+            "metadata that is a tensor",
+            f'{{"__metadata__":{{{_WHOLE}}}}}',
+            Harm.BROKEN,
+        ),
     ),
-    lambda text: safetensors(text.encode()), harms=True,
-)  # fmt: skip
+    lambda text: safetensors(text.encode()),
+    harms=True,
+)
 
 
-def _tensor(begin: object, end: object, shape: object = (2, 3), dtype: str = "F32") -> dict[str, Any]:
+def _tensor(
+    begin: object, end: object, shape: object = (2, 3), dtype: str = "F32"
+) -> dict[str, Any]:
     return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
 
 
 offsets.table(
     "offsets-{}.safetensors",
     (
-        ("overlapping", "two tensors share bytes", {"a": _tensor(0, 24), "b": _tensor(12, 36)}, FLOATS + FLOATS[:12]),
-        ("gap", "bytes lie between two tensors that are of none", {"a": _tensor(0, 24), "b": _tensor(28, 52)}, FLOATS + bytes(4) + FLOATS),
+        (
+            "overlapping",
+            "two tensors share bytes",
+            {"a": _tensor(0, 24), "b": _tensor(12, 36)},
+            FLOATS + FLOATS[:12],
+        ),
+        (
+            "gap",
+            "bytes lie between two tensors that are of none",
+            {"a": _tensor(0, 24), "b": _tensor(28, 52)},
+            FLOATS + bytes(4) + FLOATS,
+        ),
         ("backwards", "a tensor ends before it begins", {"a": _tensor(24, 0)}, FLOATS),
         ("negative", "a tensor begins before the data", {"a": _tensor(-24, 0)}, FLOATS),
         ("beyond", "a tensor ends behind the file", {"a": _tensor(0, 2400, [200, 3])}, FLOATS),
-        ("just-beyond", "a tensor ends one float behind the file", {"a": _tensor(0, 28, [7])}, FLOATS),
+        (
+            "just-beyond",
+            "a tensor ends one float behind the file",
+            {"a": _tensor(0, 28, [7])},
+            FLOATS,
+        ),
     ),
     safetensors,
-)  # fmt: skip
+)
 
 shapes.table(
     "shape-{}.safetensors",
     (
-        ("wraps-to-size", "a shape whose bytes are 24 once the number has gone round", {"a": _tensor(0, 24, [(1 << 62) + 6])}, FLOATS),
+        (
+            "wraps-to-size",
+            "a shape whose bytes are 24 once the number has gone round",
+            {"a": _tensor(0, 24, [(1 << 62) + 6])},
+            FLOATS,
+        ),
         ("negative", "a shape of minus two rows", {"a": _tensor(0, 24, [-2, -3])}, FLOATS),
-        ("half-a-byte", "a dtype of half a byte and an odd number of it", {"a": _tensor(0, 1, [3], "F4")}, b"\x01"),
-        ("bool-two", "truth values of which one is two", {"a": _tensor(0, 24, [24], "BOOL")}, bytes(23) + b"\x02"),
+        (
+            "half-a-byte",
+            "a dtype of half a byte and an odd number of it",
+            {"a": _tensor(0, 1, [3], "F4")},
+            b"\x01",
+        ),
+        (
+            "bool-two",
+            "truth values of which one is two",
+            {"a": _tensor(0, 24, [24], "BOOL")},
+            bytes(23) + b"\x02",
+        ),
     ),
     safetensors,
-)  # fmt: skip
+)
 
 around.table(
     "{}.safetensors",

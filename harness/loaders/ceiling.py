@@ -1,8 +1,11 @@
-"""The ceiling that every loader stands under: a plain parallel read of the same bytes into memory that is already there.
+"""The ceiling that every loader stands under: a plain parallel read of the same bytes into memory
+that is already there.
 
-Threads take the file's blocks in turn, so that the requests a disk is given overlap; the memory they fill is held beyond the sample and
-touched before the clock starts. Two threads of 1 MiB were fastest of 1 to 16 threads and 256 KiB to 8 MiB on the machine this was chosen on,
-cold and warm. Other storage may want larger pieces, so cold reads are measured with 4 MiB as well, and the faster one is the ceiling.
+Threads take the file's blocks in turn, so that the requests a disk is given overlap; the memory
+they fill is held beyond the sample and touched before the clock starts. Two threads of 1 MiB were
+fastest of 1 to 16 threads and 256 KiB to 8 MiB on the machine this was chosen on, cold and warm.
+Other storage may want larger pieces, so cold reads are measured with 4 MiB as well, and the faster
+one is the ceiling.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.checkpoints.safetensors_file import Entry, parse
-from harness.loaders import Loader
+from harness.loaders import Ceiling
 from harness.machine.description import usable_cores
 
 if TYPE_CHECKING:
@@ -41,8 +44,9 @@ def reserve(files: Sequence[str]) -> None:
 def hold(size: int) -> None:
     """Hold `size` bytes of shared memory in this process, in place of what it held before.
 
-    Taken by the sample itself it would be the very pages that evicting the file has just freed, and the read would have to wait for
-    others: on a virtual machine whose host takes freed memory back, every second cold read took twice as long.
+    Taken by the sample itself it would be the very pages that evicting the file has just freed, and
+    the read would have to wait for others: on a virtual machine whose host takes freed memory back,
+    every second cold read took twice as long.
     """
     global _held
     needed = max(size, _LEAST_HELD)
@@ -55,7 +59,8 @@ def hold(size: int) -> None:
 def held(size: int) -> torch.Tensor:
     """Return `size` bytes of held memory, every page of it there.
 
-    A byte of every page is overwritten: what an earlier sample read must not pass for what this one does.
+    A byte of every page is overwritten: what an earlier sample read must not pass for what this one
+    does.
     """
     import torch
 
@@ -74,8 +79,12 @@ def started_threads() -> ThreadPoolExecutor:
     return pool
 
 
-def prepare(files: Sequence[str], _device: str) -> tuple[dict[str, torch.Tensor], ThreadPoolExecutor]:
-    """Return a tensor over held memory for each file, of its size in whole pages, and threads that have started."""
+def prepare(
+    files: Sequence[str], _device: str
+) -> tuple[dict[str, torch.Tensor], ThreadPoolExecutor]:
+    """Return a tensor over held memory for each file, of its size in whole pages, and threads that
+    have started.
+    """
     memory = held(needed(files))
     buffers, start = {}, 0
     for file in files:
@@ -90,35 +99,54 @@ def needed(files: Sequence[str]) -> int:
 
 
 def room(file: str) -> int:
-    """Return a file's size in whole pages, so that the next one's bytes lie aligned and a read past the page cache can end in a whole one."""
+    """Return a file's size in whole pages, so that the next one's bytes lie aligned and a read past
+    the page cache can end in a whole one.
+    """
     return -(-Path(file).stat().st_size // _PAGE) * _PAGE
 
 
 def threads() -> int:
-    """Return how many threads read: as many as there are processors for this process, two at least."""
+    """Return how many threads read: as many as there are processors for this process, two at
+    least.
+    """
     return max(2, min(_MOST_THREADS, usable_cores()))
 
 
 def read_in_turns(
-    files: Sequence[str], prepared: tuple[dict[str, torch.Tensor], ThreadPoolExecutor], block: int = _BLOCK, flags: int = 0
+    files: Sequence[str],
+    prepared: tuple[dict[str, torch.Tensor], ThreadPoolExecutor],
+    block: int = _BLOCK,
+    flags: int = 0,
 ) -> Tensors:
-    """Read each file into its memory, threads taking its blocks in turn, and return that memory; `flags` are for opening it."""
+    """Read each file into its memory, threads taking its blocks in turn, and return that memory.
+
+    `flags` are for opening it.
+    """
     buffers, pool = prepared
     for file in files:
         buffer = view(buffers[file])
         fd = os.open(file, os.O_RDONLY | flags)
         try:
-            list(pool.map(lambda first, fd=fd, buffer=buffer: _read_every(fd, buffer, first, block), range(threads())))
+            list(
+                pool.map(
+                    lambda first, fd=fd, buffer=buffer: _read_every(fd, buffer, first, block),
+                    range(threads()),
+                )
+            )
         finally:
             os.close(fd)
     return buffers
 
 
-def _read(files: Sequence[str], _device: str, prepared: tuple[dict[str, torch.Tensor], ThreadPoolExecutor]) -> Tensors:
+def _read(
+    files: Sequence[str], _device: str, prepared: tuple[dict[str, torch.Tensor], ThreadPoolExecutor]
+) -> Tensors:
     return read_in_turns(files, prepared)
 
 
-def _read_large(files: Sequence[str], _device: str, prepared: tuple[dict[str, torch.Tensor], ThreadPoolExecutor]) -> Tensors:
+def _read_large(
+    files: Sequence[str], _device: str, prepared: tuple[dict[str, torch.Tensor], ThreadPoolExecutor]
+) -> Tensors:
     return read_in_turns(files, prepared, _LARGE_BLOCK)
 
 
@@ -130,7 +158,9 @@ def view(buffer: torch.Tensor) -> memoryview:
 
 
 def _read_every(fd: int, buffer: memoryview, first: int, size: int) -> None:
-    """Read every n-th block of this size, from block number `first`, where n is the number of threads."""
+    """Read every n-th block of this size, from block number `first`, where n is the number of
+    threads.
+    """
     end = os.fstat(fd).st_size
     if end <= len(buffer) - _PAGE:
         raise EOFError(f"the file ends at byte {end}")
@@ -139,9 +169,12 @@ def _read_every(fd: int, buffer: memoryview, first: int, size: int) -> None:
 
 
 def read_into(fd: int, block: memoryview, start: int, end: int | None = None) -> None:
-    """Fill `block` from byte `start` of a file, as far as `end` if that comes first; raises `EOFError` where the file ends before.
+    """Fill `block` from byte `start` of a file, as far as `end` if that comes first.
 
-    What is read past the page cache is asked for in whole pages, so the last block of a file reaches beyond it.
+    Raises `EOFError` where the file ends before.
+
+    What is read past the page cache is asked for in whole pages, so the last block of a file
+    reaches beyond it.
     """
     end = start + len(block) if end is None else min(start + len(block), end)
     while start < end:
@@ -157,14 +190,22 @@ def name_tensors(buffers: Tensors, files: Sequence[str]) -> Tensors:
     for file in files:
         buffer = buffers[file]
         start = view(buffer[:8])
-        header = parse(io.BytesIO(view(buffer[: 8 + int.from_bytes(start, "little")])), Path(file).stat().st_size)
+        header = parse(
+            io.BytesIO(view(buffer[: 8 + int.from_bytes(start, "little")])),
+            Path(file).stat().st_size,
+        )
         for name, entry in header.tensors.items():
-            tensors[name] = as_described(buffer[header.data + entry.start : header.data + entry.end], entry)
+            tensors[name] = as_described(
+                buffer[header.data + entry.start : header.data + entry.end], entry
+            )
     return tensors
 
 
-def as_described(content: torch.Tensor, entry: Entry, shape: Sequence[int] | None = None) -> torch.Tensor:
-    """Return a tensor's bytes, cut from memory that starts aligned, as the tensor that an entry of a safetensors header describes.
+def as_described(
+    content: torch.Tensor, entry: Entry, shape: Sequence[int] | None = None
+) -> torch.Tensor:
+    """Return a tensor's bytes, cut from memory that starts aligned, as the tensor that an entry of
+    a safetensors header describes.
 
     `shape` is torch's, of a piece of it. Raises `TypeError` where torch has no such tensor.
     """
@@ -172,12 +213,22 @@ def as_described(content: torch.Tensor, entry: Entry, shape: Sequence[int] | Non
 
     dtype = getattr(torch, entry.dtype.torch or "", None)
     if dtype is None or entry.refusal:
-        raise TypeError(f"a tensor {entry.refusal or f'is of dtype {entry.dtype.code}, which this torch does not have'}")
+        raise TypeError(
+            "a tensor"
+            f" {entry.refusal or f'is of dtype {entry.dtype.code}, which this torch does not have'}"
+        )
     if content.storage_offset() % dtype.itemsize:
         content = content.clone()  # a view as another dtype wants aligned bytes
     return content.view(dtype).reshape(entry.torch_shape if shape is None else tuple(shape))
 
 
-_READ = Loader("ceiling-read", "safetensors", _read, reserve=reserve, prepare=prepare, reveal=name_tensors, ceiling=True)
+_READ = Ceiling(
+    "ceiling-read",
+    "safetensors",
+    _read,
+    preallocate=reserve,
+    setup=prepare,
+    as_tensors=name_tensors,
+)
 
 LOADERS = (_READ, replace(_READ, name="ceiling-read-4m", load=_read_large, cache_states=("cold",)))

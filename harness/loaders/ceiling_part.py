@@ -1,8 +1,10 @@
 """The ceiling of a part: a parallel read of exactly the bytes asked for.
 
-The kernel is told to read nothing ahead, so what storage gives is the least that any read through the page cache can ask of it: the pages
-that hold those bytes. They are all announced before the first is read, so that a disk has every request at once; one after the other, the
-scattered pages of a strided slice took several times as long. Contiguous runs are then read, strided ones copied out of a mapping.
+The kernel is told to read nothing ahead, so what storage gives is the least that any read through
+the page cache can ask of it: the pages that hold those bytes. They are all announced before the
+first is read, so that a disk has every request at once; one after the other, the scattered pages of
+a strided slice took several times as long. Contiguous runs are then read, strided ones copied out
+of a mapping.
 """
 
 from __future__ import annotations
@@ -19,8 +21,16 @@ from typing import TYPE_CHECKING, Any
 
 from harness.checkpoints.parts import Piece
 from harness.checkpoints.safetensors_file import Entry, read_header
-from harness.loaders import Loader, Wanted
-from harness.loaders.ceiling import as_described, held, hold, read_into, started_threads, threads, view
+from harness.loaders import Ceiling, Selection
+from harness.loaders.ceiling import (
+    as_described,
+    held,
+    hold,
+    read_into,
+    started_threads,
+    threads,
+    view,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +44,9 @@ _ALIGNED = 64
 
 @dataclass(frozen=True)
 class _Region:
-    """A piece in its file: `runs` runs of `length` bytes, from byte `first`, each `distance` after the one before, and its place in memory."""
+    """A piece in its file: `runs` runs of `length` bytes, from byte `first`, each `distance` after
+    the one before, and its place in memory.
+    """
 
     entry: Entry
     shape: tuple[int, ...]
@@ -51,7 +63,9 @@ class _Region:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is read of one file: its pieces by name, the pages that hold them, and the blocks of those that are contiguous."""
+    """What is read of one file: its pieces by name, the pages that hold them, and the blocks of
+    those that are contiguous.
+    """
 
     pieces: dict[str, _Region]
     pages: tuple[tuple[int, int], ...]
@@ -64,12 +78,14 @@ class _Plan:
 _Prepared = tuple[dict[str, "torch.Tensor"], ThreadPoolExecutor]
 
 
-def _reserve(selections: Sequence[Wanted]) -> None:
-    """Hold memory for the bytes and find out where they are, both in the process that samples are forked from."""
+def _reserve(selections: Sequence[Selection]) -> None:
+    """Hold memory for the bytes and find out where they are, both in the process that samples are
+    forked from.
+    """
     hold(sum(_plan(file, tuple(pieces)).bytes for file, pieces in selections))
 
 
-def _prepare(selections: Sequence[Wanted], _device: str) -> _Prepared:
+def _prepare(selections: Sequence[Selection], _device: str) -> _Prepared:
     """Return held memory for each file's bytes, and threads that have started."""
     plans = {file: _plan(file, tuple(pieces)) for file, pieces in selections}
     memory = held(sum(plan.bytes for plan in plans.values()))
@@ -80,13 +96,21 @@ def _prepare(selections: Sequence[Wanted], _device: str) -> _Prepared:
     return buffers, started_threads()
 
 
-def _read(selections: Sequence[Wanted], _device: str, prepared: _Prepared) -> Tensors:
+def _read(selections: Sequence[Selection], _device: str, prepared: _Prepared) -> Tensors:
     buffers, pool = prepared
     for file, pieces in selections:
-        plan, memory, fd = _plan(file, tuple(pieces)), view(buffers[file]), os.open(file, os.O_RDONLY)
+        plan, memory, fd = (
+            _plan(file, tuple(pieces)),
+            view(buffers[file]),
+            os.open(file, os.O_RDONLY),
+        )
         try:
             _together(pool, plan.pages, lambda pages, fd=fd: _announce(fd, pages))
-            _together(pool, plan.blocks, lambda blocks, fd=fd, memory=memory: _read_blocks(fd, memory, blocks))
+            _together(
+                pool,
+                plan.blocks,
+                lambda blocks, fd=fd, memory=memory: _read_blocks(fd, memory, blocks),
+            )
             if plan.strided:
                 _copy(fd, buffers[file], plan.strided, pool)
         finally:
@@ -112,25 +136,35 @@ def _read_blocks(fd: int, memory: memoryview, blocks: Sequence[tuple[int, int, i
         read_into(fd, memory[place : place + length], start)
 
 
-def _copy(fd: int, memory: torch.Tensor, strided: Sequence[_Region], pool: ThreadPoolExecutor) -> None:
+def _copy(
+    fd: int, memory: torch.Tensor, strided: Sequence[_Region], pool: ThreadPoolExecutor
+) -> None:
     import torch
 
-    mapping = mmap.mmap(fd, 0, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)  # never written: torch wants writable memory
+    mapping = mmap.mmap(
+        fd, 0, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE
+    )  # never written: torch wants writable memory
     if hasattr(mapping, "madvise"):
         mapping.madvise(mmap.MADV_RANDOM)
     whole = torch.frombuffer(mapping, dtype=torch.uint8)  # the mapping goes with it
 
     def copy(pieces: Sequence[_Region]) -> None:
         for region in pieces:
-            runs = whole.as_strided((region.runs, region.length), (region.distance, 1), region.first)
-            memory[region.place : region.place + region.bytes].view(region.runs, region.length).copy_(runs)
+            runs = whole.as_strided(
+                (region.runs, region.length), (region.distance, 1), region.first
+            )
+            memory[region.place : region.place + region.bytes].view(
+                region.runs, region.length
+            ).copy_(runs)
 
     _together(pool, strided, copy)
 
 
-def _name_tensors(buffers: Tensors, selections: Sequence[Wanted]) -> Tensors:
+def _name_tensors(buffers: Tensors, selections: Sequence[Selection]) -> Tensors:
     return {
-        name: as_described(buffers[file][region.place : region.place + region.bytes], region.entry, region.shape)
+        name: as_described(
+            buffers[file][region.place : region.place + region.bytes], region.entry, region.shape
+        )
         for file, pieces in selections
         for name, region in _plan(file, tuple(pieces)).pieces.items()
     }
@@ -147,9 +181,17 @@ def _plan(file: str, pieces: tuple[Piece, ...]) -> _Plan:
         place += -(-region[piece.tensor].bytes // _ALIGNED) * _ALIGNED
     contiguous = [part for part in region.values() if part.runs == 1]
     blocks = (
-        (part.first + at, min(_BLOCK, part.length - at), part.place + at) for part in contiguous for at in range(0, part.length, _BLOCK)
+        (part.first + at, min(_BLOCK, part.length - at), part.place + at)
+        for part in contiguous
+        for at in range(0, part.length, _BLOCK)
     )
-    return _Plan(region, tuple(_pages(region.values())), tuple(blocks), tuple(part for part in region.values() if part.runs > 1), place)
+    return _Plan(
+        region,
+        tuple(_pages(region.values())),
+        tuple(blocks),
+        tuple(part for part in region.values() if part.runs > 1),
+        place,
+    )
 
 
 def _find(entry: Entry, piece: Piece, data: int, place: int) -> _Region:
@@ -161,11 +203,21 @@ def _find(entry: Entry, piece: Piece, data: int, place: int) -> _Region:
     distance = (stop - start) // max(runs, 1)
     step = distance // shape[piece.axis]
     shape[piece.axis] = piece.stop - piece.start
-    return _Region(entry, tuple(shape), start + piece.start * step, runs, distance, shape[piece.axis] * step, place)
+    return _Region(
+        entry,
+        tuple(shape),
+        start + piece.start * step,
+        runs,
+        distance,
+        shape[piece.axis] * step,
+        place,
+    )
 
 
 def _pages(pieces: Iterable[_Region]) -> Iterator[tuple[int, int]]:
-    """Yield (first byte, end) of the pages that hold any run, in order and none twice, those that touch taken together up to a block."""
+    """Yield (first byte, end) of the pages that hold any run, in order and none twice, those that
+    touch taken together up to a block.
+    """
     runs = sorted(
         (at // _PAGE, -(-(at + region.length) // _PAGE))
         for region in pieces
@@ -175,11 +227,22 @@ def _pages(pieces: Iterable[_Region]) -> Iterator[tuple[int, int]]:
     first = end = runs[0][0] if runs else 0
     for start, stop in [*runs, (1 << 62, 1 << 62)]:
         if start > end:
-            yield from ((at * _PAGE, min(at + _BLOCK // _PAGE, end) * _PAGE) for at in range(first, end, _BLOCK // _PAGE))
+            yield from (
+                (at * _PAGE, min(at + _BLOCK // _PAGE, end) * _PAGE)
+                for at in range(first, end, _BLOCK // _PAGE)
+            )
             first = start
         end = max(end, stop)
 
 
 PART_LOADERS = (
-    Loader("ceiling-read", "safetensors", _read, reserve=_reserve, prepare=_prepare, reveal=_name_tensors, whole=False, ceiling=True),
+    Ceiling(
+        "ceiling-read",
+        "safetensors",
+        _read,
+        preallocate=_reserve,
+        setup=_prepare,
+        as_tensors=_name_tensors,
+        whole=False,
+    ),
 )

@@ -1,7 +1,8 @@
-"""What `weighbridge convert` does with a torch file, and the plain copy of that file it is held against: on the disk that the file is on.
+"""What `weighbridge convert` does with a torch file, and the plain copy of that file it is held
+against: on the disk that the file is on.
 
-Each makes a file and returns no tensor: its clock stops when the file is whole and on the disk. What it made is read back, held against the
-checkpoint and removed after the clocks have stopped.
+Each makes a file and returns no tensor: its clock stops when the file is whole and on the disk.
+What it made is read back, held against the checkpoint and removed after the clocks have stopped.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from harness.loaders import Loader
+from harness.loaders import Converter
 
 if TYPE_CHECKING:
     from harness.loaders import Tensors
@@ -35,7 +36,7 @@ def _anew(source: str) -> Path:
     return folder
 
 
-def _file_copy(files: Sequence[str], _device: str, _: Any) -> Tensors:
+def _file_copy(files: Sequence[str], _device: str) -> Tensors:
     from harness.checkpoints.streamed_write import copy
 
     folder = _anew(files[0])
@@ -47,7 +48,7 @@ def _file_copy(files: Sequence[str], _device: str, _: Any) -> Tensors:
     return {}
 
 
-def _convert(files: Sequence[str], _device: str, _: Any) -> Tensors:
+def _convert(files: Sequence[str], _device: str) -> Tensors:
     """Scan and convert as the command does."""
     from harness.checkpoints.convert import convert
 
@@ -57,10 +58,10 @@ def _convert(files: Sequence[str], _device: str, _: Any) -> Tensors:
     return {}
 
 
-def _convert_and_verify(files: Sequence[str], device: str, prepared: Any) -> Tensors:
+def _convert_and_verify(files: Sequence[str], device: str) -> Tensors:
     from harness.checkpoints.verify import differences
 
-    _convert(files, device, prepared)
+    _convert(files, device)
     for file in files:
         names = differences(Path(file), _made(file) / f"{Path(file).stem}.safetensors")
         if names:
@@ -68,18 +69,29 @@ def _convert_and_verify(files: Sequence[str], device: str, prepared: Any) -> Ten
     return {}
 
 
-def _read_back(_: Tensors, files: Sequence[str]) -> Tensors:
-    """Return the tensors of what was made, mapped, and remove it: the mapping keeps its bytes until they have been checked."""
+def _read_back(files: Sequence[str]) -> Tensors:
+    """Return the tensors of what was made, mapped, and remove it: the mapping keeps its bytes until
+    they have been checked.
+    """
     from harness.checkpoints.mapped_files import open_mapped
 
     folder = _made(files[0])
-    tensors = {name: tensor for file in sorted(folder.iterdir()) for name, tensor in open_mapped(file).tensors.items()}
+    tensors = {
+        name: tensor
+        for file in sorted(folder.iterdir())
+        for name, tensor in open_mapped(file).tensors.items()
+    }
     shutil.rmtree(folder)
     return tensors
 
 
-def _converter(name: str, format_name: str, work: Callable[[Sequence[str], str, Any], Tensors], requires: tuple[str, ...]) -> Loader:
-    return Loader(name, format_name, work, requires, reveal=_read_back, writes=True, devices=("cpu",))
+def _converter(
+    name: str,
+    format_name: str,
+    work: Callable[[Sequence[str], str], Tensors],
+    requires: tuple[str, ...],
+) -> Converter:
+    return Converter(name, format_name, work, requires, read_back=_read_back, devices=("cpu",))
 
 
 CONVERTERS = (

@@ -1,7 +1,7 @@
 """Diffusers: a Stable Diffusion pipeline from a folder or from a single file, in both formats.
 
-A format is a folder: the weights, and the configurations and the tokenizer that a pipeline is made from. Every call asks for float16, as the
-weights are, and for local files only.
+A format is a folder: the weights, and the configurations and the tokenizer that a pipeline is made
+from. Every call asks for float16, as the weights are, and for local files only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.checkpoints.formats import FORMATS as COMMON
 from harness.checkpoints.formats import Format
-from harness.loaders import Loader
+from harness.loaders import ModelLoader
 
 if TYPE_CHECKING:
     from harness.loaders import Tensors
@@ -37,15 +37,26 @@ def _write_pipeline(tensors: Tensors, folder: Path, format_name: str) -> None:
     from harness.checkpoints.stable_diffusion import COMPONENTS
 
     for component in COMPONENTS:
-        own = {name.removeprefix(f"{component}."): tensor for name, tensor in tensors.items() if name.startswith(f"{component}.")}
+        own = {
+            name.removeprefix(f"{component}."): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(f"{component}.")
+        }
         COMMON[format_name].write(own, folder / _weights_file(component, format_name))
 
 
 def _read_pipeline(folder: Path, format_name: str) -> Tensors:
     from harness.checkpoints.stable_diffusion import COMPONENTS
 
-    read = {component: COMMON[format_name].read(folder / _weights_file(component, format_name)) for component in COMPONENTS}
-    return {f"{component}.{name}": tensor for component, tensors in read.items() for name, tensor in tensors.items()}
+    read = {
+        component: COMMON[format_name].read(folder / _weights_file(component, format_name))
+        for component in COMPONENTS
+    }
+    return {
+        f"{component}.{name}": tensor
+        for component, tensors in read.items()
+        for name, tensor in tensors.items()
+    }
 
 
 def _write_single(tensors: Tensors, folder: Path, name: str) -> None:
@@ -62,7 +73,9 @@ def _write_single(tensors: Tensors, folder: Path, name: str) -> None:
 
 
 def _read_single(folder: Path, name: str) -> Tensors:
-    """Return the tensors under the names of the pipeline that the folder's configurations are of."""
+    """Return the tensors under the names of the pipeline that the folder's configurations are
+    of.
+    """
     import torch
     from safetensors.torch import load_file
 
@@ -70,9 +83,17 @@ def _read_single(folder: Path, name: str) -> Tensors:
     from harness.checkpoints.stable_diffusion import SHAPES, pipeline_layout
     from harness.checkpoints.stable_diffusion_files import pipeline_files
 
-    state_dict = load_file(folder / name) if name.endswith(".safetensors") else torch.load(folder / name, weights_only=True)["state_dict"]
+    state_dict = (
+        load_file(folder / name)
+        if name.endswith(".safetensors")
+        else torch.load(folder / name, weights_only=True)["state_dict"]
+    )
     described = (folder / _CONFIGURATION / "unet/config.json").read_text(encoding="utf-8")
-    layout = next(pipeline_layout(shape) for shape in SHAPES if pipeline_files(shape)["unet/config.json"] == described)
+    layout = next(
+        pipeline_layout(shape)
+        for shape in SHAPES
+        if pipeline_files(shape)["unet/config.json"] == described
+    )
     return from_original(state_dict, [tensor.name for tensor in layout.tensors])
 
 
@@ -80,22 +101,39 @@ def _beside(name: str, within: str = "") -> Mapping[str, str] | None:
     from harness.checkpoints.stable_diffusion import SHAPES
     from harness.checkpoints.stable_diffusion_files import pipeline_files
 
-    return {f"{within}{path}": text for path, text in pipeline_files(name).items()} if name in SHAPES else None
+    return (
+        {f"{within}{path}": text for path, text in pipeline_files(name).items()}
+        if name in SHAPES
+        else None
+    )
 
 
-def _from_pretrained(files: Sequence[str], device: str, _: Any, *, safetensors: bool) -> Any:
+def _from_pretrained(files: Sequence[str], device: str, *, safetensors: bool) -> Any:
     import torch
 
-    folder, parameters = os.path.commonpath(files), {"dtype": torch.float16, "use_safetensors": safetensors, "local_files_only": True}
+    folder, parameters = (
+        os.path.commonpath(files),
+        {
+            "dtype": torch.float16,
+            "use_safetensors": safetensors,
+            "local_files_only": True,
+        },
+    )
     return _placed(_quiet().DiffusionPipeline.from_pretrained(folder, **parameters), device)
 
 
-def _from_single_file(files: Sequence[str], device: str, _: Any, *, name: str) -> Any:
+def _from_single_file(files: Sequence[str], device: str, *, name: str) -> Any:
     import torch
 
     folder = os.path.commonpath(files)
-    parameters = {"config": f"{folder}/{_CONFIGURATION}", "dtype": torch.float16, "local_files_only": True}
-    return _placed(_quiet().StableDiffusionPipeline.from_single_file(f"{folder}/{name}", **parameters), device)
+    parameters = {
+        "config": f"{folder}/{_CONFIGURATION}",
+        "dtype": torch.float16,
+        "local_files_only": True,
+    }
+    return _placed(
+        _quiet().StableDiffusionPipeline.from_single_file(f"{folder}/{name}", **parameters), device
+    )
 
 
 def _placed(pipeline: Any, device: str) -> Any:
@@ -103,7 +141,9 @@ def _placed(pipeline: Any, device: str) -> Any:
 
 
 def _weights(pipeline: Any) -> Tensors:
-    """Name a pipeline's tensors as the checkpoint does: transformers 5.6 took `text_model.` out of the encoder's names, not out of its files."""
+    """Name a pipeline's tensors as the checkpoint does: transformers 5.6 took `text_model.` out of
+    the encoder's names, not out of its files.
+    """
     from harness.checkpoints.stable_diffusion import COMPONENTS
 
     tensors: Tensors = {}
@@ -136,11 +176,18 @@ def _quiet() -> Any:
 def _takes_dtype() -> str | None:
     release = version("diffusers")
     able = tuple(int(part) for part in release.split(".")[:2]) >= (0, 42)
-    return None if able else f"diffusers {release} cannot be asked for a dtype by that name (0.42 and later can)"
+    return (
+        None
+        if able
+        else f"diffusers {release} cannot be asked for a dtype by that name (0.42 and later can)"
+    )
 
 
 def _folder_format(name: str, format_name: str) -> Format:
-    write, read = partial(_write_pipeline, format_name=format_name), partial(_read_pipeline, format_name=format_name)
+    write, read = (
+        partial(_write_pipeline, format_name=format_name),
+        partial(_read_pipeline, format_name=format_name),
+    )
     return Format(name, name, "", write, read, folder=True, beside=_beside, warm_up=_WARM_UP)
 
 
@@ -150,8 +197,20 @@ def _single_format(name: str, file: str) -> Format:
     return Format(name, name, "", write, read, folder=True, beside=beside, warm_up=_WARM_UP)
 
 
-def _loader(name: str, format_name: str, load: Callable[..., Any], memory: float = 0.0) -> Loader:
-    return Loader(name, format_name, load, _REQUIRES, _takes_dtype, _EXTRA, weights=_weights, run=_run, memory=memory)
+def _loader(
+    name: str, format_name: str, load: Callable[..., Any], memory: float = 0.0
+) -> ModelLoader:
+    return ModelLoader(
+        name,
+        format_name,
+        load,
+        _REQUIRES,
+        _takes_dtype,
+        _EXTRA,
+        weights=_weights,
+        run_once=_run,
+        memory=memory,
+    )
 
 
 FORMATS = (
@@ -161,8 +220,19 @@ FORMATS = (
     _single_format("single-file-ckpt", "checkpoint.ckpt"),
 )
 MODEL_LOADERS = (
-    _loader("diffusers-safetensors", "pipeline-safetensors", partial(_from_pretrained, safetensors=True)),
+    _loader(
+        "diffusers-safetensors", "pipeline-safetensors", partial(_from_pretrained, safetensors=True)
+    ),
     _loader("diffusers-bin", "pipeline-bin", partial(_from_pretrained, safetensors=False)),
-    _loader("diffusers-single-file-safetensors", "single-file-safetensors", partial(_from_single_file, name="checkpoint.safetensors")),
-    _loader("diffusers-single-file-ckpt", "single-file-ckpt", partial(_from_single_file, name="checkpoint.ckpt"), 1.0),
+    _loader(
+        "diffusers-single-file-safetensors",
+        "single-file-safetensors",
+        partial(_from_single_file, name="checkpoint.safetensors"),
+    ),
+    _loader(
+        "diffusers-single-file-ckpt",
+        "single-file-ckpt",
+        partial(_from_single_file, name="checkpoint.ckpt"),
+        1.0,
+    ),
 )

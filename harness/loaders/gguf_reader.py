@@ -1,7 +1,8 @@
 """GGUF by its own Python package: the file is mapped, and a tensor is a view of it.
 
-What GGUF cannot say of a tensor stands in one entry of the file's metadata under a name of ours: names of 64 bytes and more and shapes of
-more than four dimensions, which its other readers refuse, and a bfloat16 without dimensions, which this one cannot read.
+What GGUF cannot say of a tensor stands in one entry of the file's metadata under a name of ours:
+names of 64 bytes and more and shapes of more than four dimensions, which its other readers refuse,
+and a bfloat16 without dimensions, which this one cannot read.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.checkpoints.formats import Format
 from harness.loaders import Loader, merged
@@ -58,19 +59,25 @@ def _write(tensors: Tensors, path: Path) -> None:
 
 
 def _sayable(name: str, tensor: torch.Tensor) -> bool:
-    return len(name.encode()) <= _NAME_BYTES and tensor.dim() <= _DIMENSIONS and (tensor.dim() > 0 or tensor.element_size() != 2)
+    return (
+        len(name.encode()) <= _NAME_BYTES
+        and tensor.dim() <= _DIMENSIONS
+        and (tensor.dim() > 0 or tensor.element_size() != 2)
+    )
 
 
 def _read(path: Path) -> Tensors:
-    return _load([str(path)], "cpu", None)
+    return _load([str(path)], "cpu")
 
 
-def _load(files: Sequence[str], device: str, _: Any) -> Tensors:
+def _load(files: Sequence[str], device: str) -> Tensors:
     return merged(lambda file: _load_one(file, device), files)
 
 
 def _load_one(file: str, device: str) -> Tensors:
-    """Return views of the mapped file, mapped so that a write would stay private, as torch wants its memory to be writable."""
+    """Return views of the mapped file, mapped so that a write would stay private, as torch wants
+    its memory to be writable.
+    """
     import torch
     from gguf import GGMLQuantizationType, GGUFReader
 
@@ -87,5 +94,16 @@ def _load_one(file: str, device: str) -> Tensors:
     return tensors
 
 
-FORMATS = (Format("gguf", "model", ".gguf", _write, _read, requires=_REQUIRES, extra=_EXTRA, dtypes=frozenset(_TYPES)),)
+FORMATS = (
+    Format(
+        "gguf",
+        "model",
+        ".gguf",
+        _write,
+        _read,
+        requires=_REQUIRES,
+        extra=_EXTRA,
+        dtypes=frozenset(_TYPES),
+    ),
+)
 LOADERS = (Loader("gguf-reader", "gguf", _load, ("torch", *_REQUIRES), extra=_EXTRA, memory=0.0),)

@@ -1,17 +1,20 @@
-"""The Run:ai Model Streamer: many pieces of a safetensors file read at once into the processor's memory.
+"""The Run:ai Model Streamer: many pieces of a safetensors file read at once into the processor's
+memory.
 
-What it yields stays: a tensor keeps the buffer it lies in, one of several that hold the whole file, and none is used again. For a GPU
-every tensor is moved as it comes, as vLLM does, and the buffers are used again.
+What it yields stays: a tensor keeps the buffer it lies in, one of several that hold the whole file,
+and none is used again. For a GPU every tensor is moved as it comes, as vLLM does, and the buffers
+are used again.
 
-It reads past the page cache (`O_DIRECT`) wherever it can, whatever is cached: so as it comes it has no warm cells, and
-`runai-model-streamer-buffered` is the same with the variable that makes it read through the page cache.
+It reads past the page cache (`O_DIRECT`) wherever it can, whatever is cached: so as it comes it has
+no warm cells, and `runai-model-streamer-buffered` is the same with the variable that makes it read
+through the page cache.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.loaders import Loader, variables
 
@@ -19,11 +22,13 @@ if TYPE_CHECKING:
     from harness.loaders import Tensors
 
 _BUFFERED = {"RUNAI_STREAMER_FS_STRATEGY": "sync_buffered"}
-"""Threads that read; of the two ways through the page cache, it was no slower than the kernel's queue where this was chosen, and steadier."""
+"""Threads that read; of the two ways through the page cache, it was no slower than the kernel's
+queue where this was chosen, and steadier.
+"""
 
 
-def _loading(settings: dict[str, str]) -> Callable[[Sequence[str], str, Any], Tensors]:
-    def load(files: Sequence[str], device: str, _: Any) -> Tensors:
+def _loading(settings: dict[str, str]) -> Callable[[Sequence[str], str], Tensors]:
+    def load(files: Sequence[str], device: str) -> Tensors:
         from runai_model_streamer import SafetensorsStreamer
 
         with variables(settings), SafetensorsStreamer() as streamer:
@@ -40,7 +45,9 @@ def _tensors_own() -> str | None:
 
     if "owned" in inspect.signature(SafetensorsStreamer.stream_files).parameters:
         return None
-    return "this release of runai-model-streamer uses a tensor's memory again (0.17 and later do not)"
+    return (
+        "this release of runai-model-streamer uses a tensor's memory again (0.17 and later do not)"
+    )
 
 
 _AS_IT_COMES = Loader(
@@ -54,5 +61,10 @@ _AS_IT_COMES = Loader(
 )
 LOADERS = (
     _AS_IT_COMES,
-    replace(_AS_IT_COMES, name="runai-model-streamer-buffered", load=_loading(_BUFFERED), cache_states=("cold", "warm")),
+    replace(
+        _AS_IT_COMES,
+        name="runai-model-streamer-buffered",
+        load=_loading(_BUFFERED),
+        cache_states=("cold", "warm"),
+    ),
 )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.loaders import Loader, Wanted, merged, own, then_cut
+from harness.loaders import Loader, PartLoader, Selection, merged, own, then_cut
 
 if TYPE_CHECKING:
     from harness.loaders import Tensors
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 _REQUIRES = ("torch", "safetensors")
 
 
-def load_mapped(files: Sequence[str], device: str, _: Any) -> Tensors:
+def load_mapped(files: Sequence[str], device: str) -> Tensors:
     """Return the files' tensors by `load_file`."""
     from safetensors.torch import load_file
 
     return merged(lambda file: load_file(file, device=device), files)
 
 
-def _pread(files: Sequence[str], device: str, _: Any) -> Tensors:
+def _pread(files: Sequence[str], device: str) -> Tensors:
     from safetensors.torch import load_file
 
     return merged(lambda file: load_file(file, device=device, backend="pread"), files)
@@ -38,7 +38,7 @@ def _has_pread() -> str | None:
     return f"safetensors {safetensors.__version__} has no backend='pread' (0.8 and later have)"
 
 
-def _safe_open(files: Sequence[str], device: str, _: Any) -> Tensors:
+def _safe_open(files: Sequence[str], device: str) -> Tensors:
     from safetensors import safe_open
 
     tensors = {}
@@ -49,22 +49,22 @@ def _safe_open(files: Sequence[str], device: str, _: Any) -> Tensors:
     return tensors
 
 
-def _load_bytes(files: Sequence[str], _device: str, _: Any) -> Tensors:
+def _load_bytes(files: Sequence[str], _device: str) -> Tensors:
     from safetensors.torch import load
 
     return merged(lambda file: load(Path(file).read_bytes()), files)
 
 
-def _slices(selections: Sequence[Wanted], device: str, _: Any) -> Tensors:
+def _slices(selections: Sequence[Selection], device: str) -> Tensors:
     """Ask for nothing but the pieces; what comes back lies in the mapped file, so it is copied."""
     return {name: own(tensor) for name, tensor in _cut(selections, device).items()}
 
 
-def _pread_slices(selections: Sequence[Wanted], device: str, _: Any) -> Tensors:
+def _pread_slices(selections: Sequence[Selection], device: str) -> Tensors:
     return _cut(selections, device, backend="pread")
 
 
-def _cut(selections: Sequence[Wanted], device: str, **options: Any) -> Tensors:
+def _cut(selections: Sequence[Selection], device: str, **options: Any) -> Tensors:
     from safetensors import safe_open
 
     tensors = {}
@@ -72,7 +72,11 @@ def _cut(selections: Sequence[Wanted], device: str, **options: Any) -> Tensors:
         with safe_open(path, framework="pt", device=device, **options) as file:
             for piece in pieces:
                 name = piece.tensor
-                tensors[name] = file.get_tensor(name) if piece.axis is None else file.get_slice(name)[piece.index]
+                tensors[name] = (
+                    file.get_tensor(name)
+                    if piece.axis is None
+                    else file.get_slice(name)[piece.index]
+                )
     return tensors
 
 
@@ -80,10 +84,19 @@ LOADERS = (
     Loader("safetensors-load-file", "safetensors", load_mapped, _REQUIRES, memory=0.0),
     Loader("safetensors-pread", "safetensors", _pread, _REQUIRES, _has_pread),
     Loader("safetensors-safe-open", "safetensors", _safe_open, _REQUIRES, memory=0.0),
-    Loader("safetensors-load-bytes", "safetensors", _load_bytes, _REQUIRES, memory=2.0, devices=("cpu",)),
+    Loader(
+        "safetensors-load-bytes",
+        "safetensors",
+        _load_bytes,
+        _REQUIRES,
+        memory=2.0,
+        devices=("cpu",),
+    ),
 )
 PART_LOADERS = (
-    Loader("safetensors-get-slice", "safetensors", _slices, _REQUIRES, whole=False),
-    Loader("safetensors-load-file", "safetensors", then_cut(load_mapped, mapped=True), _REQUIRES, whole=False),
-    Loader("safetensors-pread", "safetensors", _pread_slices, _REQUIRES, _has_pread, whole=False),
+    PartLoader("safetensors-get-slice", "safetensors", _slices, _REQUIRES),
+    PartLoader(
+        "safetensors-load-file", "safetensors", then_cut(load_mapped, mapped=True), _REQUIRES
+    ),
+    PartLoader("safetensors-pread", "safetensors", _pread_slices, _REQUIRES, _has_pread),
 )

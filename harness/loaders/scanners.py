@@ -1,7 +1,9 @@
-"""Scanners, which say of a file whether unpickling it would run anything, without unpickling it: three libraries, and `weighbridge scan`.
+"""Scanners, which say of a file whether unpickling it would run anything, without unpickling it:
+three libraries, and `weighbridge scan`.
 
-A scanner is given files as a loader is and hands back no tensor. It comes back where it passes every file, raises `FoundError` where it finds
-something, and `CannotTellError`, or whatever its library raises, where it can say nothing. Each is asked as its own command asks it.
+A scanner is given files as a loader is and hands back no tensor. It comes back where it passes
+every file, raises `FoundError` where it finds something, and `CannotTellError`, or whatever its
+library raises, where it can say nothing. Each is asked as its own command asks it.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.loaders import Loader, merged
+from harness.loaders import Scanner, merged
 
 if TYPE_CHECKING:
     from harness.loaders import Tensors
@@ -35,7 +37,13 @@ def _picklescan(file: str) -> None:
     logging.getLogger("picklescan").setLevel(logging.CRITICAL)
     result = scan_file_path(file)
     if result.issues_count:
-        raise FoundError(_listed(f"{seen.module}.{seen.name}" for seen in result.globals if seen.safety == SafetyLevel.Dangerous))
+        raise FoundError(
+            _listed(
+                f"{seen.module}.{seen.name}"
+                for seen in result.globals
+                if seen.safety == SafetyLevel.Dangerous
+            )
+        )
     if result.scan_err or not result.scanned_files:
         raise CannotTellError("it failed" if result.scan_err else "it looked at nothing")
 
@@ -44,7 +52,9 @@ def _fickling(file: str) -> None:
     from fickling.analysis import Severity
     from fickling.loader import scan_file, scan_zip_archive
 
-    results = list(scan_zip_archive(file).values()) if zipfile.is_zipfile(file) else [scan_file(file)]
+    results = (
+        list(scan_zip_archive(file).values()) if zipfile.is_zipfile(file) else [scan_file(file)]
+    )
     worst = max((result.severity for result in results), default=None)
     if worst is None or not any(result.results for result in results):
         raise CannotTellError("it looked at nothing")
@@ -58,7 +68,9 @@ def _modelscan(file: str) -> None:
     logging.getLogger("modelscan").setLevel(logging.CRITICAL)
     report = ModelScan().scan(file)
     if report["issues"]:
-        raise FoundError(_listed(f"{issue.get('module')}.{issue.get('operator')}" for issue in report["issues"]))
+        raise FoundError(
+            _listed(f"{issue.get('module')}.{issue.get('operator')}" for issue in report["issues"])
+        )
     if report["errors"]:
         raise CannotTellError(str(report["errors"][0].get("description") or report["errors"][0]))
     if not report["summary"]["scanned"]["total_scanned"]:
@@ -66,23 +78,30 @@ def _modelscan(file: str) -> None:
 
 
 def _weighbridge(file: str) -> None:
-    from harness.checkpoints.scan import FOUND, UNKNOWN, scan
+    from harness.checkpoints.scan import ScanVerdict, scan
 
     for finding in scan([Path(file)]):
-        if finding.verdict == FOUND:
+        if finding.verdict == ScanVerdict.FOUND:
             raise FoundError(finding.detail)
-        if finding.verdict == UNKNOWN:
+        if finding.verdict == ScanVerdict.UNKNOWN:
             raise CannotTellError(finding.detail)
 
 
 def _listed(names: Any) -> str:
     known = sorted(set(names))
-    return ", ".join(known[:_SHOWN]) + (f" and {len(known) - _SHOWN} others" if len(known) > _SHOWN else "")
+    return ", ".join(known[:_SHOWN]) + (
+        f" and {len(known) - _SHOWN} others" if len(known) > _SHOWN else ""
+    )
 
 
-def _scanner(name: str, look: Callable[[str], None], requires: tuple[str, ...], extra: str | None = None) -> Loader:
-    def scan_all(files: Sequence[str], _device: str, _: Any) -> Tensors:
-        """Raise what is found in any file; what cannot be told of one only where no other is passed: an index is no pickle."""
+def _scanner(
+    name: str, look: Callable[[str], None], requires: tuple[str, ...], extra: str | None = None
+) -> Scanner:
+    def scan_all(files: Sequence[str], _device: str) -> Tensors:
+        """Raise what is found in any file.
+
+        What cannot be told of one only where no other is passed: an index is no pickle.
+        """
         unsure: list[Exception] = []
         for file in files:
             try:
@@ -95,11 +114,22 @@ def _scanner(name: str, look: Callable[[str], None], requires: tuple[str, ...], 
             raise unsure[0]
         return {}
 
-    return Loader(name, "torch-zip", scan_all, requires, extra=extra, reveal=_what_was_scanned, devices=("cpu",), memory=0.0)
+    return Scanner(
+        name,
+        "torch-zip",
+        scan_all,
+        requires,
+        extra=extra,
+        scanned=_what_was_scanned,
+        devices=("cpu",),
+        memory=0.0,
+    )
 
 
-def _what_was_scanned(_: Tensors, files: Sequence[str]) -> Tensors:
-    """Return the tensors of the files that were passed, mapped, so that they can be held against the checkpoint's."""
+def _what_was_scanned(files: Sequence[str]) -> Tensors:
+    """Return the tensors of the files that were passed, mapped, so that they can be held against
+    the checkpoint's.
+    """
     import torch
 
     return merged(lambda file: torch.load(file, weights_only=True, mmap=True), files)

@@ -1,4 +1,6 @@
-"""One rank reads and hands every other its share, through `torch.distributed`: what loaders do that want one reader per storage."""
+"""One rank reads and hands every other its share, through `torch.distributed`: what loaders do that
+want one reader per storage.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.checkpoints.parts import Piece
 from harness.checkpoints.safetensors_file import DTYPES
-from harness.loaders import Loader, Shares, own
+from harness.loaders import RankLoader, Shares, own
 
 if TYPE_CHECKING:
     import torch
@@ -14,8 +16,11 @@ if TYPE_CHECKING:
     from harness.loaders import Tensors
 
 
-def _scatter(shares: Shares, device: str, _: Any) -> Tensors:
-    """Return this rank's pieces: rank 0 maps each file and sends, tensor by tensor; what every rank holds whole is broadcast."""
+def _scatter(shares: Shares, device: str) -> Tensors:
+    """Return this rank's pieces: rank 0 maps each file and sends, tensor by tensor.
+
+    What every rank holds whole is broadcast.
+    """
     from safetensors import safe_open
 
     tensors = {}
@@ -29,7 +34,9 @@ def _scatter(shares: Shares, device: str, _: Any) -> Tensors:
 
 
 def _empty(file: Any, piece: Piece, device: str) -> torch.Tensor:
-    """Return memory for a piece: its shape and dtype stand in the file's header, which every rank reads."""
+    """Return memory for a piece: its shape and dtype stand in the file's header, which every rank
+    reads.
+    """
     import torch
 
     part = file.get_slice(piece.tensor)
@@ -47,7 +54,9 @@ def _share(source: torch.Tensor | None, cuts: list[Piece], target: torch.Tensor)
             target.copy_(source)
         ranks.broadcast(target, 0)
     else:
-        ranks.scatter(target, [own(cut.of(source)) for cut in cuts] if source is not None else None, 0)
+        ranks.scatter(
+            target, [own(cut.of(source)) for cut in cuts] if source is not None else None, 0
+        )
     return target
 
 
@@ -58,4 +67,6 @@ def _dtype(name: str) -> torch.dtype:
     return dtype
 
 
-SHARE_LOADERS = (Loader("safetensors-scatter", "safetensors", _scatter, ("torch", "safetensors"), whole=False),)
+SHARE_LOADERS = (
+    RankLoader("safetensors-scatter", "safetensors", _scatter, ("torch", "safetensors")),
+)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from harness.loaders import DEVICES, Loader, merged, then_cut
+from harness.loaders import DEVICES, Loader, PartLoader, merged, then_cut
 
 if TYPE_CHECKING:
     from harness.loaders import Tensors
@@ -15,13 +15,25 @@ if TYPE_CHECKING:
 _CPU = ("cpu",)  # on a GPU the way there would hide what tells these apart
 
 
-def _torch_load(name: str, format_name: str, *, trusting: bool = False, devices: tuple[str, ...] = DEVICES, **options: Any) -> Loader:
-    def load(files: Sequence[str], device: str, _: Any) -> Tensors:
+def _torch_load(
+    name: str,
+    format_name: str,
+    *,
+    executes_code: bool = False,
+    devices: tuple[str, ...] = DEVICES,
+    **options: Any,
+) -> Loader:
+    def load(files: Sequence[str], device: str) -> Tensors:
         import torch
 
-        return merged(lambda file: torch.load(file, map_location=device, weights_only=not trusting, **options), files)
+        return merged(
+            lambda file: torch.load(
+                file, map_location=device, weights_only=not executes_code, **options
+            ),
+            files,
+        )
 
-    return Loader(name, format_name, load, trusting=trusting, devices=devices)
+    return Loader(name, format_name, load, executes_code=executes_code, devices=devices)
 
 
 EVERYTHING = _torch_load("torch-load", "torch-zip")
@@ -29,11 +41,11 @@ _MAPPED = replace(_torch_load("torch-load-mmap", "torch-zip", mmap=True), memory
 
 LOADERS = (
     EVERYTHING,
-    _torch_load("torch-load-unsafe", "torch-zip", trusting=True, devices=_CPU),
+    _torch_load("torch-load-unsafe", "torch-zip", executes_code=True, devices=_CPU),
     _MAPPED,
     _torch_load("torch-load-legacy", "torch-legacy", devices=_CPU),
 )
 PART_LOADERS = (
-    replace(EVERYTHING, load=then_cut(EVERYTHING.load, mapped=False)),
-    replace(_MAPPED, load=then_cut(_MAPPED.load, mapped=True), whole=False),
+    PartLoader("torch-load", "torch-zip", then_cut(EVERYTHING.load, mapped=False), whole=True),
+    PartLoader("torch-load-mmap", "torch-zip", then_cut(_MAPPED.load, mapped=True), memory=0.0),
 )

@@ -1,7 +1,9 @@
-"""How busy the machine was with something else: processor time that other processes used, that the host took, and waiting (Linux).
+"""How busy the machine was with something else: processor time that other processes used, that the
+host took, and waiting (Linux).
 
-Other processes are all but this one, what it started, and the kernel's threads, which work for whoever reads and writes. Time in interrupts
-is nobody's and is left out. What has no `/proc` has no reading.
+Other processes are all but this one, what it started, and the kernel's threads, which work for
+whoever reads and writes. Time in interrupts is nobody's and is left out. What has no `/proc` has no
+reading.
 """
 
 from __future__ import annotations
@@ -13,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 WINDOW_S = 0.5
-"""Shortest time that a share is taken over: the kernel counts in hundredths of a second. A shorter sample is judged by the half second that
-it ends, or begins where nothing was counted before it."""
+"""Shortest time that a share is taken over: the kernel counts in hundredths of a second. A shorter
+sample is judged by the half second that it ends, or begins where nothing was counted before it.
+"""
+
 PATIENCE_S = 2.0
 """How long to wait for quiet before a busy sample is taken again."""
 _POLL_S = 0.25
@@ -31,14 +35,21 @@ class Busyness:
     steal_share: float | None
     """Of the usable cores' time, what the host gave to other machines while this one had work."""
     cpu_pressure_share: float | None
-    """Of the time, during how much something waited for a processor, be it the load's own threads (`/proc/pressure/cpu`, `some`)."""
+    """Of the time, during how much something waited for a processor, be it the load's own threads
+    (`/proc/pressure/cpu`, `some`).
+    """
+
     io_pressure_share: float | None
     memory_pressure_share: float | None
 
     @property
     def share(self) -> float | None:
         """The share of the usable cores' time that was not to be had; None where unknown."""
-        return None if self.others_cpu_share is None else self.others_cpu_share + (self.steal_share or 0.0)
+        return (
+            None
+            if self.others_cpu_share is None
+            else self.others_cpu_share + (self.steal_share or 0.0)
+        )
 
 
 @dataclass(frozen=True)
@@ -64,15 +75,19 @@ class Meter:
             self._readings.append(reading)
 
     def end(self, *, wait: bool = True) -> Busyness:
-        """Return how busy the machine was since the last `begin`, or over half a second about it where it is shorter.
+        """Return how busy the machine was since the last `begin`, or over half a second about it
+        where it is shorter.
 
-        With `wait`, that half second is waited for where nothing was counted before; otherwise it is as long as it is.
+        With `wait`, that half second is waited for where nothing was counted before; otherwise it
+        is as long as it is.
         """
         now = _read()
         if now is None or not self._readings:
             return Busyness(None, None, None, None, None)
         then = self._readings[-1]
-        recent = [reading for reading in self._readings if WINDOW_S <= now.at - reading.at <= 2 * WINDOW_S]
+        recent = [
+            reading for reading in self._readings if WINDOW_S <= now.at - reading.at <= 2 * WINDOW_S
+        ]
         if recent:
             then = min(recent[-1], then, key=lambda reading: reading.at)
         elif wait and now.at - then.at < WINDOW_S:
@@ -82,7 +97,10 @@ class Meter:
         return _between(then, now)
 
     def wait_for_quiet(self, at_most: float, patience_s: float = PATIENCE_S) -> bool:
-        """Wait until others use no more than `at_most` of the usable cores; return whether they came to that. What was before is forgotten."""
+        """Wait until others use no more than `at_most` of the usable cores.
+
+        Return whether they came to that. What was before is forgotten.
+        """
         end = time.monotonic() + patience_s
         while True:
             before = _read()
@@ -105,7 +123,11 @@ def _between(then: _Reading, now: _Reading) -> Busyness:
         None if before is None or after is None else round((after - before) / (now.at - then.at), 4)
         for before, after in zip(then.waited, now.waited, strict=True)
     ]
-    return Busyness(round(min(max(others / cores, 0.0), 1.0), 4), round(max(now.stolen - then.stolen, 0.0) / cores, 4), *waited)
+    return Busyness(
+        round(min(max(others / cores, 0.0), 1.0), 4),
+        round(max(now.stolen - then.stolen, 0.0) / cores, 4),
+        *waited,
+    )
 
 
 def _read() -> _Reading | None:
@@ -113,18 +135,32 @@ def _read() -> _Reading | None:
     try:
         lines = Path("/proc/stat").read_text().splitlines()
         usable = {f"cpu{number}" for number in _usable()}
-        of_cores = [[int(value) for value in fields] for name, *fields in map(str.split, lines) if name in usable]
+        of_cores = [
+            [int(value) for value in fields]
+            for name, *fields in map(str.split, lines)
+            if name in usable
+        ]
         if not of_cores:
             return None
-        used = sum(user + nice + system for user, nice, system, *_ in of_cores)  # time of virtual machines is a part of user and nice
+        used = sum(
+            user + nice + system for user, nice, system, *_ in of_cores
+        )  # time of virtual machines is a part of user and nice
         stolen = sum(fields[7] for fields in of_cores if len(fields) > 7)
-        return _Reading(time.monotonic(), used * tick, _own() * tick, stolen * tick, tuple(map(_waited, _RESOURCES)))
+        return _Reading(
+            time.monotonic(),
+            used * tick,
+            _own() * tick,
+            stolen * tick,
+            tuple(map(_waited, _RESOURCES)),
+        )
     except (OSError, ValueError):
         return None
 
 
 def _own() -> int:
-    """Return the ticks of this process, of all that descend from it, those that have ended too, and of the kernel's threads."""
+    """Return the ticks of this process, of all that descend from it, those that have ended too, and
+    of the kernel's threads.
+    """
     parents: dict[int, int] = {}
     ticks: dict[int, int] = {}
     for entry in os.scandir("/proc"):
@@ -135,7 +171,9 @@ def _own() -> int:
             except OSError:
                 continue  # it ended meanwhile, and its parent has its ticks
             parents[int(entry.name)] = int(fields[1])
-            ticks[int(entry.name)] = sum(map(int, fields[11:15]))  # utime, stime, and those of the children it has waited for
+            ticks[int(entry.name)] = sum(
+                map(int, fields[11:15])
+            )  # utime, stime, and those of the children it has waited for
     children: dict[int, list[int]] = {}
     for pid, parent in parents.items():
         children.setdefault(parent, []).append(pid)
@@ -148,7 +186,9 @@ def _own() -> int:
 
 
 def _waited(resource: str) -> float | None:
-    """Return the total s in which something waited for a resource, None where the kernel does not tell."""
+    """Return the total s in which something waited for a resource, None where the kernel does not
+    tell.
+    """
     try:
         some = Path(f"/proc/pressure/{resource}").read_text().splitlines()[0]
         return int(some.rpartition("total=")[2]) / 1e6

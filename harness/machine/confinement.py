@@ -1,8 +1,10 @@
-"""A process that may do little: bounded memory, time, files and processes, and no way to write outside one folder.
+"""A process that may do little: bounded memory, time, files and processes, and no way to write
+outside one folder.
 
-Writing is held back by Landlock (landlock(7); Linux 6.2 for truncation, ABI 3), which asks for no privilege and is handed down to every
-process that is started; the rest by resource limits (setrlimit(2)). What a limit of the user's processes does not bind, as root's, the
-watcher counts: `descendants`. Landlock does not hold back a change of modes or times.
+Writing is held back by Landlock (landlock(7); Linux 6.2 for truncation, ABI 3), which asks for no
+privilege and is handed down to every process that is started; the rest by resource limits
+(setrlimit(2)). What a limit of the user's processes does not bind, as root's, the watcher counts:
+`descendants`. Landlock does not hold back a change of modes or times.
 """
 
 from __future__ import annotations
@@ -37,7 +39,10 @@ _SETTLE_S, _POLL_S = 0.5, 0.01
 
 @dataclass(frozen=True)
 class Limits:
-    """What a confined process may take; sizes in bytes. The time is for its watcher to keep; of the processor it has two seconds more."""
+    """What a confined process may take.
+
+    Sizes in bytes. The time is for its watcher to keep; of the processor it has two seconds more.
+    """
 
     memory: int = 1 << 29
     """Private memory beyond what it has when it is confined."""
@@ -55,16 +60,26 @@ def refusal() -> str | None:
     abi = _abi()
     if abi < _LEAST_ABI:
         reason = (
-            f"this kernel has version {abi}" if abi > 0 else "this kernel has none, or it is switched off (see the boot parameter lsm=)"
+            f"this kernel has version {abi}"
+            if abi > 0
+            else "this kernel has none, or it is switched off (see the boot parameter lsm=)"
         )
-        return f"no process can be confined here: Landlock of version {_LEAST_ABI} is needed (Linux 6.2), and {reason}"
+        return (
+            f"no process can be confined here: Landlock of version {_LEAST_ABI} is needed (Linux"
+            f" 6.2), and {reason}"
+        )
     if not Path(f"/proc/self/task/{os.getpid()}/children").exists():
-        return "no process can be confined here: this kernel does not tell a process's children (CONFIG_PROC_CHILDREN)"
+        return (
+            "no process can be confined here: this kernel does not tell a process's children"
+            " (CONFIG_PROC_CHILDREN)"
+        )
     return None
 
 
 def confine(folder: Path, limits: Limits) -> None:
-    """Hold this process, and whatever it starts, to `limits` and to writing in `folder`; there is no way back.
+    """Hold this process, and whatever it starts, to `limits` and to writing in `folder`.
+
+    There is no way back.
 
     Raises `OSError` where the kernel refuses: then the process must not go on.
     """
@@ -84,13 +99,20 @@ def confine(folder: Path, limits: Limits) -> None:
 
 
 def adopt_orphans() -> None:
-    """Have every process that is left behind by a child become a child of this one (`prctl(2)`), so that none is lost from sight."""
+    """Have every process that is left behind by a child become a child of this one (`prctl(2)`), so
+    that none is lost from sight.
+    """
     if _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "the processes that a child leaves behind cannot be adopted")
+        raise OSError(
+            ctypes.get_errno(), "the processes that a child leaves behind cannot be adopted"
+        )
 
 
 def descendants(pid: int) -> list[int]:
-    """Return every process below `pid` by its number; one that has ended and was not waited for is counted until it is."""
+    """Return every process below `pid` by its number.
+
+    One that has ended and was not waited for is counted until it is.
+    """
     numbers, ahead = [], [pid]
     while ahead:
         below = _children(ahead.pop())
@@ -100,7 +122,9 @@ def descendants(pid: int) -> list[int]:
 
 
 def _children(pid: int) -> list[int]:
-    """Return the children of all threads of a process (proc(5), `children`, Linux 4.2 with CONFIG_PROC_CHILDREN); none of one that is gone."""
+    """Return the children of all threads of a process (proc(5), `children`, Linux 4.2 with
+    CONFIG_PROC_CHILDREN); none of one that is gone.
+    """
     numbers: list[int] = []
     with suppress(OSError):
         for thread in os.scandir(f"/proc/{pid}/task"):
@@ -110,7 +134,8 @@ def _children(pid: int) -> list[int]:
 
 
 def end_descendants(settle: bool = True) -> int:
-    """Wait for every process that this one's children have left behind, having killed those that do not end; return how many were killed.
+    """Wait for every process that this one's children have left behind, having killed those that do
+    not end; return how many were killed.
 
     `settle` gives them half a second to end by themselves.
     """
@@ -146,14 +171,20 @@ def _landlock(folder: Path) -> None:
     handled = _WRITES | (_IOCTL if abi >= 5 else 0)
     rules = struct.pack("=QQQ", handled, _TCP if abi >= 4 else 0, _SCOPES if abi >= 6 else 0)
     size = 24 if abi >= 6 else 16 if abi >= 4 else 8
-    ruleset = _checked(_libc.syscall(_CREATE_RULESET, rules, ctypes.c_size_t(size), ctypes.c_uint(0)), "a Landlock ruleset")
+    ruleset = _checked(
+        _libc.syscall(_CREATE_RULESET, rules, ctypes.c_size_t(size), ctypes.c_uint(0)),
+        "a Landlock ruleset",
+    )
     try:
         _allow(ruleset, str(folder), handled)
         for device in _DEVICES:
             with suppress(FileNotFoundError):
                 _allow(ruleset, device, handled & (_WRITE_FILE | _TRUNCATE | _IOCTL))
         _checked(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no new privileges")
-        _checked(_libc.syscall(_RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint(0)), "Landlock's restriction")
+        _checked(
+            _libc.syscall(_RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint(0)),
+            "Landlock's restriction",
+        )
     finally:
         os.close(ruleset)
 
@@ -163,7 +194,13 @@ def _allow(ruleset: int, path: str, rights: int) -> None:
     try:
         rule = struct.pack("=Qi", rights, beneath)
         _checked(
-            _libc.syscall(_ADD_RULE, ctypes.c_int(ruleset), ctypes.c_int(_PATH_BENEATH), rule, ctypes.c_uint(0)),
+            _libc.syscall(
+                _ADD_RULE,
+                ctypes.c_int(ruleset),
+                ctypes.c_int(_PATH_BENEATH),
+                rule,
+                ctypes.c_uint(0),
+            ),
             f"a Landlock rule for {path}",
         )
     finally:
@@ -187,7 +224,9 @@ def _private_bytes() -> int:
 
 @cache
 def processes_of_user() -> int:
-    """Return how many processes and threads this user had when it was first asked, what RLIMIT_NPROC counts; forked children know it."""
+    """Return how many processes and threads this user had when it was first asked, what
+    RLIMIT_NPROC counts; forked children know it.
+    """
     mine, count = os.getuid(), 0
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):

@@ -12,7 +12,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Counters:
-    """Totals since the process began; sizes in bytes, time in s; None where the system does not tell."""
+    """Totals since the process began.
+
+    Sizes in bytes, time in s; None where the system does not tell.
+    """
 
     storage_read_bytes: int | None
     minor_faults: int
@@ -22,7 +25,10 @@ class Counters:
 
 @dataclass(frozen=True)
 class Memory:
-    """Resident memory of this process in bytes, anonymous told apart from mapped files; None where the system does not tell."""
+    """Resident memory of this process in bytes, anonymous told apart from mapped files.
+
+    None where the system does not tell.
+    """
 
     anonymous: int | None
     mapped: int | None
@@ -32,10 +38,17 @@ class Memory:
 
 
 def counters() -> Counters:
-    """Return this process's counters (`/proc/self/io` for what it fetched from storage, `getrusage(2)` for the rest)."""
+    """Return this process's counters (`/proc/self/io` for what it fetched from storage,
+    `getrusage(2)` for the rest).
+    """
     usage = resource.getrusage(resource.RUSAGE_SELF)
     read = _fields("/proc/self/io").get("read_bytes")
-    return Counters(int(read) if read else None, usage.ru_minflt, usage.ru_majflt, usage.ru_utime + usage.ru_stime)
+    return Counters(
+        int(read) if read else None,
+        usage.ru_minflt,
+        usage.ru_majflt,
+        usage.ru_utime + usage.ru_stime,
+    )
 
 
 def memory() -> Memory:
@@ -49,13 +62,18 @@ def memory() -> Memory:
 
 
 def proportional() -> int | None:
-    """Return this process's proportional set size in bytes (`/proc/self/smaps_rollup`): a page that n processes share counts as 1/n."""
+    """Return this process's proportional set size in bytes (`/proc/self/smaps_rollup`): a page that
+    n processes share counts as 1/n.
+    """
     size = _fields("/proc/self/smaps_rollup").get("Pss")
     return int(size.split()[0]) * 1024 if size else None
 
 
 def reset_peak() -> bool:
-    """Start the resident peak afresh (`/proc/self/clear_refs`, value 5); return whether the system let it."""
+    """Start the resident peak afresh (`/proc/self/clear_refs`, value 5).
+
+    Return whether the system let it.
+    """
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -68,4 +86,7 @@ def _fields(path: str) -> dict[str, str]:
         text = Path(path).read_text()
     except OSError:
         return {}
-    return {name: value.strip() for name, _, value in (line.partition(":") for line in text.splitlines())}
+    return {
+        name: value.strip()
+        for name, _, value in (line.partition(":") for line in text.splitlines())
+    }

@@ -6,11 +6,11 @@ import importlib.metadata
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from harness.machine.nvidia import describe_gpus
+from harness.records.manifest import MachineRecord
 
 NO_GPU = "no NVIDIA GPU: looked for /proc/driver/nvidia/gpus and /dev/nvidia0"
 PACKAGES = (
@@ -21,24 +21,16 @@ PACKAGES = (
     "pytest-benchmark",
     "pandas",
     "matplotlib",
-    "fastsafetensors",
-    "gguf",
-    "instanttensor",
-    "runai-model-streamer",
-    "tensorizer",
-    "diffusers",
-    "transformers",
-    "accelerate",
-    "picklescan",
-    "fickling",
-    "modelscan",
     "nvidia-ml-py",
 )
-"""Distributions whose versions every manifest records."""
+"""Distributions whose versions every manifest records, beside those of its loaders."""
 
 
-def describe_machine() -> dict[str, Any]:
-    """Return kernel, processor, memory (bytes) and what is known of a hypervisor, ready for JSON; None where the system does not tell."""
+def describe_machine() -> MachineRecord:
+    """Return kernel, processor, memory (bytes) and what is known of a hypervisor, ready for JSON.
+
+    None where the system does not tell.
+    """
     cpu = _cpu()
     return {
         "system": platform.system(),
@@ -59,11 +51,22 @@ def describe_machine() -> dict[str, Any]:
 
 
 def available_memory() -> int | None:
-    """Return how many bytes can be had without swapping: `MemAvailable`, or the room under the control group's limit where that is less."""
+    """Return how many bytes can be had without swapping: `MemAvailable`, or the room under the
+    control group's limit where that is less.
+    """
     available, limit = _meminfo("MemAvailable"), _memory_limit()
     if limit is not None:
-        anonymous = next((int(line.split()[1]) for line in _lines(Path("/sys/fs/cgroup/memory.stat")) if line.startswith("anon ")), 0)
-        available = min(available, limit - anonymous) if available is not None else limit - anonymous
+        anonymous = next(
+            (
+                int(line.split()[1])
+                for line in _lines(Path("/sys/fs/cgroup/memory.stat"))
+                if line.startswith("anon ")
+            ),
+            0,
+        )
+        available = (
+            min(available, limit - anonymous) if available is not None else limit - anonymous
+        )
     return available
 
 
@@ -85,9 +88,13 @@ def gpus() -> list[str]:
     return named or ["NVIDIA GPU" for _ in sorted(Path("/dev").glob("nvidia[0-9]*"))]
 
 
-def packages() -> dict[str, str | None]:
-    """Return the version of each of `PACKAGES`, None for one that is not installed, and Python's own."""
-    return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+def packages(of_loaders: Iterable[str] = ()) -> dict[str, str | None]:
+    """Return the version of each of `PACKAGES` and of the loaders' distributions, None for one that
+    is not installed, and Python's own.
+    """
+    return {"python": platform.python_version()} | {
+        name: version(name) for name in dict.fromkeys((*PACKAGES, *of_loaders))
+    }
 
 
 def version(distribution: str) -> str | None:
@@ -107,13 +114,25 @@ def _cpu() -> dict[str, str]:
 
 
 def _cpu_model(cpu: Mapping[str, str]) -> str | None:
-    """Return what tells a processor from others of its name: a host may call every generation the same."""
+    """Return what tells a processor from others of its name: a host may call every generation the
+    same.
+    """
     kinds = (
         {"family": "cpu family", "model": "model", "stepping": "stepping"},
-        {"implementer": "CPU implementer", "part": "CPU part", "variant": "CPU variant", "revision": "CPU revision"},
+        {
+            "implementer": "CPU implementer",
+            "part": "CPU part",
+            "variant": "CPU variant",
+            "revision": "CPU revision",
+        },
     )
     return next(
-        (", ".join(f"{name} {cpu[field]}" for name, field in kind.items()) for kind in kinds if set(kind.values()) <= set(cpu)), None
+        (
+            ", ".join(f"{name} {cpu[field]}" for name, field in kind.items())
+            for kind in kinds
+            if set(kind.values()) <= set(cpu)
+        ),
+        None,
     )
 
 
@@ -125,7 +144,9 @@ def _meminfo(field: str) -> int | None:
 
 
 def _sysconf_memory() -> int | None:
-    return os.sysconf("SC_PAGESIZE") * os.sysconf("SC_PHYS_PAGES") if sys.platform != "win32" else None
+    return (
+        os.sysconf("SC_PAGESIZE") * os.sysconf("SC_PHYS_PAGES") if sys.platform != "win32" else None
+    )
 
 
 def _memory_limit() -> int | None:
@@ -134,13 +155,19 @@ def _memory_limit() -> int | None:
 
 
 def _reclaims_proactively() -> bool | None:
-    """Return whether the kernel pages out what has not been used for a while, though memory is free (DAMON); None where that is unknown."""
+    """Return whether the kernel pages out what has not been used for a while, though memory is free
+    (DAMON); None where that is unknown.
+    """
     module = "".join(_lines(Path("/sys/module/damon_reclaim/parameters/enabled"))).strip()
     admin = Path("/sys/kernel/mm/damon/admin/kdamonds")
     if not admin.is_dir() and not module:
         return None
     running = [kdamond for kdamond in admin.glob("[0-9]*") if _lines(kdamond / "state") == ["on"]]
-    return module == "Y" or any(_lines(action) == ["pageout"] for path in running for action in path.glob("contexts/*/schemes/*/action"))
+    return module == "Y" or any(
+        _lines(action) == ["pageout"]
+        for path in running
+        for action in path.glob("contexts/*/schemes/*/action")
+    )
 
 
 def _chosen(path: Path) -> str | None:

@@ -12,7 +12,8 @@ _libc = ctypes.CDLL(None)
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process as soon as `parent`, its parent, is gone, however it goes (`prctl(2)`, Linux).
+    """Have the kernel kill this process as soon as `parent`, its parent, is gone, however it goes
+    (`prctl(2)`, Linux).
 
     Elsewhere nothing is set: there a closed pipe ends the server instead.
     """

@@ -20,7 +20,9 @@ def lock_path() -> Path:
 
 @contextmanager
 def only_run(directory: Path) -> Iterator[None]:
-    """Hold the machine for the run in `directory`; raises `WeighbridgeError` naming the run that holds it already.
+    """Hold the machine for the run in `directory`.
+
+    Raises `WeighbridgeError` naming the run that holds it already.
 
     The kernel drops the lock with the process, so a killed run never leaves the machine locked.
     """
@@ -31,7 +33,8 @@ def only_run(directory: Path) -> Iterator[None]:
         except BlockingIOError:
             pid, _, where = file.read().strip().partition(" ")
             raise WeighbridgeError(
-                f"a run is going on this machine already: process {pid}, directory {where}; two at once would measure each other: wait for it or stop it"
+                f"a run is going on this machine already: process {pid}, directory {where}; two at"
+                " once would measure each other: wait for it or stop it"
             ) from None
         file.truncate(0)
         file.write(f"{os.getpid()} {directory}\n")
@@ -43,7 +46,11 @@ def only_run(directory: Path) -> Iterator[None]:
 
 
 def _lock(file: IO[str]) -> None:
-    """Lock a file without waiting; raises `BlockingIOError` where it is locked, and `WeighbridgeError` where no lock can be had there."""
+    """Lock a file without waiting.
+
+    Raises `BlockingIOError` where it is locked, and `WeighbridgeError` where no lock can be had
+    there.
+    """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -55,12 +62,15 @@ def _lock(file: IO[str]) -> None:
             raise BlockingIOError from None
         except OSError as error:
             raise WeighbridgeError(
-                f"{Path(file.name).parent}: no file can be locked there ({error.strerror}), so nothing keeps two runs apart; set TMPDIR to a folder on a local disk"
+                f"{Path(file.name).parent}: no file can be locked there ({error.strerror}), so"
+                " nothing keeps two runs apart; set TMPDIR to a folder on a local disk"
             ) from None
 
 
 def _open_shared(path: Path) -> IO[str]:
-    """Open the lock file for everyone: whoever comes first makes it, and O_CREAT on another's file in /tmp is refused by the kernel."""
+    """Open the lock file for everyone: whoever comes first makes it, and O_CREAT on another's file
+    in /tmp is refused by the kernel.
+    """
     if path.exists():
         return path.open("r+")
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)

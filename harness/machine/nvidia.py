@@ -1,4 +1,7 @@
-"""NVIDIA GPUs as NVIDIA's own Python binding (`nvidia-ml-py`) tells of them; nothing is told where it or the driver is missing."""
+"""NVIDIA GPUs as NVIDIA's own Python binding (`nvidia-ml-py`) tells of them.
+
+Nothing is told where it or the driver is missing.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,13 @@ _REASONS = {
 }
 """The binding's names of what holds clocks back, in words."""
 
-THROTTLED = ("software power cap", "hardware slowdown", "software thermal slowdown", "hardware thermal slowdown", "hardware power brake")
+THROTTLED = (
+    "software power cap",
+    "hardware slowdown",
+    "software thermal slowdown",
+    "hardware thermal slowdown",
+    "hardware power brake",
+)
 """Those of them that make a GPU slower than it is asked to be."""
 
 
@@ -27,22 +36,29 @@ STATE = ("sm_clock_mhz", "memory_clock_mhz", "pcie_generation", "pcie_lanes", "t
 
 
 def describe_gpus() -> list[dict[str, Any]]:
-    """Return what each GPU is, ready for JSON: name, driver, memory in bytes, PCI Express generation and lanes and clocks (MHz) at most.
+    """Return what each GPU is, ready for JSON: name, driver, memory in bytes, PCI Express
+    generation and lanes and clocks (MHz) at most.
 
-    `throttle_reasons_at_rest` are those it gives now: asked before anything is loaded, they say what it always reports.
+    `throttle_reasons_at_rest` are those it gives now: asked before anything is loaded, they say
+    what it always reports.
 
     Empty where there is no GPU, no driver or no binding.
     """
     nvml = _nvml()
     if nvml is None:
         return []
-    return [_described(nvml, nvml.nvmlDeviceGetHandleByIndex(index)) for index in range(nvml.nvmlDeviceGetCount())]
+    return [
+        _described(nvml, nvml.nvmlDeviceGetHandleByIndex(index))
+        for index in range(nvml.nvmlDeviceGetCount())
+    ]
 
 
 def state_of(uuid: str) -> Callable[[], dict[str, Any]]:
     """Return what reads a GPU's state: `STATE`, each None where the system does not tell."""
     nvml = _nvml()
-    handle = nvml and _told(lambda: nvml.nvmlDeviceGetHandleByUUID(uuid.encode() if _old(nvml) else uuid))
+    handle = nvml and _told(
+        lambda: nvml.nvmlDeviceGetHandleByUUID(uuid.encode() if _old(nvml) else uuid)
+    )
     if nvml is None or handle is None:
         return lambda: dict.fromkeys(STATE)
     return lambda: {
@@ -55,13 +71,21 @@ def state_of(uuid: str) -> Callable[[], dict[str, Any]]:
 
 
 def _throttle_reasons(nvml: Any, handle: Any) -> list[str] | None:
-    reasons: list[str] | None = _told(lambda: in_words(nvml, nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)))
+    reasons: list[str] | None = _told(
+        lambda: in_words(nvml, nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))
+    )
     return reasons
 
 
 def in_words(nvml: Any, mask: int) -> list[str]:
-    """Return the words of a mask of what holds clocks back, what only says that the GPU rests left out."""
-    words = [word for name, word in _REASONS.items() if mask & getattr(nvml, f"nvmlClocksThrottleReason{name}", 0)]
+    """Return the words of a mask of what holds clocks back, what only says that the GPU rests left
+    out.
+    """
+    words = [
+        word
+        for name, word in _REASONS.items()
+        if mask & getattr(nvml, f"nvmlClocksThrottleReason{name}", 0)
+    ]
     return [word for word in words if word != "idle"]
 
 
@@ -71,7 +95,7 @@ def _nvml() -> Any:
         import pynvml
 
         pynvml.nvmlInit()
-    except Exception:  # the binding is missing, or its library, or the driver: whatever it says, there is nothing to ask
+    except Exception:  # the binding, its library or the driver is missing: there is nothing to ask
         return None
     return pynvml
 
@@ -83,9 +107,15 @@ def _described(nvml: Any, handle: Any) -> dict[str, Any]:
         "memory_bytes": _told(lambda: nvml.nvmlDeviceGetMemoryInfo(handle).total),
         "pci_express_generation": _told(lambda: nvml.nvmlDeviceGetMaxPcieLinkGeneration(handle)),
         "pci_express_lanes": _told(lambda: nvml.nvmlDeviceGetMaxPcieLinkWidth(handle)),
-        "sm_clock_most_mhz": _told(lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM)),
-        "memory_clock_most_mhz": _told(lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_MEM)),
-        "throttle_reasons_at_rest": [reason for reason in _throttle_reasons(nvml, handle) or () if reason in THROTTLED],
+        "sm_clock_most_mhz": _told(
+            lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM)
+        ),
+        "memory_clock_most_mhz": _told(
+            lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_MEM)
+        ),
+        "throttle_reasons_at_rest": [
+            reason for reason in _throttle_reasons(nvml, handle) or () if reason in THROTTLED
+        ],
     }
 
 

@@ -1,7 +1,8 @@
 """The page cache of a file: set it cold or warm, and prove what it is.
 
-Nothing here trusts advice: `posix_fadvise` returns success on dirty, mapped and tmpfs pages that it leaves where they are, so every
-state is read back from the kernel, by `cachestat(2)` (Linux 6.5) or, where that is missing or asks the wrong file, `mincore(2)`.
+Nothing here trusts advice: `posix_fadvise` returns success on dirty, mapped and tmpfs pages that it
+leaves where they are, so every state is read back from the kernel, by `cachestat(2)` (Linux 6.5)
+or, where that is missing or asks the wrong file, `mincore(2)`.
 """
 
 from __future__ import annotations
@@ -28,14 +29,28 @@ WARM_AT_LEAST = 0.999
 _READ_BLOCK = 1 << 20
 _TRIED_BYTES = 1 << 20
 """Size of the file that the page cache is tried on."""
-_SYS_CACHESTAT = 451  # the same number on every architecture but alpha (include/uapi/asm-generic/unistd.h)
+_SYS_CACHESTAT = (
+    451  # the same number on every architecture but alpha (include/uapi/asm-generic/unistd.h)
+)
 _OVERLAYFS = 0x794C7630  # OVERLAYFS_SUPER_MAGIC (include/uapi/linux/magic.h)
-_STATFS_BYTES = 256  # more than struct statfs takes on any architecture; its first member is the file system's magic number
+# more than struct statfs takes on any architecture; its first member is the file system's magic
+# number
+_STATFS_BYTES = 256
 _WAITS_S = (0.0, 0.002, 0.02, 0.2)
-"""Before each try to evict: pages that another process is just evicting or has just touched go a moment later."""
+"""Before each try to evict: pages that another process is just evicting or has just touched go a
+moment later.
+"""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
-_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+_libc.mmap.argtypes = [
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_long,
+]
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _libc.mlock.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p]
@@ -50,12 +65,18 @@ class _Range(ctypes.Structure):
 
 
 class _CacheStat(ctypes.Structure):
-    _fields_ = tuple((name, ctypes.c_uint64) for name in ("cached", "dirty", "writeback", "evicted", "recently_evicted"))
+    _fields_ = tuple(
+        (name, ctypes.c_uint64)
+        for name in ("cached", "dirty", "writeback", "evicted", "recently_evicted")
+    )
 
 
 @dataclass(frozen=True)
 class Residency:
-    """How many pages of some files are in the page cache; `dirty` is None where the method cannot tell."""
+    """How many pages of some files are in the page cache.
+
+    `dirty` is None where the method cannot tell.
+    """
 
     pages: int
     cached: int
@@ -66,12 +87,17 @@ class Residency:
 
     @property
     def fraction(self) -> float:
-        """Resident share of the pages of all files taken together, 0 to 1; what is empty counts as fully resident."""
+        """Resident share of the pages of all files taken together, 0 to 1.
+
+        What is empty counts as fully resident.
+        """
         return self.cached / self.pages if self.pages else 1.0
 
     @property
     def most(self) -> float:
-        """The resident share of the file that is least cold: a small one would be lost among large ones in `fraction`."""
+        """The resident share of the file that is least cold: a small one would be lost among large
+        ones in `fraction`.
+        """
         return max(self.fractions, default=self.fraction)
 
     @property
@@ -82,7 +108,9 @@ class Residency:
 
 @dataclass(frozen=True)
 class Capability:
-    """What a folder's file system allows: which cache states can be set and proved there, how, and why not."""
+    """What a folder's file system allows: which cache states can be set and proved there, how, and
+    why not.
+    """
 
     cold: bool
     warm: bool
@@ -91,7 +119,10 @@ class Capability:
 
 
 def residency(paths: Sequence[Path]) -> Residency:
-    """Return the residency of the files taken together; raises `ResidencyHiddenError` where the kernel will not tell."""
+    """Return the residency of the files taken together.
+
+    Raises `ResidencyHiddenError` where the kernel will not tell.
+    """
     pages = cached = 0
     dirty: int | None = 0
     method = ""
@@ -108,8 +139,9 @@ def residency(paths: Sequence[Path]) -> Residency:
 def evict(paths: Sequence[Path]) -> Residency:
     """Drop the files' pages and return what is left of them.
 
-    Dirty pages are not dropped by the advice, so the files are synced first; pages that another process maps or has just touched
-    stay, which is why the caller judges by the residency returned and not by this having been called.
+    Dirty pages are not dropped by the advice, so the files are synced first; pages that another
+    process maps or has just touched stay, which is why the caller judges by the residency returned
+    and not by this having been called.
     """
     left = None
     for wait_s in _WAITS_S:
@@ -129,7 +161,8 @@ def evict(paths: Sequence[Path]) -> Residency:
 def warm(paths: Sequence[Path]) -> Residency:
     """Read the files through where they are not wholly resident yet, and return the residency then.
 
-    Their folders are listed as well: a library that looks for its files there would read those blocks from storage.
+    Their folders are listed as well: a library that looks for its files there would read those
+    blocks from storage.
     """
     for folder in {path.parent for path in paths}:
         with suppress(OSError):
@@ -137,7 +170,9 @@ def warm(paths: Sequence[Path]) -> Residency:
     pages = residency(paths)
     if pages.cached == pages.pages:
         return pages
-    with mmap.mmap(-1, _READ_BLOCK) as buffer:  # one that the C library allocated and freed would change how it serves those after it
+    with (
+        mmap.mmap(-1, _READ_BLOCK) as buffer
+    ):  # one that the C library allocated and freed would change how it serves those after it
         for path in paths:
             with _opened(path) as fd:
                 offset = 0
@@ -147,9 +182,11 @@ def warm(paths: Sequence[Path]) -> Residency:
 
 
 class Lock:
-    """Files whose pages cannot be reclaimed while this is held: a system may take away what has not been used for a while.
+    """Files whose pages cannot be reclaimed while this is held: a system may take away what has not
+    been used for a while.
 
-    It holds nothing where the system does not allow it (`RLIMIT_MEMLOCK`), and pages that are locked cannot be evicted.
+    It holds nothing where the system does not allow it (`RLIMIT_MEMLOCK`), and pages that are
+    locked cannot be evicted.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -184,7 +221,8 @@ class Lock:
 def capability(folder: Path) -> Capability:
     """Return what can be set and proved in `folder`, found by trying it on a small file there.
 
-    In a folder that cannot be written to, a file that lies in it is tried. Raises `WeighbridgeError` where there is none.
+    In a folder that cannot be written to, a file that lies in it is tried. Raises
+    `WeighbridgeError` where there is none.
     """
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".page-cache-", delete=True) as file:
@@ -193,14 +231,26 @@ def capability(folder: Path) -> Capability:
             os.fsync(file.fileno())
             return _tried_on(Path(file.name))
     except OSError as error:
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) and (present := _any_file(folder)):
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) and (
+            present := _any_file(folder)
+        ):
             return _tried_on(present)
-        raise WeighbridgeError(f"--store {folder}: cannot be written to ({error.strerror}); name a folder you may write to") from None
+        raise WeighbridgeError(
+            f"--store {folder}: cannot be written to ({error.strerror}); name a folder you may"
+            " write to"
+        ) from None
 
 
 def _any_file(folder: Path) -> Path | None:
     """Return a file under a folder that is large enough to tell anything, or None."""
-    return next((path for path in sorted(folder.rglob("*")) if path.is_file() and path.stat().st_size >= _TRIED_BYTES), None)
+    return next(
+        (
+            path
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and path.stat().st_size >= _TRIED_BYTES
+        ),
+        None,
+    )
 
 
 def _tried_on(path: Path) -> Capability:
@@ -210,9 +260,19 @@ def _tried_on(path: Path) -> Capability:
         if differ := _disagreement(path):
             return Capability(False, False, None, differ)
         if full.fraction < WARM_AT_LEAST:
-            return Capability(False, False, full.method, f"a file just read is reported {full.fraction:.3f} resident")
+            return Capability(
+                False,
+                False,
+                full.method,
+                f"a file just read is reported {full.fraction:.3f} resident",
+            )
         if not hasattr(os, "posix_fadvise"):
-            return Capability(False, True, full.method, f"{sys.platform} has no posix_fadvise, so no file can be evicted")
+            return Capability(
+                False,
+                True,
+                full.method,
+                f"{sys.platform} has no posix_fadvise, so no file can be evicted",
+            )
         left = evict([path])
         if differ := _disagreement(path):
             return Capability(False, False, None, differ)
@@ -223,7 +283,8 @@ def _tried_on(path: Path) -> Capability:
             False,
             True,
             left.method,
-            f"after fsync and eviction {left.fraction:.3f} of a file stays resident (tmpfs, ramfs, DAX and some sandboxes do so)",
+            f"after fsync and eviction {left.fraction:.3f} of a file stays resident (tmpfs, ramfs,"
+            " DAX and some sandboxes do so)",
         )
     return Capability(True, True, left.method, None)
 
@@ -242,16 +303,26 @@ def _pages(size: int) -> int:
 
 
 def _by_cachestat(fd: int) -> Residency | None:
-    """Ask `cachestat(2)`; None where the kernel lacks it or refuses this file (it wants ownership or write permission since 6.13).
+    """Ask `cachestat(2)`.
 
-    None on overlayfs too, and so in every format: there it asks the overlay's own inode, which holds no page, and answers 0. A mapping
-    is of the file below, so `mincore` tells the truth (measured on Linux 6.18).
+    None where the kernel lacks it or refuses this file (it wants ownership or write permission
+    since 6.13).
+
+    None on overlayfs too, and so in every format: there it asks the overlay's own inode, which
+    holds no page, and answers 0. A mapping is of the file below, so `mincore` tells the truth
+    (measured on Linux 6.18).
     """
     if not sys.platform.startswith("linux") or _magic_of(fd) == _OVERLAYFS:
         return None
     answer = _CacheStat()
     whole_file = _Range(0, 0)
-    done = _libc.syscall(ctypes.c_long(_SYS_CACHESTAT), ctypes.c_int(fd), ctypes.byref(whole_file), ctypes.byref(answer), ctypes.c_uint(0))
+    done = _libc.syscall(
+        ctypes.c_long(_SYS_CACHESTAT),
+        ctypes.c_int(fd),
+        ctypes.byref(whole_file),
+        ctypes.byref(answer),
+        ctypes.c_uint(0),
+    )
     if done != 0:
         return None
     return Residency(_pages(os.fstat(fd).st_size), answer.cached, answer.dirty, "cachestat")
@@ -266,7 +337,9 @@ def _magic_of(fd: int) -> int | None:
 
 
 def _disagreement(path: Path) -> str | None:
-    """Return where `cachestat` and `mincore` differ about a file, or None, also where only one of them can be asked."""
+    """Return where `cachestat` and `mincore` differ about a file, or None, also where only one of
+    them can be asked.
+    """
     with _opened(path) as fd:
         counted = _by_cachestat(fd)
         try:
@@ -275,20 +348,25 @@ def _disagreement(path: Path) -> str | None:
             return None
     if counted is None or abs(counted.fraction - mapped.fraction) <= COLD_AT_MOST:
         return None
-    return f"cachestat says {counted.fraction:.3f} of a file is resident and mincore says {mapped.fraction:.3f}, so neither is believed"
+    return (
+        f"cachestat says {counted.fraction:.3f} of a file is resident and mincore says"
+        f" {mapped.fraction:.3f}, so neither is believed"
+    )
 
 
 def _by_mincore(fd: int) -> Residency:
     """Ask `mincore(2)` through a mapping that is never touched and gone before this returns.
 
-    Since Linux 5.2 the kernel answers "all resident" to a process that neither owns nor may write the file (commit 134fca9063ad),
-    so such a file is refused here instead of believed.
+    Since Linux 5.2 the kernel answers "all resident" to a process that neither owns nor may write
+    the file (commit 134fca9063ad), so such a file is refused here instead of believed.
     """
     status = os.fstat(fd)
     if status.st_size == 0:
         return Residency(0, 0, None, "mincore")
     if status.st_uid != os.geteuid() and not os.access(f"/dev/fd/{fd}", os.W_OK):
-        raise ResidencyHiddenError(errno.EPERM, "mincore tells the truth only to those who own or may write the file")
+        raise ResidencyHiddenError(
+            errno.EPERM, "mincore tells the truth only to those who own or may write the file"
+        )
     prot_read, map_shared = 1, 1
     address = _libc.mmap(None, status.st_size, prot_read, map_shared, fd, 0)
     if address in (None, ctypes.c_void_p(-1).value):

@@ -12,7 +12,10 @@ _SYS = Path("/sys")
 
 @dataclass(frozen=True)
 class Storage:
-    """Where a folder lies; sizes in bytes, readahead in KiB as the kernel gives it, None where it does not tell."""
+    """Where a folder lies.
+
+    Sizes in bytes, readahead in KiB as the kernel gives it, None where it does not tell.
+    """
 
     file_system: str | None
     device: str | None
@@ -24,7 +27,9 @@ class Storage:
 
 
 def storage(folder: Path) -> Storage:
-    """Return what the kernel says of the storage under `folder` (`/proc/self/mountinfo` and sysfs, so Linux only beyond the sizes)."""
+    """Return what the kernel says of the storage under `folder` (`/proc/self/mountinfo` and sysfs,
+    so Linux only beyond the sizes).
+    """
     device = device_of(folder)
     file_system, source = _mount(folder.resolve(), device)
     disk = _disk_of(_block_device(device, source))
@@ -44,7 +49,9 @@ def storage(folder: Path) -> Storage:
 
 
 def _block_device(device: str, source: str | None) -> str:
-    """Return the block device below a file system whose own number is of none, as on btrfs, as `major:minor`; else the number itself."""
+    """Return the block device below a file system whose own number is of none, as on btrfs, as
+    `major:minor`; else the number itself.
+    """
     if not device.startswith("0:") or not source or not source.startswith("/dev/"):
         return device
     try:
@@ -55,24 +62,35 @@ def _block_device(device: str, source: str | None) -> str:
 
 
 def device_of(folder: Path) -> str:
-    """Return the device `folder` lies on as `major:minor`; raises `OSError` where there is no such folder."""
+    """Return the device `folder` lies on as `major:minor`.
+
+    Raises `OSError` where there is no such folder.
+    """
     number = folder.stat().st_dev
     return f"{os.major(number)}:{os.minor(number)}"
 
 
 def read_ahead_of(device: str) -> Path | None:
-    """Return the file of sysfs that holds the readahead of a device (`major:minor`), None where the kernel shows none."""
-    files = (_SYS / "class/bdi" / device / "read_ahead_kb", _disk_of(device) / "queue/read_ahead_kb")
+    """Return the file of sysfs that holds the readahead of a device (`major:minor`), None where the
+    kernel shows none.
+    """
+    files = (
+        _SYS / "class/bdi" / device / "read_ahead_kb",
+        _disk_of(device) / "queue/read_ahead_kb",
+    )
     return next((file for file in files if file.is_file()), None)
 
 
 def _disk_of(device: str) -> Path:
     block = _SYS / "dev/block" / device
-    return block if (block / "queue").is_dir() else block.resolve().parent  # a partition has its queue in its disk
+    return (
+        block if (block / "queue").is_dir() else block.resolve().parent
+    )  # a partition has its queue in its disk
 
 
 def _mount(folder: Path, major_minor: str) -> tuple[str | None, str | None]:
-    """Return (file system, source) of the mount that holds `folder`: the longest mount point above it, on the same device if there is one.
+    """Return (file system, source) of the mount that holds `folder`: the longest mount point above
+    it, on the same device if there is one.
 
     btrfs gives each subvolume a device number of its own, which no mount has.
     """

@@ -1,4 +1,6 @@
-"""The experiment of one cell: blocks of every arm in random order, until enough is known or the time is spent."""
+"""The experiment of one cell: blocks of every arm in random order, until enough is known or the
+time is spent.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,15 @@ from harness.records.cell import MINIMUM_BLOCKS
 from harness.records.sample import BUSY, FAILURES, Sample
 
 _OVERRUN = 1.15
-"""By how much a cell that was begun may overrun its time to come to `MINIMUM_BLOCKS`: blocks are not all alike."""
+"""By how much a cell that was begun may overrun its time to come to `MINIMUM_BLOCKS`: blocks are
+not all alike.
+"""
+
 TRIES = 3
-"""How often a sample is taken at most for its place in a block, where the machine was busy with something else."""
+"""How often a sample is taken at most for its place in a block, where the machine was busy with
+something else.
+"""
+
 FAILED_ENOUGH = 2
 """After as many failures in the same way, and no success, an arm is left out of what follows."""
 
@@ -27,7 +35,10 @@ class Limits:
     blocks: int
     """Most blocks to take."""
     budget_s: float
-    """The cell's share of time: no further block is begun that would overrun it, once there are enough for an interval."""
+    """The cell's share of time: no further block is begun that would overrun it, once there are
+    enough for an interval.
+    """
+
     hard_s: float
     """Time after which no further block is begun, enough or not."""
     until_precise: bool = True
@@ -35,17 +46,23 @@ class Limits:
 
 
 def order_of_block(seed: int, cell: str, block: int, arms: Sequence[str]) -> list[str]:
-    """Return the arms in the random order of one block: the same for the same arguments on every machine, so that a run can be resumed."""
+    """Return the arms in the random order of one block: the same for the same arguments on every
+    machine, so that a run can be resumed.
+    """
     order = sorted(arms)
     random.Random(f"{seed}/{cell}/{block}").shuffle(order)  # noqa: S311  # an order, no secret
     return order
 
 
-def stop_reason(blocks: int, whole: int, spent_s: float, limits: Limits, precise: bool) -> str | None:
-    """Return why a cell with this many finished blocks is over ("precision", "rounds", "budget"), or None while it is not.
+def stop_reason(
+    blocks: int, whole: int, spent_s: float, limits: Limits, precise: bool
+) -> str | None:
+    """Return why a cell with this many finished blocks is over ("precision", "rounds", "budget"),
+    or None while it is not.
 
-    `whole` of the blocks have a valid sample of every arm: those that have not are made up for, up to as many as an interval takes. By what
-    the first block took, a cell whose blocks will not suffice for an interval is over at once: its time is better given to others.
+    `whole` of the blocks have a valid sample of every arm: those that have not are made up for, up
+    to as many as an interval takes. By what the first block took, a cell whose blocks will not
+    suffice for an interval is over at once: its time is better given to others.
     """
     if blocks >= limits.blocks:
         return "rounds"
@@ -58,7 +75,9 @@ def stop_reason(blocks: int, whole: int, spent_s: float, limits: Limits, precise
     elif blocks == 1:
         over = spent_s * min(MINIMUM_BLOCKS, limits.blocks) > limits.hard_s
     else:
-        over = spent_s + next_block_s > limits.hard_s * (_OVERRUN if blocks < MINIMUM_BLOCKS else 1.0)
+        over = spent_s + next_block_s > limits.hard_s * (
+            _OVERRUN if blocks < MINIMUM_BLOCKS else 1.0
+        )
     return "budget" if limits.hard_s <= 0 or over else None
 
 
@@ -68,7 +87,9 @@ def spent(samples: Sequence[Sample]) -> float:
 
 
 def whole_blocks(samples: Sequence[Sample]) -> int:
-    """Return in how many blocks every arm has a valid sample, arms that never had one aside: no block will be whole for those."""
+    """Return in how many blocks every arm has a valid sample, arms that never had one aside: no
+    block will be whole for those.
+    """
     hopeful = {sample.loader for sample in samples if sample.valid}
     arms: dict[int, set[str]] = {}
     for sample in samples:
@@ -78,9 +99,15 @@ def whole_blocks(samples: Sequence[Sample]) -> int:
 
 
 def keeps_failing(samples: Sequence[Sample]) -> dict[str, str]:
-    """Return the arms that failed twice in the same way and never succeeded, each with its words: a third try would tell nothing new."""
+    """Return the arms that failed twice in the same way and never succeeded, each with its words: a
+    third try would tell nothing new.
+    """
     succeeded = {sample.loader for sample in samples if sample.valid}
-    failures = Counter((sample.loader, sample.reason, sample.detail) for sample in samples if sample.reason in FAILURES)
+    failures = Counter(
+        (sample.loader, sample.reason, sample.detail)
+        for sample in samples
+        if sample.reason in FAILURES
+    )
     return {
         loader: f"failed {count} times in the same way: {reason}: {detail}"
         for (loader, reason, detail), count in failures.items()
@@ -99,9 +126,11 @@ def run_blocks(
 ) -> Iterator[Sample | str]:
     """Yield each new sample as it is taken and, last, why the cell stopped.
 
-    `taken` are the samples of an earlier part of the same run: they are counted, timed and not taken again. `take(arm, block, position)`
-    takes one; `precise(samples)` says whether the cell's figure is known well enough. An arm that keeps failing in the same way takes
-    part in no further block. One that is invalid as busy is taken again, up to `TRIES` times in all, as long as `again(samples)` says so.
+    `taken` are the samples of an earlier part of the same run: they are counted, timed and not
+    taken again. `take(arm, block, position)` takes one; `precise(samples)` says whether the cell's
+    figure is known well enough. An arm that keeps failing in the same way takes part in no further
+    block. One that is invalid as busy is taken again, up to `TRIES` times in all, as long as
+    `again(samples)` says so.
     """
     samples = list(arm_samples)
     done = {(sample.block, sample.loader) for sample in samples}
@@ -110,8 +139,14 @@ def run_blocks(
         if len(hopeless) == len(arms):
             yield "every loader kept failing"
             return
-        missing = [(position, arm) for position, arm in enumerate(order(block)) if arm not in hopeless and (block, arm) not in done]
-        if len(missing) == len(arms) - len(hopeless) and (reason := _over(block, samples, limits, precise)):
+        missing = [
+            (position, arm)
+            for position, arm in enumerate(order(block))
+            if arm not in hopeless and (block, arm) not in done
+        ]
+        if len(missing) == len(arms) - len(hopeless) and (
+            reason := _over(block, samples, limits, precise)
+        ):
             yield reason  # only between blocks: one that has been begun is finished
             return
         for position, arm in missing:
@@ -121,7 +156,9 @@ def run_blocks(
 
 
 def until_quiet(take: Callable[[], Sample], again: Callable[[], bool]) -> Iterator[Sample]:
-    """Yield a sample, and another one in its place as long as the last was invalid as busy and `again()` says so, `TRIES` at most."""
+    """Yield a sample, and another one in its place as long as the last was invalid as busy and
+    `again()` says so, `TRIES` at most.
+    """
     for attempt in range(TRIES):
         sample = take()
         yield sample
@@ -129,5 +166,10 @@ def until_quiet(take: Callable[[], Sample], again: Callable[[], bool]) -> Iterat
             return
 
 
-def _over(block: int, samples: Sequence[Sample], limits: Limits, precise: Callable[[Sequence[Sample]], bool]) -> str | None:
+def _over(
+    block: int,
+    samples: Sequence[Sample],
+    limits: Limits,
+    precise: Callable[[Sequence[Sample]], bool],
+) -> str | None:
     return stop_reason(block, whole_blocks(samples), spent(samples), limits, precise(samples))

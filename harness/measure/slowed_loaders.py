@@ -1,7 +1,9 @@
-"""Loaders that are known to be slower than they are by so many per cent, for checks that are put on trial by a slow-down they must find.
+"""Loaders that are known to be slower than they are by so many per cent, for checks that are put on
+trial by a slow-down they must find.
 
-Both clocks grow by the same share: the wait after the call is of what the call took, and the wait after the page touch of what the page touch took. It is
-slept, not computed, so that no counter moves and what finds it has found it by the clocks alone.
+Both clocks grow by the same share: the wait after the call is of what the call took, and the wait
+after the page touch of what the page touch took. It is slept, not computed, so that no counter
+moves and what finds it has found it by the clocks alone.
 """
 
 from __future__ import annotations
@@ -9,9 +11,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from harness.loaders import Loader, all_loaders
+from harness.loaders import Contract, all_loaders
 from harness.records.loader_keys import key_of
 
 if TYPE_CHECKING:
@@ -42,10 +44,10 @@ def slowed_key(name: str, percent: int) -> str:
     return key_of(__name__, _name(name, percent))
 
 
-def _slowed(loader: Loader, percent: int) -> Loader:
-    def load(files: Sequence[str], device: str, prepared: Any) -> _Values:
+def _slowed(loader: Contract, percent: int) -> Contract:
+    def load(files: Sequence[str], device: str) -> _Values:
         start = time.perf_counter_ns()
-        tensors = _Slowed(loader.load(files, device, prepared))
+        tensors = _Slowed(loader.load(files, device))
         tensors.share = percent / 100
         _wait(start, tensors.share)
         return tensors
@@ -67,4 +69,9 @@ def _name(name: str, percent: int) -> str:
     return f"{name}+{percent}"
 
 
-LOADERS = tuple(_slowed(loader, percent) for _, loader in all_loaders().values() if not loader.ceiling for percent in PERCENTS)
+LOADERS = tuple(
+    _slowed(loader, percent)
+    for _, loader in all_loaders().values()
+    if not loader.ceiling
+    for percent in PERCENTS
+)

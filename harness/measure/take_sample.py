@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.checkpoints.store import Checkpoint, Selection
-from harness.loaders import Loader
+from harness.loaders import Contract
 from harness.machine.busy import Meter
 from harness.machine.description import available_memory
 from harness.measure.validity import judge
@@ -25,7 +25,9 @@ _TIMEOUT_AT_LEAST_S = 60.0
 _MEMORY_RESERVE = 1 << 30
 _MEASURED = {field.name for field in fields(Sample)} - {"detail"}
 METER = Meter()
-"""Tells of every sample how busy the machine was with something else than this process and what it starts."""
+"""Tells of every sample how busy the machine was with something else than this process and what it
+starts.
+"""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Arm:
 
     key: str
     """By which the server finds the loader."""
-    loader: Loader
+    loader: Contract
     environment: str
     server: Server | SomeRanks | Interpreters
     warm_up: tuple[Path, ...]
@@ -42,7 +44,9 @@ class Arm:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a sample stands in its run: block number and position within the block, and what the run's GPU reports at rest."""
+    """Where a sample stands in its run: block number and position within the block, and what the
+    run's GPU reports at rest.
+    """
 
     run: str
     block: int
@@ -63,14 +67,19 @@ def take_sample(
 ) -> Sample:
     """Return one sample of one arm, valid or not; raises only where the harness itself is at fault.
 
-    `selected` is what is asked for of the checkpoint, by each rank where there are several; nothing stands for everything.
-    `keep_traceback` is given the traceback of an error that the loader raised. Where others had more than `busy_at_most` of the cores' time
-    the sample is invalid; by default nothing is too much.
+    `selected` is what is asked for of the checkpoint, by each rank where there are several; nothing
+    stands for everything. `keep_traceback` is given the traceback of an error that the loader
+    raised. Where others had more than `busy_at_most` of the cores' time the sample is invalid; by
+    default nothing is too much.
     """
     artifact = checkpoint.artifacts[arm.loader.format]
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
     ranks = cell.ranks or 1
-    touch_bytes = _memory_to_touch(checkpoint, arm.loader, selected, ranks) if cell.cache_state == "warm" else 0
+    touch_bytes = (
+        _memory_to_touch(checkpoint, arm.loader, selected, ranks)
+        if cell.cache_state == "warm"
+        else 0
+    )
     METER.begin()
     start = time.perf_counter()
     before, problem = arm.server.set_cache_state(cell.cache_state, artifact.files)
@@ -122,11 +131,14 @@ def take_sample(
     )
 
 
-def _memory_to_touch(checkpoint: Checkpoint, loader: Loader, selected: Sequence[Selection], ranks: int) -> int:
-    """Return how much memory each process touches before a warm load: what its load will hold, or its share of what there is.
+def _memory_to_touch(
+    checkpoint: Checkpoint, loader: Contract, selected: Sequence[Selection], ranks: int
+) -> int:
+    """Return how much memory each process touches before a warm load: what its load will hold, or
+    its share of what there is.
 
-    Warm loads become repeatable by it. Cold ones do not: what they fill beside their own memory is the page cache, in larger pieces.
-    A ceiling touches nothing: what it fills is there already.
+    Warm loads become repeatable by it. Cold ones do not: what they fill beside their own memory is
+    the page cache, in larger pieces. A ceiling touches nothing: what it fills is there already.
     """
     if loader.ceiling:
         return 0
@@ -135,12 +147,20 @@ def _memory_to_touch(checkpoint: Checkpoint, loader: Loader, selected: Sequence[
 
 
 def _least_read(checkpoint: Checkpoint, selected: Sequence[Selection]) -> int:
-    """Return the fewest bytes that a cold load must fetch: what several ranks ask for is read once, and is never more than there is."""
-    return min(sum(selection.bytes for selection in selected), checkpoint.bytes) if selected else checkpoint.bytes
+    """Return the fewest bytes that a cold load must fetch: what several ranks ask for is read once,
+    and is never more than there is.
+    """
+    return (
+        min(sum(selection.bytes for selection in selected), checkpoint.bytes)
+        if selected
+        else checkpoint.bytes
+    )
 
 
 def room() -> int:
-    """Return the memory a load may take, in bytes: what can be had, less a reserve for everything else."""
+    """Return the memory a load may take, in bytes: what can be had, less a reserve for everything
+    else.
+    """
     available = available_memory()
     return 1 << 62 if available is None else max(available - _MEMORY_RESERVE, 0)
 

@@ -7,16 +7,18 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from harness.records.sample import Sample
-from harness.scenarios import Pair, pair_for
+from harness.scenarios import CacheState, Pair, pair_for
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Scenario x checkpoint x cache state x device, and what else a scenario tells its cells apart by."""
+    """Scenario x checkpoint x cache state x device, and what else a scenario tells its cells apart
+    by.
+    """
 
     scenario: str
     checkpoint: str
-    cache_state: str
+    cache_state: CacheState
     device: str
     part: str | None = None
     ranks: int | None = None
@@ -38,7 +40,9 @@ class Cell:
         """The cell's name within its scenario."""
         ranks = f"{self.ranks}-rank{'' if self.ranks == 1 else 's'}" if self.ranks else None
         ahead = f"read-ahead-{self.read_ahead_kb}" if self.read_ahead_kb is not None else None
-        return "/".join(filter(None, (self.checkpoint, self.part, ranks, self.cache_state, self.device, ahead)))
+        return "/".join(
+            filter(None, (self.checkpoint, self.part, ranks, self.cache_state, self.device, ahead))
+        )
 
     @classmethod
     def of(cls, sample: Sample) -> Cell:
@@ -48,8 +52,9 @@ class Cell:
     @classmethod
     def recorded(cls, record: Mapping[str, Any]) -> Cell | None:
         """Return the cell of a manifest's entry, None of one that names no cell."""
-        known = {field.name: record.get(field.name) for field in fields(cls)}
-        return cls(**known) if all(known[name] for name in ("scenario", "checkpoint", "cache_state", "device")) else None  # type: ignore[arg-type]
+        known: dict[str, Any] = {field.name: record.get(field.name) for field in fields(cls)}
+        named = (known[name] for name in ("scenario", "checkpoint", "cache_state", "device"))
+        return cls(**known) if all(named) else None
 
     def as_json(self) -> dict[str, Any]:
         """Return the cell as a manifest's entry holds it."""
@@ -57,4 +62,6 @@ class Cell:
 
 
 MINIMUM_BLOCKS = 6
-"""Fewer pairs than this give no 95 % interval of a median, whatever their values (2 x 0.5^5 > 0.05)."""
+"""Fewer pairs than this give no 95 % interval of a median, whatever their values (2 x 0.5^5 >
+0.05).
+"""

@@ -29,7 +29,10 @@ class Check:
     outcome: str
     """`kept`, `broken` or `not tested here`."""
     seconds: float
-    """How long the check took, its process included, and for the first of an environment what all its checks need."""
+    """How long the check took, its process included, and for the first of an environment what all
+    its checks need.
+    """
+
     started_at: str
     """UTC, ISO 8601."""
 

@@ -1,4 +1,6 @@
-"""Reads records that were written with earlier names: the one place where those names still stand."""
+"""Reads records that were written with earlier names: the one place where those names still
+stand.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The thresholds file: by how much a clock or a counter of each arm may grow on one machine, as its calibration found."""
+"""The thresholds file: by how much a clock or a counter of each arm may grow on one machine, as its
+calibration found.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class ThresholdsFile:
-    """What a calibration left: the machine it is of, the run it rests on, and by cell and loader the share that each clock may grow by."""
+    """What a calibration left: the machine it is of, the run it rests on, and by cell and loader
+    the share that each clock may grow by.
+    """
 
     machine: Mapping[str, Any]
     run: str
@@ -25,7 +29,12 @@ class ThresholdsFile:
 
     def write(self, path: Path) -> None:
         """Write it, all of it or nothing."""
-        content = {"schema": SCHEMA, "machine": dict(self.machine), "run": self.run, "cells": self.cells}
+        content = {
+            "schema": SCHEMA,
+            "machine": dict(self.machine),
+            "run": self.run,
+            "cells": self.cells,
+        }
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(content, indent=1) + "\n")
 
@@ -35,7 +44,12 @@ class ThresholdsFile:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             if content["schema"] != SCHEMA:
-                raise WeighbridgeError(f"{path}: schema {content['schema']}, this release reads {SCHEMA}; calibrate again")
+                raise WeighbridgeError(
+                    f"{path}: schema {content['schema']}, this release reads {SCHEMA}; calibrate"
+                    " again"
+                )
             return cls(content["machine"], content["run"], content["cells"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise WeighbridgeError(f"{path}: no thresholds file ({error}); `nox -s calibrate` writes one") from None
+            raise WeighbridgeError(
+                f"{path}: no thresholds file ({error}); `nox -s calibrate` writes one"
+            ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from typing import Any
 
 TRIALS = "trials.jsonl"
@@ -10,33 +11,66 @@ TRIALS = "trials.jsonl"
 
 @dataclass(frozen=True)
 class Trial:
-    """One file given to one loader, once, in a confined process of its own. Seconds are floats, sizes in bytes; absent is None.
+    """One file given to one loader, once, in a confined process of its own.
 
-    A run holds thousands of them, so a line has no field that all of a run's would have in common: those stand in its manifest.
+    Seconds are floats, sizes in bytes; absent is None.
+
+    A run holds thousands of them, so a line has no field that all of a run's would have in common:
+    those stand in its manifest.
     """
 
     scenario: str
     file: str
     family: str
     loader: str
-    outcome: str
+    outcome: Outcome
     error: str | None
-    """The class of what was raised and its first line, the name of the signal, or what was handed back."""
+    """The class of what was raised and its first line, the name of the signal, or what was handed
+    back.
+    """
+
     seconds: float
     """Time from just before the call to the outcome."""
     peak_rss_bytes: int | None = None
-    """Highest resident size of the process; what it had before the call, its libraries, stands in the manifest by loader."""
+    """Highest resident size of the process; what it had before the call, its libraries, stands in
+    the manifest by loader.
+    """
+
     left: int | None = None
     """Processes that were left behind and had to be ended; None where none was."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the trial as its line holds it: what is None is left out but for the error."""
-        return {name: value for name, value in asdict(self).items() if value is not None or name == "error"}
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if value is not None or name == "error"
+        }
 
 
-REFUSED, LOADED, RAN, CRASHED, STARVED, HUNG = OUTCOMES = ("refused", "loaded", "ran code", "crashed", "out of memory", "hung")
-"""How a loader can meet a hostile file. Of a scanner, `refused` is a finding, and `loaded` that it passed the file."""
+class Outcome(StrEnum):
+    """How a loader can meet a hostile file.
+
+    Of a scanner, `REFUSED` is a finding, and `LOADED` that it passed the file.
+    """
+
+    REFUSED = "refused"
+    LOADED = "loaded"
+    RAN = "ran code"
+    CRASHED = "crashed"
+    STARVED = "out of memory"
+    HUNG = "hung"
 
 
-CODE, MEMORY, TIME, LIE, BROKEN, NONE = HARMS = ("runs code", "takes memory", "takes time", "lies", "is broken", "none")
-"""What a file would do to whoever believed it; none is a harmless oddity, whose refusal is told as well."""
+class Harm(StrEnum):
+    """What a file would do to whoever believed it.
+
+    `NONE` is a harmless oddity, whose refusal is recorded as well.
+    """
+
+    CODE = "runs code"
+    MEMORY = "takes memory"
+    TIME = "takes time"
+    LIE = "lies"
+    BROKEN = "is broken"
+    NONE = "none"

@@ -10,7 +10,9 @@ from typing import Any
 from harness.errors import WeighbridgeError
 
 NOTHING, REGRESSION, INVALID, NO_BASELINE = 0, 1, 3, 4
-"""Exit codes of a check: nothing confirmed, a confirmed regression, cells missing or not measured well enough, nothing to compare with. 2 is usage."""
+"""Exit codes of a check: nothing confirmed, a confirmed regression, cells missing or not measured
+well enough, nothing to compare with. 2 is usage.
+"""
 
 
 MEANING = {
@@ -26,17 +28,24 @@ VERDICTS_FILE = "verdicts.json"
 
 
 def read_code(path: Path) -> int:
-    """Return the exit code that a run's verdicts hold; raises `WeighbridgeError` where they hold none."""
+    """Return the exit code that a run's verdicts hold.
+
+    Raises `WeighbridgeError` where they hold none.
+    """
     try:
         code: int = json.loads(path.read_text(encoding="utf-8"))["exit_code"]
         if code not in MEANING:
             raise ValueError(f"exit code {code}")
         return code
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeighbridgeError(f"{path}: no verdicts ({error}); `weighbridge regression` writes them") from None
+        raise WeighbridgeError(
+            f"{path}: no verdicts ({error}); `weighbridge regression` writes them"
+        ) from None
 
 
 def write_verdicts(folder: Path, rows: Sequence[Mapping[str, Any]], code: int) -> None:
-    """Write `verdicts.json` into a run's directory: the exit code, and every verdict with its reason."""
+    """Write `verdicts.json` into a run's directory: the exit code, and every verdict with its
+    reason.
+    """
     content = {"exit_code": code, "meaning": MEANING[code], "verdicts": [dict(row) for row in rows]}
     (folder / VERDICTS_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -16,7 +16,18 @@ from harness.records.cell import Cell
 from harness.regression.environments import requirements_of
 from harness.run.options import FLAGS, Options, flat, parse
 
-TAKEN = ("--profile", "--model", "--checkpoints", "--loaders", "--cache-states", "--rounds", "--budget", "--store", "--results", "--seed")
+TAKEN = (
+    "--profile",
+    "--model",
+    "--checkpoints",
+    "--loaders",
+    "--cache-states",
+    "--rounds",
+    "--budget",
+    "--store",
+    "--results",
+    "--seed",
+)
 """The options that a regression run shares with every run."""
 TOTAL_S = {"smoke": 120.0, "default": 600.0, "full": 3600.0}
 CALIBRATION_S = {"smoke": 240.0, "default": 1200.0, "full": 7200.0}
@@ -32,7 +43,7 @@ _ALWAYS_THERE = {"torch", "safetensors", "numpy", "picklescan"}
 
 
 @dataclass(frozen=True)
-class Asked:
+class PairedRequest:
     """What a regression run is to measure."""
 
     options: Options
@@ -42,65 +53,102 @@ class Asked:
 
 
 def add_shared(parser: argparse.ArgumentParser) -> None:
-    """Add the options that a regression run shares with every run, and where environments are kept."""
+    """Add the options that a regression run shares with every run, and where environments are
+    kept.
+    """
     for flag in TAKEN:
         parser.add_argument(flag, **FLAGS[flag])
     parser.add_argument(
-        "--environments", type=Path, metavar="DIR", help="where environments under test are installed (default: a folder of the store)"
+        "--environments",
+        type=Path,
+        metavar="DIR",
+        help="where environments under test are installed (default: a folder of the store)",
     )
     parser.add_argument(
-        "--thresholds", type=Path, metavar="FILE", help="the thresholds of this machine (default: beside the store's checkpoints)"
+        "--thresholds",
+        type=Path,
+        metavar="FILE",
+        help="the thresholds of this machine (default: beside the store's checkpoints)",
     )
 
 
-def asked_of(given: argparse.Namespace) -> Asked:
+def paired_request(given: argparse.Namespace) -> PairedRequest:
     """Return what is asked for; raises `WeighbridgeError` in one line for what does not exist."""
-    raw: dict[str, Any] = {flag.strip("-").replace("-", "_"): getattr(given, flag.strip("-").replace("-", "_")) for flag in TAKEN}
-    options = parse(raw)
+    raw: dict[str, Any] = {
+        flag.strip("-").replace("-", "_"): getattr(given, flag.strip("-").replace("-", "_"))
+        for flag in TAKEN
+    }
+    options = parse(raw | {"resume": getattr(given, "resume", None)})
     known = {name: loader for name, loader in all_loaders().items() if not loader[1].ceiling}
     for name in options.loaders or ():
         if name not in known:
             raise unknown_name("loader of everything", name, known)
-    checkpoints = flat(options.checkpoints if options.checkpoints is not None else CHECKPOINTS[options.profile])
+    checkpoints = flat(
+        options.checkpoints if options.checkpoints is not None else CHECKPOINTS[options.profile]
+    )
     plan = _plan(options, checkpoints, options.loaders or LOADERS, known)
     names = {name for loaders in plan.values() for name in loaders}
     peers = any(set(known[name][1].requires) - _ALWAYS_THERE for name in names)
-    return Asked(options, plan, peers)
+    return PairedRequest(options, plan, peers)
 
 
 def injected(texts: Sequence[str]) -> dict[str, int]:
-    """Return by how many per cent which loader of the candidate is to be slowed, of texts such as `torch-load=15`."""
+    """Return by how many per cent which loader of the candidate is to be slowed, of texts such as
+    `torch-load=15`.
+    """
     slowed = {}
     for text in texts:
         name, _, percent = text.partition("=")
         if name not in all_loaders():
             raise unknown_name("loader", name, all_loaders())
         if percent not in map(str, PERCENTS):
-            raise WeighbridgeError(f"--inject {text}: slow-downs are of {', '.join(map(str, PERCENTS))} per cent; write {name}=15")
+            raise WeighbridgeError(
+                f"--inject {text}: slow-downs are of {', '.join(map(str, PERCENTS))} per cent;"
+                f" write {name}=15"
+            )
         slowed[name] = int(percent)
     return slowed
 
 
 def history(text: str) -> tuple[str, ...]:
-    """Return a requirement for each release of a text such as `safetensors==0.7.0,0.8.0`; at least two, each once."""
+    """Return a requirement for each release of a text such as `safetensors==0.7.0,0.8.0`.
+
+    At least two, each once.
+    """
     first, _, rest = text.partition("==")
     releases = [release.strip() for release in rest.split(",") if release.strip()]
     if len(set(releases)) < 2:
-        raise WeighbridgeError(f"--history {text}: names fewer than two releases; write safetensors==0.7.0,0.8.0")
-    return tuple(requirements_of(f"{first.strip()}=={release}")[0] for release in dict.fromkeys(releases))
+        raise WeighbridgeError(
+            f"--history {text}: names fewer than two releases; write safetensors==0.7.0,0.8.0"
+        )
+    return tuple(
+        requirements_of(f"{first.strip()}=={release}")[0] for release in dict.fromkeys(releases)
+    )
 
 
 def _plan(
-    options: Options, checkpoints: Sequence[str], loaders: Sequence[str], known: Mapping[str, tuple[str, Any]]
+    options: Options,
+    checkpoints: Sequence[str],
+    loaders: Sequence[str],
+    known: Mapping[str, tuple[str, Any]],
 ) -> dict[Cell, tuple[str, ...]]:
-    """Return the cells of a regression run with their loaders: full loads of each checkpoint, on the CPU and on the GPU where there is one."""
+    """Return the cells of a regression run with their loaders: full loads of each checkpoint, on
+    the CPU and on the GPU where there is one.
+    """
     cells: dict[Cell, tuple[str, ...]] = {}
     for device in ("cpu", *(("cuda",) if gpus() else ())):
         for checkpoint in (*checkpoints, *options.model_names()):
             for state in options.cache_states:
-                fit = tuple(name for name in loaders if device in known[name][1].devices and state in known[name][1].cache_states)
+                fit = tuple(
+                    name
+                    for name in loaders
+                    if device in known[name][1].devices and state in known[name][1].cache_states
+                )
                 if fit:
                     cells[Cell("full-load", checkpoint, state, device)] = fit
     if not cells:
-        raise WeighbridgeError("none of the loaders asked for takes part in any cell asked for; see `weighbridge doctor`")
+        raise WeighbridgeError(
+            "none of the loaders asked for takes part in any cell asked for; see `weighbridge"
+            " doctor`"
+        )
     return cells

@@ -37,7 +37,10 @@ def size_text(size: float | None) -> str:
 
 
 def megabytes(size: float | None) -> str:
-    """Return a size in bytes as decimal MB without the unit; what is less than 0.01 MB either way is 0."""
+    """Return a size in bytes as decimal MB without the unit.
+
+    What is less than 0.01 MB either way is 0.
+    """
     if size is None:
         return "unknown"
     return "0" if abs(size) < 0.01 * MEGABYTE else significant(size / MEGABYTE)
@@ -55,7 +58,9 @@ def listed(parts: Sequence[str]) -> str:
 
 
 def time_unit(times_s: Iterable[float | None]) -> tuple[float, str]:
-    """Return the factor from seconds, and the name, of the one unit that suits all of these times."""
+    """Return the factor from seconds, and the name, of the one unit that suits all of these
+    times.
+    """
     known = [time for time in times_s if time is not None]
     return (1.0, "s") if known and min(known) >= 1.0 else (1e3, "ms")
 
@@ -67,15 +72,24 @@ def time_text(time_s: float) -> str:
 
 
 def time_spread(estimate: Estimate | None) -> str:
-    """Return a time in s with its interval, in the unit that suits it; `no figure` where there is none."""
+    """Return a time in s with its interval, in the unit that suits it.
+
+    `no figure` where there is none.
+    """
     if estimate is None:
         return "no figure"
     factor, unit = time_unit([estimate.median])
-    return time_text(estimate.median) if estimate.low is None else f"{spread(estimate, '', factor)} {unit}"
+    return (
+        time_text(estimate.median)
+        if estimate.low is None
+        else f"{spread(estimate, '', factor)} {unit}"
+    )
 
 
 def spread(estimate: Estimate | None, otherwise: str, factor: float = 1.0, dash: str = DASH) -> str:
-    """Return a median with its interval, `insufficient` in the interval's place, or `otherwise` where there is no median."""
+    """Return a median with its interval, `insufficient` in the interval's place, or `otherwise`
+    where there is no median.
+    """
     if estimate is None:
         return otherwise
     interval = (
@@ -86,12 +100,16 @@ def spread(estimate: Estimate | None, otherwise: str, factor: float = 1.0, dash:
     return f"{significant(estimate.median * factor)} [{interval}]"
 
 
-def ratio_text(cell: MeasuredCell, arm: ArmSummary, estimate: Estimate | None, dash: str = DASH) -> str:
+def ratio_text(
+    cell: MeasuredCell, arm: ArmSummary, estimate: Estimate | None, dash: str = DASH
+) -> str:
     """Return a ratio to the reference loader with its interval, or why there is none."""
     reference = cell.pair.reference
     if arm.loader == reference and estimate:
         return "1 (reference)"
-    return spread(estimate, "no reference" if cell.arm(reference) is None else "no pairs", dash=dash)
+    return spread(
+        estimate, "no reference" if cell.arm(reference) is None else "no pairs", dash=dash
+    )
 
 
 def share_text(arm: ArmSummary, *, interval: bool = True) -> str:
@@ -106,7 +124,10 @@ def share_text(arm: ArmSummary, *, interval: bool = True) -> str:
 
 
 def bottleneck_text(cell: MeasuredCell, fits: Iterable[Fit] = (), mark: str = "") -> str | None:
-    """Return a sentence on the bottleneck the loads of a cell, `mark` around what is set off; None where no ceiling was measured."""
+    """Return a sentence on the bottleneck the loads of a cell, `mark` around what is set off.
+
+    None where no ceiling was measured.
+    """
     ceiling = cell.ceiling
     if not ceiling or not ceiling.rate:
         return None
@@ -115,32 +136,57 @@ def bottleneck_text(cell: MeasuredCell, fits: Iterable[Fit] = (), mark: str = ""
     for arm in cell.measured():
         bound.setdefault(bottleneck_of(arm, fits), []).append(cell.label(arm))
     resource = resource_of(ceiling.loader, cell.cache_state)
-    text = "; ".join(f"{mark}{what}{mark} ({', '.join(arms)})" for what, arms in bound.items() if what)
+    text = "; ".join(
+        f"{mark}{what}{mark} ({', '.join(arms)})" for what, arms in bound.items() if what
+    )
     ends = f", and the bottleneck is {text}" if text else ""
-    return f"The ceiling is {ceiling.loader} ({resource}, {significant(ceiling.rate / 1e9)} GB/s){ends}."
+    return (
+        f"The ceiling is {ceiling.loader} ({resource}, {significant(ceiling.rate / 1e9)}"
+        f" GB/s){ends}."
+    )
 
 
 def busy_line(manifest: Mapping[str, Any], samples: Sequence[Sample]) -> str | None:
-    """Return how busy the machine was with something else and what to do about it, in one line; None where no sample tells."""
-    shares = [sample.others_cpu_share + (sample.steal_share or 0.0) for sample in samples if sample.others_cpu_share is not None]
+    """Return how busy the machine was with something else and what to do about it, in one line.
+
+    None where no sample tells.
+    """
+    shares = [
+        sample.others_cpu_share + (sample.steal_share or 0.0)
+        for sample in samples
+        if sample.others_cpu_share is not None
+    ]
     if not shares:
         return None
     busy = sum(sample.reason == BUSY for sample in samples)
-    most = f"{median(shares):.0%} of the cores' time in the median sample, {max(shares):.0%} at most"
+    most = (
+        f"{median(shares):.0%} of the cores' time in the median sample, {max(shares):.0%} at most"
+    )
     allowed = (manifest.get("options") or {}).get("busy_at_most")
     if not busy and max(shares) > BUSY_AT_MOST:
-        return f"the machine was busy, and was allowed to be: other processes used {most}; the figures count nevertheless"
+        return (
+            f"the machine was busy, and was allowed to be: other processes used {most}; the figures"
+            " count nevertheless"
+        )
     if not busy:
         return f"the machine was quiet: other processes used {most}"
     limit = f" (more than {allowed:.0%})" if allowed is not None else ""
-    return f"the machine was busy: other processes used {most}; {busy} of {len(samples)} samples are invalid for it{limit}. Stop what else runs, or wait, and measure again"
+    return (
+        f"the machine was busy: other processes used {most}; {busy} of {len(samples)} samples are"
+        f" invalid for it{limit}. Stop what else runs, or wait, and measure again"
+    )
 
 
 def invalid_line(samples: Sequence[Sample]) -> str:
-    """Return how many of the samples are invalid, their share, and for which reasons, on one line."""
+    """Return how many of the samples are invalid, their share, and for which reasons, on one
+    line.
+    """
     counts = invalid_counts(samples)
     number = sum(counts.values())
     if not number:
         return f"invalid samples: 0 of {len(samples)}"
     reasons = ", ".join(f"{reason} {count}" for reason, count in counts.items())
-    return f"invalid samples: {number} of {len(samples)} ({100 * number / len(samples):.1f} %): {reasons}"
+    return (
+        f"invalid samples: {number} of {len(samples)} ({100 * number / len(samples):.1f} %):"
+        f" {reasons}"
+    )

@@ -1,4 +1,6 @@
-"""The front of the reports: first the answer, then the machines, then the evidence with the runs it comes from."""
+"""The front of the reports: first the answer, then the machines, then the evidence with the runs it
+comes from.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from harness.analysis.claims import VERDICTS, judged_here
+from harness.analysis.claims import ClaimVerdict, judged_here
 from harness.analysis.recorded_run import RecordedRun
 from harness.report.figures.style import Drawn
 from harness.report.section_writer import SectionWriter
@@ -19,11 +21,12 @@ from harness.report.sections.recommendation import choice_section
 from harness.report.sections.repeatability import agreement_section
 from harness.report.sections.vendor_claims import vendor_claims
 from harness.report.tables import markdown
+from harness.scenarios import SCENARIOS
 
 QUESTION = "How should model checkpoints be loaded, and is what the documentation says true?"
 _HOW_TO_ADD = """
-There is no reference run yet. To add one, put a run's directory (its `manifest.json` and `samples.jsonl`) into `results/reference/`
-and make the reports again.
+There is no reference run yet. To add one, put a run's directory (its `manifest.json` and
+`samples.jsonl`) into `results/reference/` and make the reports again.
 """.strip()
 _THEMES = (
     ("Returned is not ready", ("returned-ready",)),
@@ -31,11 +34,8 @@ _THEMES = (
     ("Against safetensors", ("ratio-forest",)),
     ("How much of what the hardware allows", ("share-of-ceiling",)),
     ("Asking for less is not reading less", ("read-ahead", "parts")),
-    ("A share for each rank", ("ranks",)),
     ("Memory that a load takes", ("memory",)),
-    ("Whole pipelines", ("pipeline",)),
-    ("From the command line to weights", ("process-start",)),
-    ("Hostile files", ("hostile-files", "scan-time")),
+    *((scenario.title, scenario.figures) for scenario in SCENARIOS.values() if scenario.figures),
     ("How small a slow-down the regression check finds", ("found", "verdicts")),
     ("Since which release", ("history",)),
 )
@@ -44,7 +44,9 @@ _THEMES = (
 
 @dataclass(frozen=True)
 class Front:
-    """What stands above everything else: the question, the answer in a sentence, and how many claims have each verdict."""
+    """What stands above everything else: the question, the answer in a sentence, and how many
+    claims have each verdict.
+    """
 
     question: str
     lede: str
@@ -54,12 +56,21 @@ class Front:
 def front_sections(
     writer: SectionWriter, evidence: Sequence[RecordedRun], places: Mapping[str, SectionWriter]
 ) -> tuple[Front, list[list[str]]]:
-    """Return what stands above the front and its sections as blocks of Markdown; `places` are where the runs' own pages stand, by name."""
+    """Return what stands above the front and its sections as blocks of Markdown.
+
+    `places` are where the runs' own pages stand, by name.
+    """
     if not evidence:
-        return Front(QUESTION, "Nothing is committed that would answer.", {}), [[writer.heading("No evidence"), _HOW_TO_ADD]]
+        return Front(QUESTION, "Nothing is committed that would answer.", {}), [
+            [writer.heading("No evidence"), _HOW_TO_ADD]
+        ]
     judged = judged_here(evidence)
     counts = Counter(claim.verdict for claim in judged)
-    front = Front(QUESTION, headline(evidence), {verdict: counts[verdict] for verdict in VERDICTS if counts[verdict]})
+    front = Front(
+        QUESTION,
+        headline(evidence),
+        {verdict: counts[verdict] for verdict in ClaimVerdict if counts[verdict]},
+    )
     return front, [
         ledger_section(writer, evidence),
         choice_section(writer, evidence),
@@ -72,8 +83,12 @@ def front_sections(
     ]
 
 
-def _evidence(writer: SectionWriter, evidence: Sequence[RecordedRun], places: Mapping[str, SectionWriter]) -> list[str]:
-    """Return the figures theme by theme, each from the newest run that holds at least half as much as the largest that has it."""
+def _evidence(
+    writer: SectionWriter, evidence: Sequence[RecordedRun], places: Mapping[str, SectionWriter]
+) -> list[str]:
+    """Return the figures theme by theme, each from the newest run that holds at least half as much
+    as the largest that has it.
+    """
     blocks = [
         writer.heading("The evidence"),
         "Every figure is drawn from one run, whose samples it links to.",
@@ -81,7 +96,9 @@ def _evidence(writer: SectionWriter, evidence: Sequence[RecordedRun], places: Ma
     drawn_in: dict[str, list[tuple[int, str, Drawn]]] = {}
     for recorded in evidence:
         for drawn in places[recorded.name].drawings:
-            drawn_in.setdefault(drawn.file, []).append((len(recorded.samples) + len(recorded.trials), recorded.name, drawn))
+            drawn_in.setdefault(drawn.file, []).append(
+                (len(recorded.samples) + len(recorded.trials), recorded.name, drawn)
+            )
     figures = {file: _newest(drawings) for file, drawings in drawn_in.items()}
     for title, beginnings in _THEMES:
         shown = [figure for file, figure in figures.items() if file.startswith(beginnings)]
@@ -95,9 +112,14 @@ def _evidence(writer: SectionWriter, evidence: Sequence[RecordedRun], places: Ma
 
 
 def _newest(drawings: Sequence[tuple[int, str, Drawn]]) -> tuple[str, Drawn]:
-    """Return the newest run's figure of those whose runs hold at least half as much as the largest."""
+    """Return the newest run's figure of those whose runs hold at least half as much as the
+    largest.
+    """
     most = max(size for size, _, _ in drawings)
-    return max(((run, drawn) for size, run, drawn in drawings if 2 * size >= most), key=lambda entry: entry[0])
+    return max(
+        ((run, drawn) for size, run, drawn in drawings if 2 * size >= most),
+        key=lambda entry: entry[0],
+    )
 
 
 def _runs(writer: SectionWriter, evidence: Sequence[RecordedRun]) -> list[str]:
@@ -111,7 +133,13 @@ def _runs(writer: SectionWriter, evidence: Sequence[RecordedRun]) -> list[str]:
         ]
         for run in evidence
     ]
-    heads = ["run", "what it measured", "valid samples", "trials of hostile files", "promises tested"]
+    heads = [
+        "run",
+        "what it measured",
+        "valid samples",
+        "trials of hostile files",
+        "promises tested",
+    ]
     return [writer.heading("The runs"), markdown(pd.DataFrame(rows, columns=heads))]
 
 

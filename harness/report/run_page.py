@@ -17,45 +17,74 @@ from harness.records.verdicts import VERDICTS_FILE
 from harness.report.format import busy_line
 from harness.report.index_page import Front, front_sections
 from harness.report.section_writer import SectionWriter
-from harness.report.sections import environment, first_calls, method, not_measured, promises, regression, summary
+from harness.report.sections import (
+    environment,
+    first_calls,
+    method,
+    not_measured,
+    promises,
+    regression,
+    summary,
+)
 from harness.scenarios import SCENARIOS
 
 Section = Callable[[SectionWriter, RecordedRun], list[str]]
-"""Writes one part of a run's page: blocks of Markdown, none where the run has nothing to say on it."""
+"""Writes one part of a run's page: blocks of Markdown, none where the run has nothing to say on
+it.
+"""
+
+
 _RUN_TITLE = "# Run "
 
 
 def write_run_report(run: RunDirectory) -> Path:
-    """Write `report.md`, `tables/*.csv` and `figures/*.svg` into a run's directory and return the path of the first.
+    """Write `report.md`, `tables/*.csv` and `figures/*.svg` into a run's directory and return the
+    path of the first.
 
     Nothing but the manifest and the samples is read, and the same two give the same bytes.
     """
     (evidence,) = gather([run])
     _remove_stale(run.path / "tables", run.path / "figures")
-    return _written(run.path / "report.md", run_blocks(SectionWriter(run.path, "", 1, _samples_of(run, Path())), evidence, Path()))
+    return _written(
+        run.path / "report.md",
+        run_blocks(SectionWriter(run.path, "", 1, _samples_of(run, Path())), evidence, Path()),
+    )
 
 
 def write_reports(runs: Sequence[RunDirectory], folder: Path) -> Path:
-    """Write `README.md`, `index.html`, a page for each run with its tables and figures; return the first's path.
+    """Write `README.md`, `index.html`, a page for each run with its tables and figures.
 
-    `README.md` and `index.html` stand by themselves: every other file is only linked from the pages of
-    runs. Nothing else is ever written or removed in `folder` but `figures/*/*.svg` and `tables/*/*.csv`.
+    Return the first's path.
+
+    `README.md` and `index.html` stand by themselves: every other file is only linked from the pages
+    of runs. Nothing else is ever written or removed in `folder` but `figures/*/*.svg` and
+    `tables/*/*.csv`.
     """
     evidence = gather(runs)
-    _remove_stale(*(path for kind in ("tables", "figures") for path in sorted((folder / kind).glob("*"))))
+    _remove_stale(
+        *(path for kind in ("tables", "figures") for path in sorted((folder / kind).glob("*")))
+    )
     for page in folder.glob("*.md"):
         if page.read_text(encoding="utf-8").startswith(_RUN_TITLE):
             page.unlink()
     links = {run.name: _beside(run.run.path, folder) for run in evidence}
-    writers = {run.name: SectionWriter(folder, run.name, 1, _samples_of(run.run, links[run.name])) for run in evidence}
+    writers = {
+        run.name: SectionWriter(folder, run.name, 1, _samples_of(run.run, links[run.name]))
+        for run in evidence
+    }
     pages = {run.name: run_blocks(writers[run.name], run, links[run.name]) for run in evidence}
     for name, blocks in pages.items():
         _written(folder / f"{name}.md", blocks)
-    from harness.report.web import web_page  # what it converts with is not everywhere that a run is taken
+    from harness.report.web import (
+        web_page,
+    )  # what it converts with is not everywhere that a run is taken
 
     front, sections = front_sections(SectionWriter(folder, "front", 1), evidence, writers)
     _text(folder / "index.html", web_page(front, sections, pages, folder))
-    return _written(folder / "README.md", [*_heading(front), *(_linked(block, links) for block in sections[0]), *_ENDING])
+    return _written(
+        folder / "README.md",
+        [*_heading(front), *(_linked(block, links) for block in sections[0]), *_ENDING],
+    )
 
 
 def _heading(front: Front) -> list[str]:
@@ -66,11 +95,18 @@ def _heading(front: Front) -> list[str]:
     ]
 
 
-_ENDING = ("Each verdict links to the run that it rests on. `nox -s report` also writes a page, tables and figures for every run here.",)
+_ENDING = (
+    (
+        "Each verdict links to the run that it rests on. `nox -s report` also writes a page, tables"
+        " and figures for every run here."
+    ),
+)
 
 
 def _linked(block: str, links: Mapping[str, Path | None]) -> str:
-    """Return a block with links to the runs themselves in place of their pages, which are built and not kept."""
+    """Return a block with links to the runs themselves in place of their pages, which are built and
+    not kept.
+    """
     for name, link in links.items():
         if link is not None:
             block = block.replace(f"({name}.md)", f"({link.as_posix()}/{MANIFEST})")
@@ -78,9 +114,14 @@ def _linked(block: str, links: Mapping[str, Path | None]) -> str:
 
 
 def run_blocks(writer: SectionWriter, run: RecordedRun, link: Path | None) -> list[str]:
-    """Return the page of one run as blocks of Markdown; `link` leads to its directory, if there is a way."""
+    """Return the page of one run as blocks of Markdown.
+
+    `link` leads to its directory, if there is a way.
+    """
     blocks = [f"{_RUN_TITLE}{run.name}", *_first_to_know(run)]
-    for section in (regression.section, environment.section, method.section) if run.paired else _sections():
+    for section in (
+        (regression.section, environment.section, method.section) if run.paired else _sections()
+    ):
         blocks += section(writer, run)
     return blocks + _files(writer, run.run, link)
 
@@ -96,7 +137,9 @@ def _sections() -> Iterator[Section]:
 
 
 def _first_to_know(evidence: RecordedRun) -> list[str]:
-    """Return, as blocks of Markdown, what limits everything below: a busy machine, and cells that the run had no time for."""
+    """Return, as blocks of Markdown, what limits everything below: a busy machine, and cells that
+    the run had no time for.
+    """
     lines = []
     if any(sample.reason == BUSY for sample in evidence.samples):
         line = busy_line(evidence.manifest, evidence.samples) or ""
@@ -107,7 +150,10 @@ def _first_to_know(evidence: RecordedRun) -> list[str]:
 
 
 def _files(writer: SectionWriter, run: RunDirectory, link: Path | None) -> list[str]:
-    """Return the section that names a run's files; `link` leads to its directory, if there is a way."""
+    """Return the section that names a run's files.
+
+    `link` leads to its directory, if there is a way.
+    """
     what = {
         MANIFEST: "the machine, the versions, the settings, and how each cell ended",
         SAMPLES: "every sample, valid or not, a line each",
@@ -119,7 +165,11 @@ def _files(writer: SectionWriter, run: RunDirectory, link: Path | None) -> list[
         BENCHMARK: "the valid samples as pytest-benchmark keeps them",
     }
     lines = [
-        f"- [`{file}`]({(link / file).as_posix()}): {words}" if link else f"- `{file}` of run {run.name}: {words}"
+        (
+            f"- [`{file}`]({(link / file).as_posix()}): {words}"
+            if link
+            else f"- `{file}` of run {run.name}: {words}"
+        )
         for file, words in what.items()
         if (run.path / file).exists()
     ]
@@ -127,7 +177,9 @@ def _files(writer: SectionWriter, run: RunDirectory, link: Path | None) -> list[
 
 
 def _beside(run: Path, folder: Path) -> Path | None:
-    """Return the way from `folder` to a run that lies beside the folder or below, else None: no other path tells a reader anything."""
+    """Return the way from `folder` to a run that lies beside the folder or below, else None: no
+    other path tells a reader anything.
+    """
     run, folder = run.resolve(), folder.resolve()
     return Path(os.path.relpath(run, folder)) if run.is_relative_to(folder.parent) else None
 
@@ -139,7 +191,9 @@ def _samples_of(run: RunDirectory, link: Path | None) -> str | None:
 
 
 def _remove_stale(*folders: Path) -> None:
-    """Remove the tables and figures of an earlier page, and their folders where nothing else is in them."""
+    """Remove the tables and figures of an earlier page, and their folders where nothing else is in
+    them.
+    """
     for folder in folders:
         for path in sorted(folder.glob("*.csv")) + sorted(folder.glob("*.svg")):
             path.unlink()

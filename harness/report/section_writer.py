@@ -21,13 +21,18 @@ from harness.scenarios import SCENARIOS
 
 @dataclass(frozen=True)
 class SectionWriter:
-    """Where a part of a page lies: the page's folder, the part's own folder inside `tables/` and `figures/`, its heading's level."""
+    """Where a part of a page lies: the page's folder, the part's own folder inside `tables/` and
+    `figures/`, its heading's level.
+    """
 
     folder: Path
     part: str
     level: int
     samples: str | None = None
-    """Where the samples lie that everything here is made from, as a link from the page; None where no way leads there."""
+    """Where the samples lie that everything here is made from, as a link from the page; None where
+    no way leads there.
+    """
+
     drawings: list[Drawn] = field(default_factory=list, compare=False)
     """Every figure that was shown, in its order."""
 
@@ -47,7 +52,10 @@ class SectionWriter:
         return f"[{path.name}]({path.as_posix()})"
 
     def figure(self, draw: Callable[[], tuple[Figure, Drawn] | None]) -> list[str]:
-        """Write what `draw` gives as SVG and return its lines; nothing where there is nothing to draw."""
+        """Write what `draw` gives as SVG and return its lines.
+
+        Nothing where there is nothing to draw.
+        """
         with style.context(["default", LOOK]):
             done = draw()
             if done is None:
@@ -57,12 +65,15 @@ class SectionWriter:
         return self.shown(drawn)
 
     def shown(self, drawn: Drawn) -> list[str]:
-        """Return the lines that show a figure: the drawing, how to read it, and the way to its samples."""
+        """Return the lines that show a figure: the drawing, how to read it, and the way to its
+        samples.
+        """
         self.drawings.append(drawn)
         return self.lines(drawn)
 
     def lines(self, drawn: Drawn, *also: str, as_above: bool = False) -> list[str]:
-        """Return the same lines of a figure that is shown elsewhere too, what else there is to say of it at their end.
+        """Return the same lines of a figure that is shown elsewhere too, what else there is to say
+        of it at their end.
 
         `as_above` says that a figure above it is read in the same way.
         """
@@ -78,16 +89,26 @@ def course(cell: MeasuredCell) -> str:
     """Return how the measuring of a cell went, as the rest of its line."""
     parts = [cell.reason] if cell.reason else []
     if cell.samples:
-        parts.append(f"{len({sample.block for sample in cell.samples})} blocks, {len(cell.samples)} samples")
+        parts.append(
+            f"{len({sample.block for sample in cell.samples})} blocks, {len(cell.samples)} samples"
+        )
     if cell.record.get("stopped"):
         parts.append(f"stopped by {cell.record['stopped']}")
     reference = cell.pair.reference
     arm = cell.arm(reference)
     if arm and arm.touch_s:
-        parts.append(f"the page touch inside *ready* costs {significant(arm.touch_s * 1e3)} ms by itself (of `{reference}`)")
-    touches = [sample.memory_touch_s for sample in cell.samples if sample.memory_touch_bytes and sample.memory_touch_s]
+        parts.append(
+            f"the page touch inside *ready* costs {significant(arm.touch_s * 1e3)} ms by itself (of"
+            f" `{reference}`)"
+        )
+    touches = [
+        sample.memory_touch_s
+        for sample in cell.samples
+        if sample.memory_touch_bytes and sample.memory_touch_s
+    ]
     if touches:
         parts.append(
-            f"touching memory before each load took {time_text(statistics.median(touches))}, {time_text(max(touches))} at the slowest"
+            f"touching memory before each load took {time_text(statistics.median(touches))},"
+            f" {time_text(max(touches))} at the slowest"
         )
     return f": {'; '.join(parts)}." if parts else "."

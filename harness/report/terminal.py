@@ -22,21 +22,29 @@ from harness.report.format import (
     time_text,
     time_unit,
 )
-from harness.scenarios import FULL_LOAD
+from harness.scenarios import SCENARIOS
 
 WIDTH = 110
 _SHORTEST_NAME = 24
 
 
 def cell_table(samples: Sequence[Sample]) -> str:
-    """Return one cell as text of at most 110 columns: a line for each arm, fastest to `ready` first, under a line that names the cell."""
+    """Return one cell as text of at most 110 columns: a line for each arm, fastest to `ready`
+    first, under a line that names the cell.
+    """
     if not samples:
         return "no samples"
     cell = cells_of({}, samples)[0]
-    factor, unit = time_unit(time for arm in cell.arms if arm.ready for time in (_median(arm.returned), _median(arm.ready)))
+    factor, unit = time_unit(
+        time
+        for arm in cell.arms
+        if arm.ready
+        for time in (_median(arm.returned), _median(arm.ready))
+    )
     blocks = len({sample.block for sample in cell.samples})
     lines = _wrapped(
-        f"{cell.name}: {size_text(cell.bytes)}, {cell.samples[0].tensors} tensors, {blocks} blocks; ratios to {cell.pair.reference}"
+        f"{cell.name}: {size_text(cell.bytes)}, {cell.samples[0].tensors} tensors, {blocks} blocks;"
+        f" ratios to {cell.pair.reference}"
     )
     if any(not sample.valid for sample in cell.samples):
         lines += _wrapped(invalid_line(cell.samples))
@@ -44,8 +52,18 @@ def cell_table(samples: Sequence[Sample]) -> str:
         "loader",
         f"returned {unit}",
         f"ready {unit}",
-        *(["ratio ready", "ratio module ready"] if _of_models(cell) else ["ratio ready [interval]"]),
-        *([] if _of_models(cell) else ["read", "% of ceiling"] if _amplified(cell) else ["GB/s", "% of ceiling"]),
+        *(
+            ["ratio ready", "ratio module ready"]
+            if _of_models(cell)
+            else ["ratio ready [interval]"]
+        ),
+        *(
+            []
+            if _of_models(cell)
+            else ["read", "% of ceiling"]
+            if _amplified(cell)
+            else ["GB/s", "% of ceiling"]
+        ),
         "valid/taken",
     ]
     if _amplified(cell):
@@ -55,14 +73,31 @@ def cell_table(samples: Sequence[Sample]) -> str:
 
 
 def run_summary(manifest: Mapping[str, Any], samples: Sequence[Sample]) -> str:
-    """Return what a run found as text: a line for each cell, then the invalid samples, then whatever was not measured and why."""
+    """Return what a run found as text: a line for each cell, then the invalid samples, then
+    whatever was not measured and why.
+    """
     cells = cells_of(manifest, samples)
-    lines = _wrapped(str(manifest["read_ahead_restored"])) if manifest.get("read_ahead_restored") else []
+    lines = (
+        _wrapped(str(manifest["read_ahead_restored"]))
+        if manifest.get("read_ahead_restored")
+        else []
+    )
     for scenario, group in groupby(cells, key=lambda cell: cell.scenario):
-        both = scenario == FULL_LOAD
-        for (over, under), of_pair in groupby(group, key=lambda cell: (cell.pair.compared, cell.pair.reference)):
-            lines += _wrapped(f"{scenario}: fastest loader to ready in each cell, and {over} over {under}")
-            heads = ["cell", "fastest to ready", *(["ratio returned"] if both else []), "ratio ready", "blocks", "stopped"]
+        both = scenario in SCENARIOS and SCENARIOS[scenario].shows_returned
+        for (over, under), of_pair in groupby(
+            group, key=lambda cell: (cell.pair.compared, cell.pair.reference)
+        ):
+            lines += _wrapped(
+                f"{scenario}: fastest loader to ready in each cell, and {over} over {under}"
+            )
+            heads = [
+                "cell",
+                "fastest to ready",
+                *(["ratio returned"] if both else []),
+                "ratio ready",
+                "blocks",
+                "stopped",
+            ]
             lines += _columns([heads, *(_outcome(cell, both) for cell in of_pair)])
     lines += [] if cells else ["no cell was begun"]
     for name, checkpoint in (manifest.get("checkpoints") or {}).items():
@@ -80,9 +115,11 @@ def _row(cell: MeasuredCell, arm: ArmSummary, factor: float) -> list[str]:
     if not arm.ready or not arm.returned:
         return [name, *[arm.status] * (4 if _of_models(cell) else 5), count]
     last = [
-        (significant(arm.amplification.median) if arm.amplification else "unknown")
-        if _amplified(cell)
-        else significant((arm.rate or 0.0) / 1e9),
+        (
+            (significant(arm.amplification.median) if arm.amplification else "unknown")
+            if _amplified(cell)
+            else significant((arm.rate or 0.0) / 1e9)
+        ),
         share_text(arm, interval=False),
     ]
     return [
@@ -106,16 +143,34 @@ def _amplified(cell: MeasuredCell) -> bool:
 
 
 def _outcome(cell: MeasuredCell, both: bool) -> list[str]:
-    """Return a cell's line; the ratio by *returned* only where the two clocks differ, which private memory does not let them."""
+    """Return a cell's line.
+
+    The ratio by *returned* only where the two clocks differ, which private memory does not let
+    them.
+    """
     name = cell.key.what.removesuffix("/cpu").replace("/cpu/", "/")
     clocks = ("ratio_returned", "ratio_ready") if both else ("ratio_ready",)
     fastest = next(iter(cell.measured()), None)
     if fastest is None or fastest.ready is None:
-        return [name, *[(cell.reason or "missing").partition(":")[0]] * (1 + len(clocks)), str(cell.record.get("blocks") or 0), "-"]
+        return [
+            name,
+            *[(cell.reason or "missing").partition(":")[0]] * (1 + len(clocks)),
+            str(cell.record.get("blocks") or 0),
+            "-",
+        ]
     pickle = cell.arm(cell.pair.compared)
-    ratios = [ratio_text(cell, pickle, getattr(pickle, clock), dash="-") if pickle else "missing" for clock in clocks]
+    ratios = [
+        ratio_text(cell, pickle, getattr(pickle, clock), dash="-") if pickle else "missing"
+        for clock in clocks
+    ]
     blocks = len({sample.block for sample in cell.samples})
-    return [name, f"{cell.label(fastest)} {time_text(fastest.ready.median)}", *ratios, str(blocks), cell.record.get("stopped") or "-"]
+    return [
+        name,
+        f"{cell.label(fastest)} {time_text(fastest.ready.median)}",
+        *ratios,
+        str(blocks),
+        cell.record.get("stopped") or "-",
+    ]
 
 
 def _median(estimate: Estimate | None) -> float | None:
@@ -127,11 +182,18 @@ def _wrapped(text: str) -> list[str]:
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return rows as lines, the first column to the left and shortened where it must be, the others to the right."""
+    """Return rows as lines, the first column to the left and shortened where it must be, the others
+    to the right.
+    """
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     first = min(widths[0], max(WIDTH - sum(2 + width for width in widths[1:]), _SHORTEST_NAME))
     return [
-        "  ".join([_shortened(row[0], first), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))])
+        "  ".join(
+            [
+                _shortened(row[0], first),
+                *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
+            ]
+        )
         for row in rows
     ]
 

@@ -3,44 +3,44 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from harness import __version__
 from harness.errors import WeighbridgeError
+from harness.loaders import distributions
 from harness.machine.description import describe_machine, packages
 from harness.machine.page_cache import Capability
 from harness.machine.storage import storage
-from harness.records.manifest import Manifest, fingerprint, now
+from harness.records.manifest import Manifest, PageCacheRecord, StorageRecord, fingerprint, now
 from harness.records.sample import SCHEMA
 
-_SAME = (
-    ("machine", "cpu"),
-    ("machine", "cpu_model"),
-    ("machine", "kernel"),
-    ("machine", "cores"),
-    ("machine", "memory_bytes"),
-    ("storage", "device"),
-)
 
+def new_manifest(
+    run: str, options: dict[str, Any], command: Sequence[str], store: Path, capability: Capability
+) -> Manifest:
+    """Return the manifest of a run that begins now.
 
-def new_manifest(run: str, options: dict[str, Any], command: Sequence[str], store: Path, capability: Capability) -> Manifest:
-    """Return the manifest of a run that begins now; cells, checkpoints and environments are filled in as they come."""
+    Cells, checkpoints and environments are filled in as they come.
+    """
     return {
         "schema": SCHEMA,
         "run": run,
         "version": __version__,
         "created_at": now(),
         "finished_at": None,
-        "command": " ".join(_public(argument) for argument in command),
+        "command": " ".join(_quoted(_public(argument)) for argument in command),
         "options": options,
         "seed": options["seed"],
         **conditions_here(store),
-        "page_cache": asdict(capability),
-        "packages": packages(),
+        "page_cache": msgspec.convert(asdict(capability), PageCacheRecord),
+        "packages": packages(distributions()),
         "git": _git(),
         "environments": {},
         "checkpoints": {},
@@ -51,25 +51,54 @@ def new_manifest(run: str, options: dict[str, Any], command: Sequence[str], stor
     }
 
 
+def _quoted(argument: str) -> str:
+    """Return an argument as a shell takes it; the mark of a folder left out is no special sign."""
+    plain = argument.replace("…", "")
+    return argument if shlex.quote(plain) == plain else shlex.quote(argument)
+
+
 def fingerprint_here(store: Path) -> dict[str, Any]:
-    """Return the fingerprint of this machine, its checkpoints lying in `store`, as the manifest of a run taken now would have it."""
+    """Return the fingerprint of this machine, its checkpoints lying in `store`, as the manifest of
+    a run taken now would have it.
+    """
     return fingerprint(conditions_here(store))
 
 
 def conditions_here(store: Path) -> Manifest:
-    """Return what the manifest of a run taken now would tell of this machine, its checkpoints lying in `store`."""
-    return {"machine": describe_machine(), "storage": asdict(storage(store))}
+    """Return what the manifest of a run taken now would tell of this machine, its checkpoints lying
+    in `store`.
+    """
+    return {
+        "machine": describe_machine(),
+        "storage": msgspec.convert(asdict(storage(store)), StorageRecord),
+    }
 
 
 def refuse_other_conditions(recorded: Manifest, fresh: Manifest) -> None:
-    """Raise `WeighbridgeError` where a run would be completed under other conditions than it began with."""
-    pairs = [(f"{part} {name}", recorded[part].get(name), fresh[part].get(name)) for part, name in _SAME]
-    pairs += [(name, recorded["packages"].get(name), fresh["packages"].get(name)) for name in ("python", "torch", "safetensors")]
+    """Raise `WeighbridgeError` where a run would be completed under other conditions than it began
+    with.
+    """
+    pairs: list[tuple[str, object, object]] = [
+        (f"machine {name}", recorded["machine"].get(name), fresh["machine"].get(name))
+        for name in ("cpu", "cpu_model", "kernel", "cores", "memory_bytes")
+    ]
+    pairs.append(
+        ("storage device", recorded["storage"].get("device"), fresh["storage"].get("device"))
+    )
+    pairs += [
+        (name, recorded["packages"].get(name), fresh["packages"].get(name))
+        for name in ("python", "torch", "safetensors")
+    ]
     pairs.append(("version", recorded["version"], fresh["version"]))
-    pairs.append(("commit", (recorded["git"] or {}).get("commit"), (fresh["git"] or {}).get("commit")))
+    pairs.append(
+        ("commit", (recorded["git"] or {}).get("commit"), (fresh["git"] or {}).get("commit"))
+    )
     for what, then, current in pairs:
         if then != current:
-            raise WeighbridgeError(f"--resume {recorded['run']}: it began with {what} {then}, here it is {current}; start a new run")
+            raise WeighbridgeError(
+                f"--resume {recorded['run']}: it began with {what} {then}, here it is {current};"
+                " start a new run"
+            )
 
 
 def _public(argument: str) -> str:
@@ -83,12 +112,18 @@ def _public(argument: str) -> str:
 def _git() -> dict[str, Any] | None:
     """Return {commit, dirty} of the checkout this code runs from.
 
-    Where it is none, `WEIGHBRIDGE_COMMIT` may name the commit (whether it was changed is unknown then); None without it.
+    Where it is none, `WEIGHBRIDGE_COMMIT` may name the commit (whether it was changed is unknown
+    then); None without it.
     """
 
     def git(*arguments: str) -> str:
         return subprocess.run(
-            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10
+            ["git", *arguments],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
         ).stdout.strip()
 
     try:

@@ -15,19 +15,31 @@ from harness.checkpoints.layouts import LAYOUTS
 from harness.checkpoints.parts import PARTS
 from harness.errors import WeighbridgeError, unknown_name
 from harness.hostile import family_names
-from harness.loaders import CACHE_STATES, DEVICES, KINDS, Loader, all_loaders
+from harness.loaders import DEVICES, KINDS, Contract, all_loaders
 from harness.records.limits import BUSY_AT_MOST
+from harness.scenarios import CACHE_STATES, CacheState
 
-_PLAIN_NAMES = {"model", "weights", "checkpoint", "pytorch_model", "diffusion_pytorch_model", "adapter_model", "consolidated"}
+_PLAIN_NAMES = {
+    "model",
+    "weights",
+    "checkpoint",
+    "pytorch_model",
+    "diffusion_pytorch_model",
+    "adapter_model",
+    "consolidated",
+}
 _Number = TypeVar("_Number", int, float)
+_Name = TypeVar("_Name", bound=str)
 BUSY_VARIABLE = "WEIGHBRIDGE_BUSY_AT_MOST"
 
 
 @dataclass(frozen=True)
 class Profile:
-    """How much a run takes on: seconds of the whole run, checkpoints and report included, and most blocks of a cell.
+    """How much a run takes on: seconds of the whole run, checkpoints and report included, and most
+    blocks of a cell.
 
-    `sample_timeout_s` and `warm_up_timeout_s` stand where the person gives no timeout: None lets a sample's go by its bytes.
+    `sample_timeout_s` and `warm_up_timeout_s` stand where the person gives no timeout: None lets a
+    sample's go by its bytes.
     """
 
     total_s: float
@@ -42,7 +54,9 @@ PROFILES = {
     "full": Profile(5400.0, 60),
     "gpu-short": Profile(480.0, 12, sample_timeout_s=30.0, warm_up_timeout_s=60.0),
 }
-"""`gpu-short` is for a GPU that is to be had for minutes: cells on the GPU alone, the most valuable first."""
+"""`gpu-short` is for a GPU that is to be had for minutes: cells on the GPU alone, the most valuable
+first.
+"""
 
 
 @dataclass(frozen=True)
@@ -55,7 +69,7 @@ class Options:
     """Where in a person's training checkpoint the tensors lie."""
     checkpoints: tuple[str, ...] | None
     loaders: tuple[str, ...] | None
-    cache_states: tuple[str, ...]
+    cache_states: tuple[CacheState, ...]
     rounds: int | None
     budget: float | None
     parts: tuple[str, ...] | None
@@ -73,7 +87,9 @@ class Options:
     resume: str | None
 
     def recorded(self) -> dict[str, Any]:
-        """Return what a manifest keeps of the options: everything that shapes the samples, and no path."""
+        """Return what a manifest keeps of the options: everything that shapes the samples, and no
+        path.
+        """
         return {
             "profile": self.profile,
             "models": len(self.models),
@@ -98,27 +114,49 @@ class Options:
         """Return the names of the person's own checkpoints."""
         return tuple(model_name(path, LAYOUTS) for path in self.models)
 
-    def states(self) -> list[tuple[str, int | None]]:
-        """Return the (cache state, readahead to set in KiB or None) that every scenario goes through; what is warm is not read ahead."""
+    def states(self) -> list[tuple[CacheState, int | None]]:
+        """Return the (cache state, readahead to set in KiB or None) that every scenario goes
+        through; what is warm is not read ahead.
+        """
         swept: tuple[int | None, ...] = self.read_ahead_kb or (None,)
-        return [(state, kb) for state in self.cache_states for kb in (swept if state == "cold" else (None,))]
+        return [
+            (state, kb)
+            for state in self.cache_states
+            for kb in (swept if state == "cold" else (None,))
+        ]
 
     def devices(self) -> tuple[str, ...]:
-        """Return the devices whose cells a scenario has: of the profile for a short loan of a GPU, the GPU alone."""
+        """Return the devices whose cells a scenario has: of the profile for a short loan of a GPU,
+        the GPU alone.
+        """
         return ("cuda",) if self.profile == "gpu-short" else DEVICES
 
     def arms(
-        self, known: Mapping[str, tuple[str, Loader]], device: str, cache_state: str, usual: Container[str] | None = None
+        self,
+        known: Mapping[str, tuple[str, Contract]],
+        device: str,
+        cache_state: str,
+        usual: Container[str] | None = None,
     ) -> tuple[str, ...]:
-        """Return which of the loaders known to a scenario are the arms of a cell, ceilings among them unless they are switched off.
+        """Return which of the loaders known to a scenario are the arms of a cell, ceilings among
+        them unless they are switched off.
 
-        None are where none of those asked for takes part in such a cell. `usual` are those that it has where the person names none.
+        None are where none of those asked for takes part in such a cell. `usual` are those that it
+        has where the person names none.
         """
-        fit = {name: loader for name, (_, loader) in known.items() if device in loader.devices and cache_state in loader.cache_states}
+        fit = {
+            name: loader
+            for name, (_, loader) in known.items()
+            if device in loader.devices and cache_state in loader.cache_states
+        }
         selection = self.loaders or usual or fit
         if not any(name in selection for name in fit):
             return ()
-        return tuple(name for name, loader in fit.items() if (self.ceilings if loader.ceiling else name in selection))
+        return tuple(
+            name
+            for name, loader in fit.items()
+            if (self.ceilings if loader.ceiling else name in selection)
+        )
 
 
 FLAGS: dict[str, dict[str, Any]] = {
@@ -126,35 +164,87 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--model": {
         "action": "append",
         "metavar": "PATH",
-        "help": "measure this checkpoint of yours: a weights file, a folder or a hub id (ORG/NAME@REVISION); repeatable; it is only read",
+        "help": (
+            "measure this checkpoint of yours: a weights file, a folder or a hub id"
+            " (ORG/NAME@REVISION); repeatable; it is only read"
+        ),
     },
-    "--key": {"metavar": "NAME", "help": "where in a training checkpoint of --model the tensors lie, such as params_ema or model.ema"},
+    "--key": {
+        "metavar": "NAME",
+        "help": (
+            "where in a training checkpoint of --model the tensors lie, such as params_ema or"
+            " model.ema"
+        ),
+    },
     "--checkpoints": {"metavar": "A,B", "help": f"only these of {', '.join(LAYOUTS)}"},
-    "--loaders": {"metavar": "A,B", "help": "only these loaders (and the ceilings, unless --no-ceilings)"},
+    "--loaders": {
+        "metavar": "A,B",
+        "help": "only these loaders (and the ceilings, unless --no-ceilings)",
+    },
     "--no-ceilings": {
         "action": "store_const",
         "const": "True",
-        "help": "measure no ceilings: half the time of a cold cell, and no share of what the hardware allows",
+        "help": (
+            "measure no ceilings: half the time of a cold cell, and no share of what the hardware"
+            " allows"
+        ),
     },
     "--cache-states": {"metavar": "A,B", "help": f"only these of {', '.join(CACHE_STATES)}"},
-    "--rounds": {"metavar": "N", "help": "take exactly this many blocks of every cell, whatever the time"},
+    "--rounds": {
+        "metavar": "N",
+        "help": "take exactly this many blocks of every cell, whatever the time",
+    },
     "--parts": {"metavar": "A,B", "help": f"of partial loads only these of {', '.join(PARTS)}"},
-    "--ranks": {"metavar": "N,M", "help": "of sharded loads only these numbers of processes that load together"},
-    "--read-ahead-kb": {"metavar": "N,M", "help": "set the device's readahead to each of these (KiB) for cold loads, and back afterwards"},
-    "--families": {"metavar": "A,B", "help": f"of hostile files only these families: {', '.join(family_names())}"},
-    "--sample-timeout": {"metavar": "SECONDS", "help": "a sample that takes longer counts as hung (default: by its bytes, 60 s or more)"},
-    "--warm-up-timeout": {"metavar": "SECONDS", "help": "a loader whose warm-up load takes longer is left out (default: 300)"},
+    "--ranks": {
+        "metavar": "N,M",
+        "help": "of sharded loads only these numbers of processes that load together",
+    },
+    "--read-ahead-kb": {
+        "metavar": "N,M",
+        "help": (
+            "set the device's readahead to each of these (KiB) for cold loads, and back afterwards"
+        ),
+    },
+    "--families": {
+        "metavar": "A,B",
+        "help": f"of hostile files only these families: {', '.join(family_names())}",
+    },
+    "--sample-timeout": {
+        "metavar": "SECONDS",
+        "help": "a sample that takes longer counts as hung (default: by its bytes, 60 s or more)",
+    },
+    "--warm-up-timeout": {
+        "metavar": "SECONDS",
+        "help": "a loader whose warm-up load takes longer is left out (default: 300)",
+    },
     "--busy-at-most": {
         "metavar": "SHARE",
-        "help": f"a sample during which others had more of the cores' time is taken again (default: {BUSY_VARIABLE}, or {BUSY_AT_MOST:g})",
+        "help": (
+            "a sample during which others had more of the cores' time is taken again (default:"
+            f" {BUSY_VARIABLE}, or {BUSY_AT_MOST:g})"
+        ),
     },
-    "--budget": {"metavar": "SECONDS", "help": "time for each cell, instead of its share of the profile's"},
-    "--store": {"metavar": "DIR", "help": "where checkpoints are kept (default: WEIGHBRIDGE_STORE, or the user's cache folder)"},
+    "--budget": {
+        "metavar": "SECONDS",
+        "help": "time for each cell, instead of its share of the profile's",
+    },
+    "--store": {
+        "metavar": "DIR",
+        "help": (
+            "where checkpoints are kept (default: WEIGHBRIDGE_STORE, or the user's cache folder)"
+        ),
+    },
     "--results": {"metavar": "DIR", "help": "where runs are written (default: results)"},
     "--seed": {"metavar": "N", "help": "seed of content and order (default: 0)"},
-    "--resume": {"metavar": "RUN", "help": "complete this run; its own options hold, and no sample is taken again"},
+    "--resume": {
+        "metavar": "RUN",
+        "help": "complete this run; its own options hold, and no sample is taken again",
+    },
 }
-"""Every option with its `argparse` keywords; all are text or lists of text here, and `parse` gives them meaning."""
+"""Every option with its `argparse` keywords; all are text or lists of text here, and `parse` gives
+them meaning.
+"""
+
 
 _SHAPING: tuple[str, ...] = (
     "profile",
@@ -174,13 +264,15 @@ _SHAPING += ("families", "no_ceilings", "sample_timeout", "warm_up_timeout", "bu
 def parse(given: dict[str, Any], recorded: dict[str, Any] | None = None) -> Options:
     """Return the options of raw values by name (dashes as underscores, None where not given).
 
-    `recorded` are the options of the run that is resumed. Raises `WeighbridgeError`, in one line that lists the names there are, for
-    a name that does not exist or a number that is none.
+    `recorded` are the options of the run that is resumed. Raises `WeighbridgeError`, in one line
+    that lists the names there are, for a name that does not exist or a number that is none.
     """
     if recorded is not None:
         also = [f"--{name.replace('_', '-')}" for name in _SHAPING if given.get(name) is not None]
         if also:
-            raise WeighbridgeError(f"--resume takes its options from the run it completes; leave out {', '.join(also)}")
+            raise WeighbridgeError(
+                f"--resume takes its options from the run it completes; leave out {', '.join(also)}"
+            )
         given = given | {name: _as_text(recorded.get(name)) for name in _SHAPING}
     profile = given.get("profile") or "default"
     if profile not in PROFILES:
@@ -192,7 +284,11 @@ def parse(given: dict[str, Any], recorded: dict[str, Any] | None = None) -> Opti
         models=models,
         key=given.get("key"),
         checkpoints=chosen if chosen is not None or not models else (),
-        loaders=_names("loader", given.get("loaders"), tuple(dict.fromkeys(name for kind in KINDS for name in all_loaders(kind)))),
+        loaders=_names(
+            "loader",
+            given.get("loaders"),
+            tuple(dict.fromkeys(name for kind in KINDS for name in all_loaders(kind))),
+        ),
         cache_states=_names("cache state", given.get("cache_states"), CACHE_STATES) or CACHE_STATES,
         rounds=_number("--rounds", given.get("rounds"), int, 1),
         budget=_number("--budget", given.get("budget"), float, 0.0),
@@ -201,8 +297,10 @@ def parse(given: dict[str, Any], recorded: dict[str, Any] | None = None) -> Opti
         read_ahead_kb=_numbers("--read-ahead-kb", given.get("read_ahead_kb"), 0) or (),
         families=_names("family", given.get("families"), family_names()),
         ceilings=not given.get("no_ceilings"),
-        sample_timeout_s=_number("--sample-timeout", given.get("sample_timeout"), float, 0.1) or PROFILES[profile].sample_timeout_s,
-        warm_up_timeout_s=_number("--warm-up-timeout", given.get("warm_up_timeout"), float, 0.1) or PROFILES[profile].warm_up_timeout_s,
+        sample_timeout_s=_number("--sample-timeout", given.get("sample_timeout"), float, 0.1)
+        or PROFILES[profile].sample_timeout_s,
+        warm_up_timeout_s=_number("--warm-up-timeout", given.get("warm_up_timeout"), float, 0.1)
+        or PROFILES[profile].warm_up_timeout_s,
         busy_at_most=_share("--busy-at-most", given.get("busy_at_most")),
         store=Path(given["store"]) if given.get("store") else None,
         results=Path(given.get("results") or "results"),
@@ -217,14 +315,18 @@ def flat(checkpoints: Iterable[str]) -> tuple[str, ...]:
 
 
 def model_name(path: Path, names: Container[str] = ()) -> str:
-    """Return a name for a person's checkpoint: its file's or folder's, or the next folder's up where that is what everyone's is called.
+    """Return a name for a person's checkpoint: its file's or folder's, or the next folder's up
+    where that is what everyone's is called.
 
-    Of a snapshot in the hub's cache, its repository's with the start of its commit. Never one of `taken`.
+    Of a snapshot in the hub's cache, its repository's with the start of its commit. Never one of
+    `taken`.
     """
     resolved = path.resolve()
     own = [] if is_index(path) else [resolved.name if path.is_dir() else resolved.stem]
     candidates = [*own, *(parent.name for parent in resolved.parents)]
-    chosen = repository_name(path) or next((name for name in candidates if name and name not in _PLAIN_NAMES), "model")
+    chosen = repository_name(path) or next(
+        (name for name in candidates if name and name not in _PLAIN_NAMES), "model"
+    )
     name = re.sub(r"[^a-z0-9._]+", "-", chosen.lower()).strip("-.") or "model"
     return f"my-{name}" if name in names else name
 
@@ -236,7 +338,7 @@ def _model(text: str) -> Path:
         raise WeighbridgeError(f"--model {error}") from None
 
 
-def _names(kind: str, text: str | None, known: Sequence[str]) -> tuple[str, ...] | None:
+def _names(kind: str, text: str | None, known: Sequence[_Name]) -> tuple[_Name, ...] | None:
     """Return the names of a comma-separated list in the order of `known`, None for no list."""
     if text is None:
         return None
@@ -262,16 +364,27 @@ def _number(flag: str, text: str | None, kind: type[_Number], least: _Number) ->
 
 
 def _share(flag: str, text: str | None) -> float:
-    """Return the largest share of the cores' time that others may have: as asked for, as the environment says, or the usual one."""
-    flag, text = (flag, text) if text is not None else (BUSY_VARIABLE, os.environ.get(BUSY_VARIABLE) or str(BUSY_AT_MOST))
+    """Return the largest share of the cores' time that others may have: as asked for, as the
+    environment says, or the usual one.
+    """
+    flag, text = (
+        (flag, text)
+        if text is not None
+        else (BUSY_VARIABLE, os.environ.get(BUSY_VARIABLE) or str(BUSY_AT_MOST))
+    )
     share = _number(flag, text, float, 0.0)
     if share is None or share > 1.0:
-        raise WeighbridgeError(f"{flag} {text}: a share of the cores' time lies between 0 and 1, such as 0.1")
+        raise WeighbridgeError(
+            f"{flag} {text}: a share of the cores' time lies between 0 and 1, such as 0.1"
+        )
     return share
 
 
 def _numbers(flag: str, text: str | None, least: int) -> tuple[int, ...] | None:
-    """Return the numbers of a comma-separated list in the order given, each once; None for no list."""
+    """Return the numbers of a comma-separated list in the order given, each once.
+
+    None for no list.
+    """
     if not text:
         return None
     numbers = (_number(flag, part.strip(), int, least) for part in text.split(","))

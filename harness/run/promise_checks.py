@@ -1,4 +1,6 @@
-"""Putting promises to the test: the repositories and the processes that checks need, made when the first check asks for them."""
+"""Putting promises to the test: the repositories and the processes that checks need, made when the
+first check asks for them.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from harness.analysis.promises import NOT_TESTED, Promise, Verdict, judge
+from harness.analysis.promises import Promise, PromiseResult, Verdict, judge
 from harness.checkpoints.fixture_repositories import Repositories, make_repositories
 from harness.checkpoints.formats import missing_package
 from harness.checkpoints.store import Store
@@ -20,7 +22,12 @@ from harness.records.checks import Check
 from harness.records.manifest import now
 from harness.records.run_directory import RunDirectory
 from harness.records.sample import SCHEMA
-from harness.workers.promise_client import CannotBeCheckedError, PromiseClient, packages_without, request_of
+from harness.workers.promise_client import (
+    CannotBeCheckedError,
+    PromiseClient,
+    packages_without,
+    request_of,
+)
 
 TIMEOUT_S = 60.0
 _PYTHON_NAMES = {"huggingface_hub": ("huggingface_hub",), "transformers": ("torch", "transformers")}
@@ -29,7 +36,13 @@ _PYTHON_NAMES = {"huggingface_hub": ("huggingface_hub",), "transformers": ("torc
 class Checking:
     """The checks of one run."""
 
-    def __init__(self, store: Store, directory: RunDirectory, say: Callable[[str], None], timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        store: Store,
+        directory: RunDirectory,
+        say: Callable[[str], None],
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
         self._store, self._directory, self._say, self._timeout_s = store, directory, say, timeout_s
         self._checks = {check.check: check for check in directory.checks()}
         self._stack = ExitStack()
@@ -43,7 +56,8 @@ class Checking:
     def check(self, promise: Promise) -> Check:
         """Return what came of a promise, as recorded, or put to the test now and recorded.
 
-        Raises `CannotBeCheckedError` where that could not be done though all it needs is here; nothing is recorded then.
+        Raises `CannotBeCheckedError` where that could not be done though all it needs is here;
+        nothing is recorded then.
         """
         if promise.name not in self._checks:
             check = self._carry_out(promise)
@@ -59,7 +73,11 @@ class Checking:
         self._say(f"putting to the test: {promise.claim} {promise.name}")
         started_at, start = now(), time.monotonic()
         missing = absence(promise.library)
-        verdict = Verdict(NOT_TESTED, missing, None) if missing else judge(promise, self._ask(promise))
+        verdict = (
+            Verdict(PromiseResult.NOT_TESTED, missing, None)
+            if missing
+            else judge(promise, self._ask(promise))
+        )
         return Check(
             SCHEMA,
             self._directory.name,
@@ -80,23 +98,35 @@ class Checking:
             repositories = self._made()
         except WeighbridgeError as error:
             raise CannotBeCheckedError(f"what it loads from cannot be made: {error}") from None
-        request = request_of(promise.call, _where(promise, repositories), repositories.contents, promise.parameters)
+        request = request_of(
+            promise.call, _where(promise, repositories), repositories.contents, promise.parameters
+        )
         try:
             return self._promise_client(promise.package, repositories).ask(request, self._timeout_s)
         except CannotBeCheckedError as error:
-            raise CannotBeCheckedError(f"{promise.name} could not be put to the test: {error}") from None
+            raise CannotBeCheckedError(
+                f"{promise.name} could not be put to the test: {error}"
+            ) from None
 
     def _made(self) -> Repositories:
         if self._repositories is None:
             self._say("making the repositories that promises are put to the test on")
-            self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="weighbridge-", ignore_cleanup_errors=True)))
+            self._folder = Path(
+                self._stack.enter_context(
+                    tempfile.TemporaryDirectory(prefix="weighbridge-", ignore_cleanup_errors=True)
+                )
+            )
             self._repositories = make_repositories(self._folder, self._store)
         return self._repositories
 
     def _promise_client(self, package: bool, repositories: Repositories) -> PromiseClient:
         if package not in self._promise_clients:
-            packages = None if package else packages_without(self._folder / "packages", "safetensors")
-            self._promise_clients[package] = self._stack.enter_context(PromiseClient(repositories.home, packages))
+            packages = (
+                None if package else packages_without(self._folder / "packages", "safetensors")
+            )
+            self._promise_clients[package] = self._stack.enter_context(
+                PromiseClient(repositories.home, packages)
+            )
         return self._promise_clients[package]
 
 

@@ -1,4 +1,6 @@
-"""What a run loads: its checkpoints, made when they are first needed, and the servers with the loaders that bring them up."""
+"""What a run loads: its checkpoints, made when they are first needed, and the servers with the
+loaders that bring them up.
+"""
 
 from __future__ import annotations
 
@@ -62,15 +64,25 @@ class Resources:
         self._ranks = None
 
     def let_go(self) -> None:
-        """Let go of what is kept warm, whichever process keeps it: another could not make it cold."""
+        """Let go of what is kept warm, whichever process keeps it: another could not make it
+        cold.
+        """
         let_go()
         if self._ranks:
             self._ranks.let_go()
 
     def checkpoint(self, name: str) -> Checkpoint:
-        """Return a checkpoint by name, made if need be; raises `CannotBeMeasuredError` where it does not fit on this machine."""
+        """Return a checkpoint by name, made if need be.
+
+        Raises `CannotBeMeasuredError` where it does not fit on this machine.
+        """
         if name not in self._made:
-            uses = [(cell, arm) for cell, arms in self._plan.items() if cell.checkpoint == name for arm in arms]
+            uses = [
+                (cell, arm)
+                for cell, arms in self._plan.items()
+                if cell.checkpoint == name
+                for arm in arms
+            ]
             formats = sorted({loader_of(cell, arm)[1].format for cell, arm in uses})
             digest = known_digest(name, self._options.seed) if name in LAYOUTS else None
             try:
@@ -85,7 +97,10 @@ class Resources:
         return checkpoint
 
     def checkpoint_of(self, cell: Cell) -> Checkpoint:
-        """Return the checkpoint of a cell, as `checkpoint` does; what writes beside its files is given a person's own by links in the store."""
+        """Return the checkpoint of a cell, as `checkpoint` does.
+
+        What writes beside its files is given a person's own by links in the store.
+        """
         checkpoint = self.checkpoint(cell.checkpoint)
         if not any(loader_of(cell, name)[1].writes for name in self._plan[cell]):
             return checkpoint
@@ -95,7 +110,9 @@ class Resources:
             raise CannotBeMeasuredError(self._unwritable(cell.checkpoint, error)) from None
 
     def selected(self, cell: Cell) -> tuple[Selection, ...]:
-        """Return what a cell asks for of its checkpoint, for each rank; nothing stands for everything.
+        """Return what a cell asks for of its checkpoint, for each rank.
+
+        Nothing stands for everything.
 
         Raises `CannotBeMeasuredError` where the checkpoint does not have that part.
         """
@@ -106,28 +123,50 @@ class Resources:
         known = self._selections.setdefault(cell.checkpoint, {})
         if not pieces.keys() <= known.keys():
             try:
-                known |= self._store.selections(self._source(cell.checkpoint), self._all_wanted(cell.checkpoint))
+                known |= self._store.selections(
+                    self._source(cell.checkpoint), self._all_wanted(cell.checkpoint)
+                )
             except OSError as error:
                 raise CannotBeMeasuredError(self._unwritable(cell.checkpoint, error)) from None
         return tuple(known[name] for name in pieces)
 
     def environments(self, cell: Cell) -> dict[str, Any]:
-        """Return what the environment under test said of itself, by name, the servers of all cells so far taken together."""
+        """Return what the environment under test said of itself, by name, the servers of all cells
+        so far taken together.
+        """
         self._server_of(cell)
-        descriptions = [server.environment for server in (*self._servers.values(), self._ranks) if server]
+        descriptions = [
+            server.environment for server in (*self._servers.values(), self._ranks) if server
+        ]
         together = {
-            field: {key: value for entry in descriptions for key, value in entry[field].items()} for field in ("absent", "first_calls")
+            field: {key: value for entry in descriptions for key, value in entry[field].items()}
+            for field in ("absent", "first_calls")
         }
-        return {self._environment: {name: value for name, value in descriptions[0].items() if name != "tracebacks"} | together}
+        return {
+            self._environment: (
+                {name: value for name, value in descriptions[0].items() if name != "tracebacks"}
+                | together
+            )
+        }
 
     def tracebacks(self) -> dict[str, str]:
-        """Return the traceback of each loader whose warm-up load raised, by the loader's key, of the servers started so far."""
+        """Return the traceback of each loader whose warm-up load raised, by the loader's key, of
+        the servers started so far.
+        """
         servers = [server for server in (*self._servers.values(), self._ranks) if server]
-        return {key: text for server in servers for key, text in server.environment["tracebacks"].items()}
+        return {
+            key: text
+            for server in servers
+            for key, text in server.environment["tracebacks"].items()
+        }
 
     def require_device(self, cell: Cell) -> None:
-        """Raise `CannotBeMeasuredError` where the processes that load for a cell cannot use its device, once and not sample by sample."""
-        reason = self._server_of(cell).environment.get("gpu_refused") if cell.device != "cpu" else None
+        """Raise `CannotBeMeasuredError` where the processes that load for a cell cannot use its
+        device, once and not sample by sample.
+        """
+        reason = (
+            self._server_of(cell).environment.get("gpu_refused") if cell.device != "cpu" else None
+        )
         if reason and cell.scenario != PROCESS_START:
             raise CannotBeMeasuredError(reason)
 
@@ -137,20 +176,32 @@ class Resources:
         return reason
 
     def left_out(self, cell: Cell, name: str, checkpoint: Checkpoint) -> str | None:
-        """Return why an arm cannot take part in a cell in the environment on this machine, or None."""
+        """Return why an arm cannot take part in a cell in the environment on this machine, or
+        None.
+        """
         loader = loader_of(cell, name)[1]
         artifact = checkpoint.artifacts.get(loader.format)
         if absent := self.absence(cell, name):
             return absent
         if artifact is None:
             return checkpoint.refused[loader.format]
-        if loader.trusting and artifact.given and name not in (self._options.loaders or ()):
-            return "it would run whatever this file says; name it in --loaders if you trust the file"
+        if loader.executes_code and artifact.given and name not in (self._options.loaders or ()):
+            return (
+                "it would run whatever this file says; name it in --loaders if you trust the file"
+            )
         selected, available = self.selected(cell), room()
-        own_bytes = int(checkpoint.bytes * loader.memory) * (cell.ranks or 1) if loader.whole or not selected else 0
+        own_bytes = (
+            int(checkpoint.bytes * loader.memory) * (cell.ranks or 1)
+            if loader.whole or not selected
+            else 0
+        )
         requested = sum(selection.bytes for selection in selected)
         needed = own_bytes + requested + (artifact.file_bytes if cell.cache_state == "warm" else 0)
-        return f"needs {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB can be had" if needed > available else None
+        return (
+            f"needs {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB can be had"
+            if needed > available
+            else None
+        )
 
     def arm(self, cell: Cell, name: str) -> Arm:
         """Return an arm of a cell."""
@@ -164,31 +215,50 @@ class Resources:
         if cell.ranks:
             if self._ranks is None:
                 most = max(other.ranks or 1 for other in self._plan if other.device == cell.device)
-                self._say(f"starting {most} ranks by torchrun: each imports torch and makes each loader's first call")
-                self._ranks = self._stack.enter_context(Ranks(self._warm_ups(cell), PACKAGES, most, **self._trial(cell)))
+                self._say(
+                    f"starting {most} ranks by torchrun: each imports torch and makes each loader's"
+                    " first call"
+                )
+                self._ranks = self._stack.enter_context(
+                    Ranks(self._warm_ups(cell), PACKAGES, most, **self._warm_up_options(cell))
+                )
             return self._ranks.of(cell.ranks)
         models = self._of_models(cell)
         if models not in self._servers:
-            self._say("starting the measuring server: it imports torch and makes each loader's first call")
-            self._servers[models] = self._stack.enter_context(Server(self._warm_ups(cell), PACKAGES, self._python, **self._trial(cell)))
+            self._say(
+                "starting the measuring server: it imports torch and makes each loader's first call"
+            )
+            self._servers[models] = self._stack.enter_context(
+                Server(self._warm_ups(cell), PACKAGES, self._python, **self._warm_up_options(cell))
+            )
         return self._servers[models]
 
-    def _trial(self, served: Cell) -> dict[str, Any]:
-        """Return how the server of a cell tries its loaders: whether on a GPU as well, and for how long each."""
+    def _warm_up_options(self, served: Cell) -> dict[str, Any]:
+        """Return how the server of a cell tries its loaders: whether on a GPU as well, and for how
+        long each.
+        """
         return {
-            "gpu": any(cell.device != "cpu" and self._same_server(cell, served) for cell in self._plan),
+            "gpu": any(
+                cell.device != "cpu" and self._same_server(cell, served) for cell in self._plan
+            ),
             "timeout_s": self._options.warm_up_timeout_s,
         }
 
     def _same_server(self, cell: Cell, other: Cell) -> bool:
-        return (cell.ranks is None) == (other.ranks is None) and self._of_models(cell) == self._of_models(other)
+        return (cell.ranks is None) == (other.ranks is None) and self._of_models(
+            cell
+        ) == self._of_models(other)
 
     def _of_models(self, cell: Cell) -> bool:
-        """Return whether a cell's loaders make models: those have a server of their own, so that nobody else's forks carry their libraries."""
+        """Return whether a cell's loaders make models: those have a server of their own, so that
+        nobody else's forks carry their libraries.
+        """
         return any(kind_of(cell, name) == MODEL for name in self._plan[cell])
 
     def _warm_ups(self, served: Cell) -> dict[str, list[str]]:
-        """Return the warm-up load files of each loader that the cells of one cell's server use, by key."""
+        """Return the warm-up load files of each loader that the cells of one cell's server use, by
+        key.
+        """
         used = {
             self._key(cell, name): loader_of(cell, name)[1]
             for cell, arms in self._plan.items()
@@ -196,13 +266,19 @@ class Resources:
             for name in arms
         }
         files = self._warm_up({loader.format for loader in used.values()})
-        return {key: [str(file) for file in files[loader.format]] for key, loader in used.items() if loader.format in files}
+        return {
+            key: [str(file) for file in files[loader.format]]
+            for key, loader in used.items()
+            if loader.format in files
+        }
 
     def _warm_up(self, formats: set[str]) -> dict[str, Any]:
         try:
             return self._store.warm_up(formats)
         except OSError as error:
-            raise CannotBeMeasuredError(self._unwritable("the checkpoint of warm-up loads", error)) from None
+            raise CannotBeMeasuredError(
+                self._unwritable("the checkpoint of warm-up loads", error)
+            ) from None
 
     def _unwritable(self, name: str, error: OSError) -> str:
         return f"{name}: the store lacks a part of it and cannot be written to ({error.strerror})"
@@ -211,7 +287,10 @@ class Resources:
         return key_of(loader_of(cell, name)[0], name, kind_of(cell, name))
 
     def _wanted(self, cell: Cell) -> dict[str, tuple[Piece, ...]]:
-        """Return the pieces that each process of a cell asks for, by a name; raises `WeighbridgeError` where there are no such pieces."""
+        """Return the pieces that each process of a cell asks for, by a name.
+
+        Raises `WeighbridgeError` where there are no such pieces.
+        """
         tensors = [tensor for shard in self._source(cell.checkpoint).shards for tensor in shard]
         if cell.part:
             return {cell.part: part(cell.part, cell.checkpoint, tensors)}
@@ -222,7 +301,9 @@ class Resources:
         return {}
 
     def _all_wanted(self, checkpoint: str) -> dict[str, tuple[Piece, ...]]:
-        """Return what all cells of the plan ask for of a checkpoint, so that it is made once for all of them."""
+        """Return what all cells of the plan ask for of a checkpoint, so that it is made once for
+        all of them.
+        """
         pieces: dict[str, tuple[Piece, ...]] = {}
         for cell in self._plan:
             if cell.checkpoint == checkpoint:
@@ -237,7 +318,9 @@ class Resources:
             if name in LAYOUTS:
                 self._sources[name] = layout_source(LAYOUTS[name](), self._options.seed)
             else:
-                path = next(path for path in self._options.models if model_name(path, LAYOUTS) == name)
+                path = next(
+                    path for path in self._options.models if model_name(path, LAYOUTS) == name
+                )
                 self._say(f"reading {path}")
                 self._sources[name] = person_source(path, name, self._options.key)
         return self._sources[name]

@@ -1,4 +1,6 @@
-"""Loaders that fault, for the trial of the harness: each behaves in its warm-up load and faults about the checkpoint."""
+"""Faulty loaders for the self-test: each behaves in its warm-up load and is wrong about the
+checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.loaders import Loader
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
     Tensors = dict[str, torch.Tensor]
 
-STASH_VARIABLE = "WEIGHBRIDGE_TRIAL_STASH"
+STASH_VARIABLE = "WEIGHBRIDGE_STASH"
 LATE_S = 0.5
 """How long the loader that returns before it loads leaves its tensors empty."""
 
@@ -28,11 +30,13 @@ def load_file(file: str) -> Tensors:
     return tensors
 
 
-def lying(name: str, lie: Callable[[str], Tensors]) -> Loader:
-    """Return a loader that behaves on the warm-up load and faults about any other file."""
+def faulty(name: str, load_wrongly: Callable[[str], Tensors]) -> Loader:
+    """Return a loader that behaves in the warm-up load and does something else with any other
+    file.
+    """
 
-    def load(files: Sequence[str], _device: str, _prepared: Any) -> Tensors:
-        return load_file(files[0]) if "warm_up" in files[0] else lie(files[0])
+    def load(files: Sequence[str], _device: str) -> Tensors:
+        return load_file(files[0]) if "warm-up" in files[0] else load_wrongly(files[0])
 
     return Loader(name, "safetensors", load)
 
@@ -42,7 +46,9 @@ def _honest(file: str) -> Tensors:
 
 
 def _returns_early(file: str) -> Tensors:
-    """Return memory that a thread fills later: the shapes are right at once, and the content some time."""
+    """Return memory that a thread fills later: the shapes are right at once, and the content some
+    time.
+    """
     import torch
 
     empty = {name: torch.zeros_like(tensor) for name, tensor in load_file(file).items()}
@@ -79,8 +85,8 @@ def _from_a_stash(file: str) -> Tensors:
 
 
 LOADERS = (
-    lying("honest", _honest),
-    lying("returns-early", _returns_early),
-    lying("one-byte", _one_byte),
-    lying("from-a-stash", _from_a_stash),
+    faulty("honest", _honest),
+    faulty("returns-early", _returns_early),
+    faulty("one-byte", _one_byte),
+    faulty("from-a-stash", _from_a_stash),
 )

@@ -1,11 +1,21 @@
-"""Faults about what is compared: blocks, cells, runs, workers and environments. Each is told to the harness as it is shipped."""
+"""Faults about what is compared: blocks, cells, runs, workers and environments.
+
+Each is told to the harness as it is shipped.
+"""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import replace
 
-from harness.analysis.regression import BASELINE_GONE, INSUFFICIENT, MISSING, change, exit_code, judged, safe_thresholds
+from harness.analysis.regression import (
+    BASELINE_GONE,
+    Verdict,
+    change,
+    exit_code,
+    judged,
+    safe_thresholds,
+)
 from harness.analysis.stored_runs import not_comparable
 from harness.records.cell import Cell
 from harness.records.run_directory import SAMPLES, RunDirectory
@@ -17,10 +27,15 @@ from harness.workers.client import Server
 
 def fixed_order(fixture: Fixture) -> str:
     """The baseline is taken first in every block, and everything slows down meanwhile."""
-    base = [replace(made_up(fixture), block=block, position=0, ready_s=1.0, environment="a") for block in range(20)]
-    drifted = [replace(sample, position=1, ready_s=1.3, returned_s=1.3, environment="b") for sample in base]
+    base = [
+        replace(made_up(fixture), block=block, position=0, ready_s=1.0, environment="a")
+        for block in range(20)
+    ]
+    drifted = [
+        replace(sample, position=1, ready_s=1.3, returned_s=1.3, environment="b") for sample in base
+    ]
     outcome = change(base, drifted)
-    if outcome.verdict != INSUFFICIENT or "first in every block" not in outcome.reason:
+    if outcome.verdict != Verdict.INSUFFICIENT or "first in every block" not in outcome.reason:
         raise NotCaughtError(f"it was called {outcome.verdict}: {outcome.reason}")
     return f"{outcome.verdict}: {outcome.reason}"
 
@@ -28,15 +43,20 @@ def fixed_order(fixture: Fixture) -> str:
 def missing_cell(fixture: Fixture) -> str:
     """A result lacks a cell that the baseline has."""
     base = [replace(made_up(fixture), block=block, environment="a") for block in range(20)]
-    verdicts = judged([{"name": Cell.of(base[0]).name, "arms": ["honest"]}], base, "a", "b", safe_thresholds)
-    if exit_code(verdicts) != INVALID or verdicts[0].change.verdict != MISSING:
+    verdicts = judged(
+        [{"name": Cell.of(base[0]).name, "arms": ["honest"]}], base, "a", "b", safe_thresholds
+    )
+    if exit_code(verdicts) != INVALID or verdicts[0].change.verdict != Verdict.MISSING:
         raise NotCaughtError(f"it was called {verdicts[0].change.verdict}")
-    return f"{MISSING}, exit code {INVALID}: {verdicts[0].change.reason}"
+    return f"{Verdict.MISSING}, exit code {INVALID}: {verdicts[0].change.reason}"
 
 
 def other_machine(fixture: Fixture) -> str:
     """The baseline is another machine's."""
-    other = fixture.manifest | {"machine": fixture.manifest["machine"] | {"cpu": "a faster one"}, "run": "elsewhere"}
+    other = fixture.manifest | {
+        "machine": fixture.manifest["machine"] | {"cpu": "a faster one"},
+        "run": "elsewhere",
+    }
     if not (reason := not_comparable(other, fixture.manifest)):
         raise NotCaughtError("the two were compared")
     return reason
@@ -58,22 +78,33 @@ def shortened_samples(fixture: Fixture) -> str:
     """A file of samples ends too early, so that a cell has fewer pairs than it says."""
     run = RunDirectory(fixture.folder / "shortened")
     run.path.mkdir()
-    samples = [replace(made_up(fixture), block=block, environment=side) for block in range(6) for side in ("a", "b")]
+    samples = [
+        replace(made_up(fixture), block=block, environment=side)
+        for block in range(6)
+        for side in ("a", "b")
+    ]
     for sample in samples:
         run.append(sample)
     path = run.path / SAMPLES
     path.write_bytes(path.read_bytes()[:-10])
-    verdicts = judged([{"name": Cell.of(samples[0]).name, "arms": ["honest"]}], run.samples(), "a", "b", safe_thresholds)
-    if verdicts[0].change.verdict != INSUFFICIENT:
+    verdicts = judged(
+        [{"name": Cell.of(samples[0]).name, "arms": ["honest"]}],
+        run.samples(),
+        "a",
+        "b",
+        safe_thresholds,
+    )
+    if verdicts[0].change.verdict != Verdict.INSUFFICIENT:
         raise NotCaughtError(f"it was called {verdicts[0].change.verdict}")
-    return f"{INSUFFICIENT}, exit code {exit_code(verdicts)}: {verdicts[0].change.reason}"
+    return f"{Verdict.INSUFFICIENT}, exit code {exit_code(verdicts)}: {verdicts[0].change.reason}"
 
 
 def other_worker(fixture: Fixture) -> str:
     """The worker that answers runs other measuring code than the one that asks."""
     python = fixture.folder / "python"
     python.write_text(
-        f"#!{sys.executable}\nimport json, sys\nfor line in sys.stdin:\n    print(json.dumps({{'code': 'an-older-one', 'absent': {{}}}}), flush=True)\n"
+        f"#!{sys.executable}\nimport json, sys\nfor line in sys.stdin:\n   "
+        " print(json.dumps({'code': 'an-older-one', 'absent': {}}), flush=True)\n"
     )
     python.chmod(0o755)
 
@@ -86,18 +117,24 @@ def other_worker(fixture: Fixture) -> str:
 
 def other_library(fixture: Fixture) -> str:
     """An environment is asked for one release, and what comes first in its path is another."""
-    environment = Environment("candidate", sys.executable, ("safetensors==0.0.1",), ("safetensors==0.0.1",))
+    environment = Environment(
+        "candidate", sys.executable, ("safetensors==0.0.1",), ("safetensors==0.0.1",)
+    )
     with Server({}, ["safetensors"], sys.executable) as server:
-        return refused(fixture, lambda: refuse_other_versions(environment, server.environment["versions"]))
+        return refused(
+            fixture, lambda: refuse_other_versions(environment, server.environment["versions"])
+        )
 
 
 def no_baseline(fixture: Fixture) -> str:
     """The baseline has no valid sample, so that anything would be as good."""
     new = [replace(made_up(fixture), block=block, environment="b") for block in range(20)]
-    verdicts = judged([{"name": Cell.of(new[0]).name, "arms": ["honest"]}], new, "a", "b", safe_thresholds)
+    verdicts = judged(
+        [{"name": Cell.of(new[0]).name, "arms": ["honest"]}], new, "a", "b", safe_thresholds
+    )
     if verdicts[0].change.metric != BASELINE_GONE:
         raise NotCaughtError(f"it was called {verdicts[0].change.verdict}")
-    return f"{MISSING}, exit code {exit_code(verdicts)}: {verdicts[0].change.reason}"
+    return f"{Verdict.MISSING}, exit code {exit_code(verdicts)}: {verdicts[0].change.reason}"
 
 
 FAULTS: tuple[InjectedFault, ...] = (

@@ -1,4 +1,7 @@
-"""Faults about a single sample: its cache state, its loader, its clock and its process. Each is told to the harness as it is shipped."""
+"""Faults about a single sample: its cache state, its loader, its clock and its process.
+
+Each is told to the harness as it is shipped.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 from harness.loaders import by_key
 from harness.machine import page_cache
@@ -22,7 +24,14 @@ from harness.machine.storage import storage
 from harness.records.limits import BUSY_AT_MOST
 from harness.records.sample import BUSY
 from harness.selftest.faulty_loaders import STASH_VARIABLE
-from harness.selftest.fixture import FAULTY_LOADERS, FaultyWorker, Fixture, InjectedFault, NotCaughtError, invalid
+from harness.selftest.fixture import (
+    FAULTY_LOADERS,
+    FaultyWorker,
+    Fixture,
+    InjectedFault,
+    NotCaughtError,
+    invalid,
+)
 from harness.workers import load_sample
 from harness.workers.client import Server
 from harness.workers.device import Cpu
@@ -32,9 +41,23 @@ _BURN_S = 60.0
 """Longest time that a burning process lives, should nobody end it."""
 
 
+_HOLD = """
+import mmap, sys
+file = open(sys.argv[1], "rb")
+mapping = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+sum(mapping[::4096])
+print("held", flush=True)
+sys.stdin.read()
+"""
+"""Maps a file, touches its pages, and holds it until its input ends."""
+
+
 def eviction_skipped(fixture: Fixture) -> str:
     """Eviction is skipped, and the file told to be cold."""
-    return invalid(fixture.sample("cold", server=FaultyWorker(fixture.server, page_cache.warm, claimed=0.0)), "storage-short")
+    return invalid(
+        fixture.sample("cold", server=FaultyWorker(fixture.server, page_cache.warm, claimed=0.0)),
+        "storage-short",
+    )
 
 
 def no_fsync(fixture: Fixture) -> str:
@@ -55,8 +78,11 @@ def no_fsync(fixture: Fixture) -> str:
 
 def mapped_by_another(fixture: Fixture) -> str:
     """Another process holds the file mapped while it is evicted."""
-    script = "import mmap,sys\nf=open(sys.argv[1],'rb')\nm=mmap.mmap(f.fileno(),0,prot=mmap.PROT_READ)\nsum(m[::4096])\nprint('held',flush=True)\nsys.stdin.read()"
-    with subprocess.Popen([sys.executable, "-c", script, str(fixture.file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLD, str(fixture.file)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as other:
         try:
             assert other.stdout is not None
             other.stdout.readline()
@@ -67,17 +93,29 @@ def mapped_by_another(fixture: Fixture) -> str:
 
 def warm_for_cold(fixture: Fixture) -> str:
     """A warm file is passed as cold."""
-    return invalid(fixture.sample("cold", server=FaultyWorker(fixture.server, page_cache.warm)), "not-cold")
+    return invalid(
+        fixture.sample("cold", server=FaultyWorker(fixture.server, page_cache.warm)), "not-cold"
+    )
 
 
 def cold_for_warm(fixture: Fixture) -> str:
     """A cold file is passed as warm, and told to be so."""
-    return invalid(fixture.sample("warm", server=FaultyWorker(fixture.server, page_cache.evict, claimed=1.0)), "storage-read")
+    return invalid(
+        fixture.sample("warm", server=FaultyWorker(fixture.server, page_cache.evict, claimed=1.0)),
+        "storage-read",
+    )
 
 
 def in_memory(_: Fixture) -> str:
-    """The checkpoints fault in a file system that is memory."""
-    folder = next((path for path in map(Path, ("/dev/shm", "/run", "/tmp")) if _file_system(path) in ("tmpfs", "ramfs")), None)  # noqa: S108
+    """The checkpoints lie in a file system that is memory."""
+    folder = next(
+        (
+            path
+            for path in map(Path, ("/dev/shm", "/run", "/tmp"))  # noqa: S108  # to be refused
+            if _file_system(path) in ("tmpfs", "ramfs")
+        ),
+        None,
+    )
     if folder is None or not os.access(folder, os.W_OK):
         raise NotCaughtError("no tmpfs to write to here, so that this fault could not be told")
     capability = page_cache.capability(folder)
@@ -108,19 +146,25 @@ def unwaited_device(fixture: Fixture) -> str:
             self.wait()
             super().bring_up(tensors)
 
-    def load(files: Any, device: str, prepared: Any) -> Any:
-        tensors = by_key(f"{FAULTY_LOADERS}:honest")[1].load(files, device, prepared)
+    def load(files: Any, device: str) -> Any:
+        tensors = by_key(f"{FAULTY_LOADERS}:honest")[1].load(files, device)
         pending[0] = time.monotonic() + _UNWAITED_S
         return tensors
 
     loader = replace(by_key(f"{FAULTY_LOADERS}:honest")[1], load=load)
     expected = json.loads(fixture.checkpoint.checksums_file.read_text(encoding="utf-8"))
     warm_up = [str(file) for file in fixture.store.warm_up(["safetensors"])["safetensors"]]
-    with patch.object(load_sample, "device_of", Late):
-        result = load_sample.take(load_sample.Task(loader, [str(fixture.file)], warm_up, "cpu", expected, 0))
+    result = load_sample.take(
+        load_sample.Task(loader, [str(fixture.file)], warm_up, "cpu", expected, 0), Late
+    )
     if result["returned_s"] < _UNWAITED_S:
-        raise NotCaughtError(f"returned after {result['returned_s']:.4f} s, before the device was done")
-    return f"the clock waited: returned after {1e3 * result['returned_s']:.1f} ms, of which the device took {1e3 * _UNWAITED_S:.0f}"
+        raise NotCaughtError(
+            f"returned after {result['returned_s']:.4f} s, before the device was done"
+        )
+    return (
+        f"the clock waited: returned after {1e3 * result['returned_s']:.1f} ms, of which the device"
+        f" took {1e3 * _UNWAITED_S:.0f}"
+    )
 
 
 def previous_tensors(fixture: Fixture) -> str:
@@ -140,18 +184,21 @@ def busy_neighbour(fixture: Fixture) -> str:
 
 @contextmanager
 def burning() -> Iterator[int]:
-    """Have processes that nobody here started burn half of the cores, and yield the process id of one; they are gone afterwards.
+    """Have processes that nobody here started burn half of the cores, and yield the process id of
+    one; they are gone afterwards.
 
     Each is orphaned at once, or it would count as the harness's own work.
     """
     script = (
-        "import os,time\nif os.fork(): os._exit(0)\nos.setsid()\n"
-        f"print(os.getpid(), flush=True)\nend = time.monotonic() + {_BURN_S}\nwhile time.monotonic() < end: pass"
+        "import os,time\nif os.fork(): os._exit(0)\nos.setsid()\nprint(os.getpid(),"
+        f" flush=True)\nend = time.monotonic() + {_BURN_S}\nwhile time.monotonic() < end: pass"
     )
     burners = []
     try:
         for _ in range(-(-usable_cores() // 2)):
-            with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as started:
+            with subprocess.Popen(
+                [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True
+            ) as started:
                 assert started.stdout is not None
                 burners.append(int(started.stdout.readline()))
         yield burners[0]

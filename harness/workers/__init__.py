@@ -1,1 +1,3 @@
-"""Processes that do one thing each: load, time a process, hold a rank, check a promise, meet a hostile file."""
+"""Processes that do one thing each: load, time a process, hold a rank, check a promise, meet a
+hostile file.
+"""

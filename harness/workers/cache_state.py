@@ -14,14 +14,17 @@ _laid: set[Path] = set()
 
 
 def set_cache_state(cache_state: str, files: Sequence[Path]) -> tuple[float | None, str | None]:
-    """Return (resident fraction once the files were set cold or warm, None), or (None, why they could not be).
+    """Return (resident fraction once the files were set cold or warm, None), or (None, why they
+    could not be).
 
-    Of several files it is that of the one furthest from what was asked for, so that none can hide among the others.
+    Of several files it is that of the one furthest from what was asked for, so that none can hide
+    among the others.
 
-    What is warm is locked until the next call, where that is allowed: a system that reclaims memory nobody has used for a while would
-    take pages away between this and the load, and the load would read them again. Before a file is warm for the first time it is evicted:
-    pages lie in memory as they were asked for, in small pieces or large, so that what the last cold load left would speed up or hold up
-    every warm one (by four, of a mapped file).
+    What is warm is locked until the next call, where that is allowed: a system that reclaims memory
+    nobody has used for a while would take pages away between this and the load, and the load would
+    read them again. Before a file is warm for the first time it is evicted: pages lie in memory as
+    they were asked for, in small pieces or large, so that what the last cold load left would speed
+    up or hold up every warm one (by four, of a mapped file).
     """
     try:
         if cache_state == "cold":
@@ -49,7 +52,9 @@ def residency(files: Sequence[Path]) -> float | None:
 
 
 def let_go() -> None:
-    """Let go of what this process keeps warm, and of what it knows of it: while it does, no process at all can make those files cold."""
+    """Let go of what this process keeps warm, and of what it knows of it: while it does, no process
+    at all can make those files cold.
+    """
     _release()
     _laid.clear()
 

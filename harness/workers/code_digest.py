@@ -9,8 +9,16 @@ from pathlib import Path
 
 @cache
 def code_digest() -> str:
-    """Return the start of the SHA-256 of the code that takes, checks and describes samples, as this process would import it."""
-    rooms = (Path(__file__).parent, *(Path(__file__).parents[1] / room for room in ("measure", "machine", "loaders", "checkpoints")))
+    """Return the start of the SHA-256 of the code that takes, checks and describes samples, as this
+    process would import it.
+    """
+    rooms = (
+        Path(__file__).parent,
+        *(
+            Path(__file__).parents[1] / room
+            for room in ("measure", "machine", "loaders", "checkpoints")
+        ),
+    )
     digest = hashlib.sha256()
     for path in (path for room in rooms for path in sorted(room.glob("*.py"))):
         digest.update(f"{path.parent.name}/{path.name}".encode())

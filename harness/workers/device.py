@@ -1,4 +1,6 @@
-"""Devices: what a clock waits for, what brings up a tensor where it is to be used, and what is asked of the device around a load."""
+"""Devices: what a clock waits for, what brings up a tensor where it is to be used, and what is
+asked of the device around a load.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,10 @@ class Device(Protocol):
     """One device, in the process that takes a sample."""
 
     def make_context(self) -> float | None:
-        """Make what a process needs before its first use of the device; return what that cost in s, None where there is no such thing."""
+        """Make what a process needs before its first use of the device.
+
+        Return what that cost in s, None where there is no such thing.
+        """
 
     def begin(self) -> None:
         """Note how the device stands before a load."""
@@ -106,18 +111,26 @@ class Cuda:
         self.wait()
 
     def end(self) -> dict[str, Any]:
-        """Return the peak of device memory in bytes, the clocks, the PCI Express link, and all that held the clocks back before or after.
+        """Return the peak of device memory in bytes, the clocks, the PCI Express link, and all that
+        held the clocks back before or after.
 
-        The peak is torch's own, or what the driver has given out since where that is more: not every library allocates by torch. Then it
-        is a lower bound: what such a library took and gave back before it returned is in neither.
+        The peak is torch's own, or what the driver has given out since where that is more: not
+        every library allocates by torch. Then it is a lower bound: what such a library took and
+        gave back before it returned is in neither.
         """
         import torch
 
         after = self._state()
         peak = torch.cuda.max_memory_allocated(self._name) - self._allocated_before
         given = self._free_before - torch.cuda.mem_get_info(self._name)[0]
-        known = [state["throttle_reasons"] for state in (self._before, after) if state.get("throttle_reasons") is not None]
-        reasons = sorted({reason for reasons_here in known for reason in reasons_here}) if known else None
+        known = [
+            state["throttle_reasons"]
+            for state in (self._before, after)
+            if state.get("throttle_reasons") is not None
+        ]
+        reasons = (
+            sorted({reason for reasons_here in known for reason in reasons_here}) if known else None
+        )
         beside_torch = given > torch.cuda.memory_reserved(self._name) - self._reserved_before
         return after | {
             "peak_device_bytes": max(peak, given),
@@ -135,7 +148,9 @@ DEVICES: dict[str, Callable[[str], Device]] = {"cpu": Cpu, "cuda": Cuda}
 
 
 def numbered(name: str) -> str:
-    """Return the name of a device with its index: `torch.cuda.set_device` and fastsafetensors accept no bare `cuda`."""
+    """Return the name of a device with its index: `torch.cuda.set_device` and fastsafetensors
+    accept no bare `cuda`.
+    """
     return "cuda:0" if name == "cuda" else name
 
 
@@ -145,4 +160,11 @@ def device_of(name: str) -> Device:
 
 
 def _elsewhere(tensors: Mapping[str, torch.Tensor], kind: str) -> str | None:
-    return next((f"{name} is on {tensor.device.type}" for name, tensor in tensors.items() if tensor.device.type != kind), None)
+    return next(
+        (
+            f"{name} is on {tensor.device.type}"
+            for name, tensor in tensors.items()
+            if tensor.device.type != kind
+        ),
+        None,
+    )

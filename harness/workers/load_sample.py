@@ -1,16 +1,15 @@
-"""One sample, taken in a forked child: warm up, load, read the clocks and counters, check the content, leave.
+"""One sample, taken in a forked child: warm up, load, read the clocks and counters, check the
+content, leave.
 
-Between the two readings of the clock stands the load and nothing else; the page touch and its clock come next, then a model's first run with a clock
-of its own; everything that reads `/proc`, hashes or talks comes before, between or after.
+Between the two readings of the clock stands the load and nothing else; the page touch and its clock
+come next, then a model's first run with a clock of its own; everything that reads `/proc`, hashes
+or talks comes before, between or after.
 """
 
 from __future__ import annotations
 
-import json
 import mmap
-import os
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from harness.machine.counters import counters, memory, proportional, reset_peak
 from harness.workers.device import Device, device_of, numbered
 
 if TYPE_CHECKING:
-    from harness.loaders import Loader, Tensors
+    from harness.loaders import Contract, Tensors
 
 NANO_PER_S = 1e9
 _SLACK_BYTES = 4096  # an allocator rounds up
@@ -33,7 +32,7 @@ _MADV_POPULATE_WRITE = 23  # <asm-generic/mman-common.h>; Python's mmap does not
 class Task:
     """What a child is to load, and what it is held to."""
 
-    loader: Loader
+    loader: Contract
     target: Any
     """What the loader is given: files, files with pieces, or every rank's."""
     warm_up: Any
@@ -44,13 +43,16 @@ class Task:
     private: bool = False
     """Whether every tensor must be contiguous memory of its own."""
     join: Callable[[], Callable[[], None]] | None = None
-    """Joins the other ranks' children and returns what waits until all have come to the same point."""
+    """Joins the other ranks' children and returns what waits until all have come to the same
+    point.
+    """
 
 
-def take(task: Task) -> dict[str, Any]:
-    """Return one sample's measured fields: seconds as floats, sizes in bytes, None for what the system does not tell.
+def take(task: Task, device_of: Callable[[str], Device] = device_of) -> dict[str, Any]:
+    """Return one sample's measured fields: seconds as floats, sizes in bytes, None for what the
+    system does not tell.
 
-    Raises whatever the loader raises.
+    `device_of` makes the device that a name stands for. Raises whatever the loader raises.
     """
     loader, target, device_name = task.loader, task.target, numbered(task.device)
     device = device_of(device_name)
@@ -58,7 +60,7 @@ def take(task: Task) -> dict[str, Any]:
     context_s = device.make_context()
     first_call_s = _warm_up(loader, task.warm_up, device_name)
     memory_touch_s = touch_memory(task.touch_bytes)
-    prepared = loader.prepare(target, device_name) if loader.prepare else None
+    load = loader.ready_to_load(target, device_name)
     device.begin()
     pss_before = proportional() if task.join else None
     reset = reset_peak()
@@ -67,11 +69,13 @@ def take(task: Task) -> dict[str, Any]:
     device.wait()
     before = counters()
     start = time.perf_counter_ns()
-    value = loader.load(target, device_name, prepared)
+    value = load()
     device.wait()
     returned = time.perf_counter_ns()
-    loaded = loader.weights(value) if loader.weights else value
-    touching = time.perf_counter_ns() if loader.weights else returned  # naming a model's tensors is no part of its load
+    loaded = loader.tensors(value)
+    touching = (
+        time.perf_counter_ns() if loader.makes_model else returned
+    )  # naming a model's tensors is no part of its load
     device.bring_up(loaded.values())
     ready = time.perf_counter_ns() - (touching - returned)
     after, memory_after = counters(), memory()
@@ -79,7 +83,8 @@ def take(task: Task) -> dict[str, Any]:
     first_run_s = _run(loader, value, device)
     meet()
     pss_after = proportional() if task.join else None
-    meet()  # a rank that left before the others had counted would make their shares of common pages larger
+    # a rank that left before the others had counted would make their shares of common pages larger
+    meet()
     touch_s = _repeat_touch(loaded, device)
     check_start = time.perf_counter_ns()
     wrong = difference(_content(loader, loaded, target), task.expected)
@@ -89,7 +94,9 @@ def take(task: Task) -> dict[str, Any]:
         "memory_touch_s": memory_touch_s,
         "returned_s": (returned - start) / NANO_PER_S,
         "ready_s": (ready - start) / NANO_PER_S,
-        "module_ready_s": None if first_run_s is None else (ready - start) / NANO_PER_S + first_run_s,
+        "module_ready_s": (
+            None if first_run_s is None else (ready - start) / NANO_PER_S + first_run_s
+        ),
         "touch_s": touch_s,
         "check_s": (time.perf_counter_ns() - check_start) / NANO_PER_S,
         "cpu_s": round(after.cpu_s - before.cpu_s, 6),
@@ -111,20 +118,12 @@ def take(task: Task) -> dict[str, Any]:
     }
 
 
-def run_and_leave(work: Any, pipe: int) -> None:
-    """Do `work()` in this forked child, write what it returns, or the error it raises, as one JSON line, and leave by `_exit`."""
-    try:
-        answer = work()
-    except BaseException as error:  # whatever a loader raises is this sample's outcome
-        answer = {"raised": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
-    line = json.dumps(answer).encode() + b"\n"
-    while line:
-        line = line[os.write(pipe, line) :]
-    os._exit(0)
-
-
-def first_call(loader: Loader, warm_up: Any, join: Callable[[], Callable[[], None]] | None = None) -> dict[str, Any]:
-    """Return what the very first call of a loader in a process costs and which modules it imports: {first_call_s, modules}."""
+def first_call(
+    loader: Contract, warm_up: Any, join: Callable[[], Callable[[], None]] | None = None
+) -> dict[str, Any]:
+    """Return what the very first call of a loader in a process costs and which modules it imports:
+    {first_call_s, modules}.
+    """
     import sys
 
     if join:
@@ -135,7 +134,9 @@ def first_call(loader: Loader, warm_up: Any, join: Callable[[], Callable[[], Non
 
 
 def not_private(tensors: Tensors) -> str | None:
-    """Return what is wrong with the first CPU tensor that is no contiguous memory of its own, or None."""
+    """Return what is wrong with the first CPU tensor that is no contiguous memory of its own, or
+    None.
+    """
     files = [(start, end) for start, end, file in _mappings() if file]
     for name, tensor in tensors.items():
         storage = tensor.untyped_storage()
@@ -143,13 +144,20 @@ def not_private(tensors: Tensors) -> str | None:
             return f"{name} is not contiguous"
         if storage.nbytes() > tensor.nbytes + _SLACK_BYTES:
             return f"{name} holds {storage.nbytes()} bytes of memory and fills {tensor.nbytes}"
-        if tensor.nbytes and not tensor.is_cuda and any(start <= tensor.data_ptr() < end for start, end in files):
+        if (
+            tensor.nbytes
+            and not tensor.is_cuda
+            and any(start <= tensor.data_ptr() < end for start, end in files)
+        ):
             return f"{name} lies in a mapped file"
     return None
 
 
 def _mappings() -> Iterator[tuple[int, int, bool]]:
-    """Yield (first address, end, whether it is a file's) of every mapping of this process; nothing where the system does not tell."""
+    """Yield (first address, end, whether it is a file's) of every mapping of this process.
+
+    Nothing where the system does not tell.
+    """
     try:
         lines = Path("/proc/self/maps").read_text().splitlines()
     except OSError:
@@ -165,11 +173,14 @@ def _alone() -> None:
 
 
 def touch_memory(size: int) -> float:
-    """Write to every page of `size` bytes of fresh memory and give them back, by large pages and then by small ones; return the s it took.
+    """Write to every page of `size` bytes of fresh memory and give them back, by large pages and
+    then by small ones; return the s it took.
 
-    A virtual machine's host takes back what the machine has freed and backs it again at the first touch, at a fraction of the speed of
-    memory. A load is to be given memory whose state is known, as its file's is: pages that were in use a moment ago. Large pages come from
-    elsewhere than small ones, so both are touched: without the large ones, loads into NumPy's memory took about twice as long, and scattered.
+    A virtual machine's host takes back what the machine has freed and backs it again at the first
+    touch, at a fraction of the speed of memory. A load is to be given memory whose state is known,
+    as its file's is: pages that were in use a moment ago. Large pages come from elsewhere than
+    small ones, so both are touched: without the large ones, loads into NumPy's memory took about
+    twice as long, and scattered.
     """
     if size == 0:
         return 0.0
@@ -190,16 +201,18 @@ def _populate(fresh: mmap.mmap, size: int) -> None:
         fresh[:: mmap.PAGESIZE] = bytes(-(-size // mmap.PAGESIZE))
 
 
-def _warm_up(loader: Loader, target: Any, name: str) -> float:
-    """Do everything a sample does on a tiny checkpoint, so that what belongs to the process is paid; return the call's seconds."""
+def _warm_up(loader: Contract, target: Any, name: str) -> float:
+    """Do everything a sample does on a tiny checkpoint, so that what belongs to the process is
+    paid; return the call's seconds.
+    """
     device = device_of(name)
-    prepared = loader.prepare(target, name) if loader.prepare else None
+    load = loader.ready_to_load(target, name)
     device.wait()
     start = time.perf_counter_ns()
-    value = loader.load(target, name, prepared)
+    value = load()
     device.wait()
     seconds = (time.perf_counter_ns() - start) / NANO_PER_S
-    loaded = loader.weights(value) if loader.weights else value
+    loaded = loader.tensors(value)
     device.bring_up(loaded.values())
     _run(loader, value, device)
     _content(loader, loaded, target)
@@ -207,9 +220,11 @@ def _warm_up(loader: Loader, target: Any, name: str) -> float:
     return seconds
 
 
-def _run(loader: Loader, loaded: Any, device: Device) -> float | None:
-    """Run each network of a model once and return the s that took, None where the loader makes none."""
-    if loader.run is None:
+def _run(loader: Contract, loaded: Any, device: Device) -> float | None:
+    """Run each network of a model once and return the s that took, None where the loader makes
+    none.
+    """
+    if not loader.makes_model:
         return None
     start = time.perf_counter_ns()
     loader.run(loaded)
@@ -218,17 +233,19 @@ def _run(loader: Loader, loaded: Any, device: Device) -> float | None:
 
 
 def _repeat_touch(loaded: Tensors, device: Device) -> float:
-    """Return the page touch's own cost in s: what it takes once there is nothing left to bring up."""
+    """Return the page touch's own cost in s: what it takes once there is nothing left to bring
+    up.
+    """
     start = time.perf_counter_ns()
     device.bring_up(loaded.values())
     return (time.perf_counter_ns() - start) / NANO_PER_S
 
 
-def _content(loader: Loader, loaded: Tensors, target: Any) -> dict[str, Checksum]:
-    return checksums(loader.reveal(loaded, target) if loader.reveal else loaded)
+def _content(loader: Contract, loaded: Tensors, target: Any) -> dict[str, Checksum]:
+    return checksums(loader.content(loaded, target))
 
 
-def _lower_bound(loader: Loader, of_device: Mapping[str, Any]) -> bool | None:
+def _lower_bound(loader: Contract, of_device: Mapping[str, Any]) -> bool | None:
     """Return whether the peak of device memory may miss some of it; None without a peak."""
     if of_device.get("peak_device_bytes") is None:
         return None

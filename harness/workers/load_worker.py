@@ -1,10 +1,12 @@
-"""The server of one environment under test: imports torch and the loaders once, then forks one child per sample.
+"""The load worker of one environment under test: imports torch and the loaders once, then forks one
+child per sample.
 
-It speaks JSON lines: one request a line on standard input, one answer a line on standard output. It never calls a loader itself,
-because some start threads and threads do not survive a fork; a scout child makes each loader's first call and tells which modules that
-imported, and the server imports the same, so that no sample pays for imports.
+It never calls a loader itself, because some start threads and threads do not survive a fork; a
+scout child makes each loader's first call and tells which modules that imported, and the worker
+imports the same, so that no sample pays for imports.
 
-Run as `python -m harness.workers.load_worker PARENT`, where PARENT is the process id it must not outlive.
+Run as `python -m harness.workers.load_worker PARENT`, where PARENT is the process id it must not
+outlive.
 """
 
 from __future__ import annotations
@@ -12,27 +14,23 @@ from __future__ import annotations
 import gc
 import importlib
 import json
-import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import cache
-from typing import Any, TextIO
+from functools import cache, partial
+from typing import Any
 
 from harness import loaders
 from harness.checkpoints.checksum import Checksum
 from harness.checkpoints.parts import Piece
 from harness.machine.heap import collapse_heap
 from harness.machine.libraries import hold_libraries
-from harness.machine.lifeline import die_with_parent
 from harness.records.loader_keys import label_of
 from harness.records.privacy import without_paths
 from harness.workers import load_sample
-from harness.workers.code_digest import code_digest
 from harness.workers.device import device_of
-from harness.workers.outcome import Answer, outcome, read_until_closed
+from harness.workers.protocol import Answer, fork, serve
 
 _POISON_TIMEOUT_S = 30.0
 _WARM_UP_PIECES = (Piece("a", 0, 1, 3), Piece("b"), Piece("c", 1, 0, 1))
@@ -40,47 +38,14 @@ _WARM_UP_PIECES = (Piece("a", 0, 1, 3), Piece("b"), Piece("c", 1, 0, 1))
 
 def main() -> None:
     """Serve until standard input ends or the parent dies."""
-    die_with_parent(int(sys.argv[1]))
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what a library prints must not pass for an answer
-    handlers: dict[str, Callable[[Answer], Answer]] = {"prepare": prepare, "sample": _sample}
-    for line in sys.stdin:
-        request = json.loads(line)
-        _reply(answers, handlers[request.pop("do")](request))
-
-
-def fork(work: Callable[[], Answer], timeout_s: float) -> Answer:
-    """Run `work` in a forked child and return what it returned, or {"failure": raised|exited|killed|hung, "detail": …}.
-
-    The child is gone when this returns, and its memory with it: only then can the next sample's cache state be set.
-    """
-    reading, writing = os.pipe()
-    parent = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        _become_child(parent, reading)
-        load_sample.run_and_leave(work, writing)
-    os.close(writing)
-    try:
-        output = read_until_closed(reading, time.monotonic() + timeout_s)
-    finally:
-        os.close(reading)
-        if output is None:
-            os.kill(pid, signal.SIGKILL)
-        _, status = os.waitpid(pid, 0)
-    return outcome(output, os.waitstatus_to_exitcode(status), timeout_s)
-
-
-def _become_child(parent: int, reading: int) -> None:
-    die_with_parent(parent)
-    os.close(reading)
-    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
-        score.write("1000")  # when memory runs out, this process goes and not the person's
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    serve({"prepare": prepare, "sample": _sample})
 
 
 def prepare(request: Answer, join: Callable[[], Callable[[], None]] | None = None) -> Answer:
-    """Import the loaders' libraries and whatever their first calls import; tell which are absent, the first calls' cost and versions."""
+    """Import the loaders' libraries and whatever their first calls import.
+
+    Tell which are absent, the first calls' cost and versions.
+    """
     start = time.perf_counter()
     import torch
 
@@ -94,7 +59,10 @@ def prepare(request: Answer, join: Callable[[], Callable[[], None]] | None = Non
         if request.get("gpu") and spoiled_by is None and _cuda_is_poisoned():
             spoiled_by = key
         warm_up = warm_up_of(kind, files, 0, 1)
-        answer = fork(lambda loader=loader, warm_up=warm_up: load_sample.first_call(loader, warm_up, join), request["timeout_s"])  # type: ignore[misc]
+        answer = fork(
+            partial(load_sample.first_call, loader, warm_up, join),
+            request["timeout_s"],
+        )
         if "failure" in answer:
             absent[key] = f"its warm-up load {answer['failure']}: {answer['detail']}"
             tracebacks[key] = answer.get("traceback", "")
@@ -102,57 +70,76 @@ def prepare(request: Answer, join: Callable[[], Callable[[], None]] | None = Non
         first_calls[key] = answer["first_call_s"]
         modules |= set(answer["modules"])
     for module in sorted(modules):
-        with suppress(Exception):  # one that only exists in the middle of a call is not needed outside of it
+        with suppress(
+            Exception
+        ):  # one that only exists in the middle of a call is not needed outside of it
             importlib.import_module(module)
+    # in a child: what reading every package's metadata leaves on the heap would blur the samples'
+    versions = fork(partial(_versions, request), request["timeout_s"])
     locked_bytes = hold_libraries()
     gc.collect()
-    gc.freeze()  # what is here by now is no garbage, and a collection in a child would copy every page of it
+    # what is here by now is no garbage, and a collection in a child would copy every page of it
+    gc.freeze()
     huge_bytes = collapse_heap()
     return {
         "absent": absent,
         "tracebacks": tracebacks,
-        "gpu_refused": _gpu_refusal(spoiled_by, request["timeout_s"]) if request.get("gpu") else None,
+        "gpu_refused": (
+            _gpu_refusal(spoiled_by, request["timeout_s"]) if request.get("gpu") else None
+        ),
         "first_calls": first_calls,
         "import_s": time.perf_counter() - start,
         "heap_in_huge_pages_bytes": huge_bytes,
         "libraries_locked_bytes": locked_bytes,
-        "code": code_digest(),
         "python": sys.version.split()[0],
         "torch": torch.__version__,
-        "versions": {package: _version(package) for package in request["packages"]},
+        "versions": versions.get("versions", {}),
     }
 
 
 def _import_failure(packages: Sequence[str]) -> str | None:
-    """Return why one of the packages cannot be imported, or None: being installed does not mean that it can be."""
+    """Return why one of the packages cannot be imported, or None: being installed does not mean
+    that it can be.
+    """
     for package in packages:
         try:
             importlib.import_module(package)
         except Exception as error:
-            return without_paths(f"{package} is installed and cannot be imported ({type(error).__name__}: {error})")
+            return without_paths(
+                f"{package} is installed and cannot be imported ({type(error).__name__}: {error})"
+            )
     return None
 
 
 def _cuda_is_poisoned() -> bool:
-    """Return whether this process has used CUDA, after which no child of a fork can: asked of torch, without making a context."""
+    """Return whether this process has used CUDA, after which no child of a fork can: asked of
+    torch, without making a context.
+    """
     import torch
 
-    return bool(fork(lambda: {"poisoned": torch.cuda._is_in_bad_fork()}, _POISON_TIMEOUT_S).get("poisoned"))
+    return bool(
+        fork(lambda: {"poisoned": torch.cuda._is_in_bad_fork()}, _POISON_TIMEOUT_S).get("poisoned")
+    )
 
 
 def _gpu_refusal(spoiled_by: str | None, timeout_s: float) -> str | None:
-    """Return why a forked child cannot use the GPU, with the loader whose imports are to blame where that is known, or None."""
+    """Return why a forked child cannot use the GPU, with the loader whose imports are to blame
+    where that is known, or None.
+    """
     answer = fork(lambda: {"context_s": device_of("cuda").make_context()}, timeout_s)
     if "failure" not in answer:
         return None
-    blame = f"; importing what {label_of(spoiled_by)} requires used CUDA before the fork" if spoiled_by else ""
+    blame = (
+        f"; importing what {label_of(spoiled_by)} requires used CUDA before the fork"
+        if spoiled_by
+        else ""
+    )
     return f"a forked process cannot use the GPU ({answer['failure']}: {answer['detail']}){blame}"
 
 
 def _sample(request: Answer) -> Answer:
     task = task_of(request)
-    if task.loader.reserve:
-        task.loader.reserve(task.target)
+    task.loader.reserve(task.target)
     return fork(lambda: load_sample.take(task), request["timeout_s"])
 
 
@@ -161,10 +148,14 @@ def task_of(request: Answer) -> load_sample.Task:
     kind, loader = loaders.by_key(request["loader"])
     target, expected = asked_for(kind, request["files"], request["expected"], 0)
     warm_up, own = warm_up_of(kind, request["warm_up"], 0, 1), kind in (loaders.PART, loaders.SHARE)
-    return load_sample.Task(loader, target, warm_up, request["device"], expected, request["touch_bytes"], own)
+    return load_sample.Task(
+        loader, target, warm_up, request["device"], expected, request["touch_bytes"], own
+    )
 
 
-def asked_for(kind: str, files: Sequence[str], expected: Sequence[str], rank: int) -> tuple[Any, dict[str, Checksum]]:
+def asked_for(
+    kind: str, files: Sequence[str], expected: Sequence[str], rank: int
+) -> tuple[Any, dict[str, Checksum]]:
     """Return what a loader of a kind is given, and the checksums of what it is to return.
 
     `expected` names a file of checksums for everything, and of a selection for each rank otherwise.
@@ -178,14 +169,16 @@ def asked_for(kind: str, files: Sequence[str], expected: Sequence[str], rank: in
 
 
 def warm_up_of(kind: str, files: Sequence[str], rank: int, ranks: int) -> Any:
-    """Return what a loader of a kind is given of the tiny checkpoint: for a part, whole tensors, rows and columns."""
+    """Return what a loader of a kind is given of the tiny checkpoint: for a part, whole tensors,
+    rows and columns.
+    """
     selections = [(file, _WARM_UP_PIECES) for file in files]
     if kind == loaders.SHARE:
         return loaders.Shares([selections] * ranks, rank)
     return files if kind in loaders.OF_FILES else selections
 
 
-def _wanted(files: Sequence[str], selection: dict[str, Any]) -> list[loaders.Wanted]:
+def _wanted(files: Sequence[str], selection: dict[str, Any]) -> list[loaders.Selection]:
     pieces = ([Piece(*piece) for piece in of_file] for of_file in selection["pieces"])
     return [(file, of_file) for file, of_file in zip(files, pieces, strict=True) if of_file]
 
@@ -197,6 +190,12 @@ def _read(path: str) -> dict[str, Any]:
         return content
 
 
+def _versions(request: Answer) -> Answer:
+    """Return the version of each package asked for, and of those that the loaders come from."""
+    names = (*request["packages"], *loaders.distributions(request["loaders"]))
+    return {"versions": {name: _version(name) for name in names}}
+
+
 def _version(package: str) -> str | None:
     from importlib import metadata
 
@@ -204,10 +203,6 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _reply(answers: TextIO, answer: Answer) -> None:
-    answers.write(json.dumps(answer) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,46 +1,62 @@
-"""Every loader once on the tiny checkpoint, each in a process of its own: what `weighbridge preflight` finds out.
+"""Every loader once on the tiny checkpoint, each in a process of its own: what
+`weighbridge preflight` finds out.
 
-Run as `python -m harness.workers.preflight_load PARENT`: it reads one request from standard input and writes a line of JSON for each loader.
-Loaders that require the same libraries share a process that imports them, and each loads in a fork of it, as in a run.
+Run as `python -m harness.workers.preflight_load PARENT`: it reads one request from standard input
+and writes a line of JSON for each loader. Loaders that require the same libraries share a process
+that imports them, and each loads in a fork of it, as in a run.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
-import os
 import sys
 from collections.abc import Mapping
+from enum import StrEnum
+from functools import partial
 from itertools import groupby
 from typing import Any
 
 from harness import loaders
 from harness.checkpoints.checksum import Checksum, checksums, difference
-from harness.machine.lifeline import die_with_parent
 from harness.records.privacy import without_paths
 from harness.workers.device import device_of, numbered
-from harness.workers.load_worker import fork
-from harness.workers.outcome import Answer
+from harness.workers.protocol import Answer, answering, fork, send
 
-OK, FAILED, ABSENT = "ok", "failed", "absent"
+
+class PreflightResult(StrEnum):
+    """How one small load ends."""
+
+    OK = "ok"
+    FAILED = "failed"
+    ABSENT = "absent"
 
 
 def main() -> None:
     """Answer the request on standard input and leave."""
-    die_with_parent(int(sys.argv[1]))
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what a library prints must not pass for an answer
-    request = json.loads(sys.stdin.readline())
-    import torch  # noqa: F401  # once, before the forks
+    with answering() as answers:
+        request = json.loads(sys.stdin.readline())
+        import torch  # noqa: F401  # once, before the forks
 
-    keys = sorted(request["loaders"], key=lambda key: loaders.by_key(key)[1].requires)
-    for packages, group in groupby(keys, key=lambda key: loaders.by_key(key)[1].requires):
-        members = list(group)
-        timeout_s = request["import_timeout_s"] + len(members) * request["timeout_s"]
-        result = fork(lambda members=members, packages=packages: _try_group(request, packages, members), timeout_s)  # type: ignore[misc]
-        for key in members:
-            whole = {"status": FAILED, "words": f"importing {', '.join(packages)}: {result.get('failure')}: {result.get('detail')}"}
-            answers.write(json.dumps({"loader": key, **result.get(key, whole)}) + "\n")
+        keys = sorted(request["loaders"], key=lambda key: loaders.by_key(key)[1].requires)
+        for packages, group in groupby(keys, key=lambda key: loaders.by_key(key)[1].requires):
+            members = list(group)
+            timeout_s = request["import_timeout_s"] + len(members) * request["timeout_s"]
+            result = fork(
+                partial(_try_group, request, packages, members),
+                timeout_s,
+            )
+            words = (
+                f"importing {', '.join(packages)}: {result.get('failure')}: {result.get('detail')}"
+            )
+            for key in members:
+                send(
+                    answers,
+                    {
+                        "loader": key,
+                        **result.get(key, {"status": PreflightResult.FAILED, "words": words}),
+                    },
+                )
 
 
 def _try_group(request: Answer, packages: tuple[str, ...], keys: list[str]) -> Answer:
@@ -49,20 +65,31 @@ def _try_group(request: Answer, packages: tuple[str, ...], keys: list[str]) -> A
     importable: list[str] = []
     for key in keys:
         if reason := loaders.by_key(key)[1].absence():
-            answers[key] = {"status": ABSENT, "words": without_paths(reason)}
+            answers[key] = {"status": PreflightResult.ABSENT, "words": without_paths(reason)}
         else:
             importable.append(key)
     try:
         for package in packages if importable else ():
             importlib.import_module(package)
     except Exception as error:
-        words = without_paths(f"{package} is installed and cannot be imported ({type(error).__name__}: {error})")
-        return answers | {key: {"status": ABSENT, "words": words} for key in importable}
+        words = without_paths(
+            f"{package} is installed and cannot be imported ({type(error).__name__}: {error})"
+        )
+        return answers | {
+            key: {"status": PreflightResult.ABSENT, "words": words} for key in importable
+        }
     for key in importable:
-        answer = fork(lambda key=key: _load(key, request["loaders"][key], request["device"]), request["timeout_s"])  # type: ignore[misc]
+        answer = fork(
+            partial(_load, key, request["loaders"][key], request["device"]),
+            request["timeout_s"],
+        )
         if "failure" in answer:
             words = f"{answer['failure']}: {answer['detail']}"
-            answers[key] = {"status": FAILED, "words": words, "traceback": answer.get("traceback", "")}
+            answers[key] = {
+                "status": PreflightResult.FAILED,
+                "words": words,
+                "traceback": answer.get("traceback", ""),
+            }
         else:
             answers[key] = answer
     return answers
@@ -78,16 +105,20 @@ def _load(key: str, parameters: Mapping[str, Any], device_name: str) -> Answer:
     context_s = device.make_context()
     device.begin()
     start = time.perf_counter()
-    loaded = loader.load(parameters["files"], name, loader.prepare(parameters["files"], name) if loader.prepare else None)
+    loaded = loader.load(parameters["files"], name)
     device.wait()
     first_call_s = time.perf_counter() - start
-    tensors = loader.weights(loaded) if loader.weights else loaded
+    tensors = loader.tensors(loaded)
     device_bytes = device.end().get("peak_device_bytes")
     with open(parameters["expected"], encoding="utf-8") as file:
         expected: dict[str, Checksum] = json.load(file)
     wrong = difference(checksums(tensors), expected) or device.misplaced(tensors)
     measured = {"first_call_s": first_call_s, "context_s": context_s, "device_bytes": device_bytes}
-    return {"status": FAILED, "words": f"wrong tensors: {wrong}", **measured} if wrong else {"status": OK, "words": "", **measured}
+    return (
+        {"status": PreflightResult.FAILED, "words": f"wrong tensors: {wrong}", **measured}
+        if wrong
+        else {"status": PreflightResult.OK, "words": "", **measured}
+    )
 
 
 if __name__ == "__main__":

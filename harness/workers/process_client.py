@@ -1,4 +1,6 @@
-"""The orchestrator's end of samples that are whole processes: each is an interpreter of its own, from its start to weights that are ready."""
+"""The orchestrator's end of samples that are whole processes: each is an interpreter of its own,
+from its start to weights that are ready.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,8 @@ from harness.loaders import by_key
 from harness.machine import page_cache
 from harness.workers.cache_state import residency, set_cache_state
 from harness.workers.client import Load, under_test
-from harness.workers.outcome import Answer, outcome, read_until_closed
 from harness.workers.process_worker import program
+from harness.workers.protocol import Answer, outcome, read_line, refuse_other_code
 
 
 class Interpreters:
@@ -28,8 +30,12 @@ class Interpreters:
         self._python = python
         self._libraries: dict[str, list[Path]] = {}
 
-    def set_cache_state(self, cache_state: str, files: Sequence[Path]) -> tuple[float | None, str | None]:
-        """Set the cache state of files and return (resident fraction then, None), or (None, why it could not be set or read)."""
+    def set_cache_state(
+        self, cache_state: str, files: Sequence[Path]
+    ) -> tuple[float | None, str | None]:
+        """Set the cache state of files and return (resident fraction then, None), or (None, why it
+        could not be set or read).
+        """
         return set_cache_state(cache_state, files)
 
     def residency(self, files: Sequence[Path]) -> float | None:
@@ -37,13 +43,18 @@ class Interpreters:
         return residency(files)
 
     def sample(self, load: Load, timeout_s: float) -> Answer:
-        """Return what the process measured, or {"failure": …, "detail": …}; never raises for anything the load does.
+        """Return what the process measured, or {"failure": …, "detail": …}.
 
-        Its `returned_s` and `ready_s` count from just before the process was started, without what the harness did in between. The files
-        that a loader's process reads its programs from are known from one that was not counted, and brought into the page cache first.
+        Never raises for anything the load does.
+
+        Its `returned_s` and `ready_s` count from just before the process was started, without what
+        the harness did in between. The files that a loader's process reads its programs from are
+        known from one that was not counted, and brought into the page cache first.
         """
         if load.loader not in self._libraries:
             report = self._started(replace(load, files=load.warm_up, touch_bytes=0), timeout_s)
+            if "failure" not in report:
+                refuse_other_code(self._python, report)
             if "library_files" in report:
                 self._libraries[load.loader] = [Path(file) for file in report["library_files"]]
         for file in self._libraries.get(load.loader, ()):
@@ -60,14 +71,14 @@ class Interpreters:
             [self._python, "-P", "-c", text, json.dumps(request | {"spawned_ns": spawned})],
             pass_fds=(writing,),
             stdin=subprocess.DEVNULL,
-            stdout=2,  # what a library prints is not significantly different from what it complains of
+            stdout=2,  # what a library prints is not told apart from what it complains of
             env=under_test(),
             start_new_session=True,  # Ctrl-C is for the orchestrator, which then ends the process
         )
         os.close(writing)
         output: bytes | None = None
         try:
-            output = read_until_closed(reading, time.monotonic() + timeout_s)
+            output = read_line(reading, time.monotonic() + timeout_s)
         finally:
             os.close(reading)
             if output is None:

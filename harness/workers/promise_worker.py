@@ -1,6 +1,7 @@
-"""One promise put to the test, in a forked child of a process that has imported the libraries: what was loaded, or what a person is told.
+"""One promise put to the test, in a forked child of a process that has imported the libraries: what
+was loaded, or what a person is told.
 
-It speaks JSON lines, as the measuring server does. Run as `python -m harness.workers.promise_worker PARENT`, PARENT being the process it must not
+Run as `python -m harness.workers.promise_worker PARENT`, PARENT being the process it must not
 outlive; also run without safetensors, so nothing here may import it.
 """
 
@@ -11,19 +12,15 @@ import importlib.util
 import json
 import logging
 import os
-import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from harness.checkpoints.digest import tensor_digests
-from harness.machine.lifeline import die_with_parent
 from harness.records.privacy import without_paths
-from harness.workers.load_worker import fork
-
-Answer = dict[str, Any]
+from harness.workers.protocol import Answer, fork, serve
 
 IMPORT, CALL = "import", "call"
 """What a child was at when an error was raised."""
@@ -41,19 +38,18 @@ _MESSAGE_LINES, _MESSAGE_LENGTH = 4, 500
 
 def main() -> None:
     """Serve until standard input ends or the parent dies."""
-    die_with_parent(int(sys.argv[1]))
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what a library prints must not pass for an answer
-    handlers: dict[str, Callable[[Answer], Answer]] = {"prepare": prepare, "attempt": attempt}
-    for line in sys.stdin:
-        request = json.loads(line)
-        answers.write(json.dumps(handlers[request.pop("do")](request)) + "\n")
+    serve({"prepare": prepare, "attempt": attempt})
 
 
 def prepare(_: Answer) -> Answer:
-    """Import what the checks use, as far as that goes; return whether safetensors can be imported here."""
+    """Import what the checks use, as far as that goes.
+
+    Return whether safetensors can be imported here.
+    """
     safetensors = importlib.util.find_spec("safetensors") is not None
-    for library in _LIBRARIES if safetensors else _OF_TORCH:  # what fails halfway would leave half of itself behind for the children
+    for library in (
+        _LIBRARIES if safetensors else _OF_TORCH
+    ):  # what fails halfway would leave half of itself behind for the children
         with suppress(Exception):  # a child then meets the same, and tells it
             importlib.import_module(library)
     if safetensors:
@@ -64,7 +60,10 @@ def prepare(_: Answer) -> Answer:
 
 
 def attempt(request: Answer) -> Answer:
-    """Return what one call did, in a child of its own; {"failure", "detail"} where the child ended before it could tell."""
+    """Return what one call did, in a child of its own.
+
+    {"failure", "detail"} where the child ended before it could tell.
+    """
     return fork(lambda: _attempt(request), request["timeout_s"])
 
 
@@ -81,14 +80,26 @@ def _attempt(request: Answer) -> Answer:
         stage = CALL
         with _heard(text):
             loaded = _call(maker, request)
-        return {"loaded": _which(loaded, request), "made": type(loaded).__name__, "warnings": text[:3]}
+        return {
+            "loaded": _which(loaded, request),
+            "made": type(loaded).__name__,
+            "warnings": text[:3],
+        }
     except Exception as error:
         kinds = [kind.__name__ for kind in type(error).__mro__]
-        return {"loaded": None, "stage": stage, "error": kinds, "message": first_lines(error), "warnings": text[:3]}
+        return {
+            "loaded": None,
+            "stage": stage,
+            "error": kinds,
+            "message": first_lines(error),
+            "warnings": text[:3],
+        }
 
 
 def first_lines(error: BaseException) -> str:
-    """Return the first lines of an error's message on one line, of bounded length and without absolute paths."""
+    """Return the first lines of an error's message on one line, of bounded length and without
+    absolute paths.
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()][:_MESSAGE_LINES]
     text = without_paths(" ".join(lines))
     return text if len(text) <= _MESSAGE_LENGTH else f"{text[:_MESSAGE_LENGTH]}…"
@@ -109,27 +120,49 @@ def _call(maker: Any, request: Answer) -> Any:
         return maker.from_ckpt(where)  # as the page has it
     parameters: Answer = {"dtype": torch.float16, "local_files_only": True} | request["asked"]
     if call == "single-file":
-        return maker.from_single_file(where, config=str(Path(where).parent / "configuration"), **parameters)
+        return maker.from_single_file(
+            where, config=str(Path(where).parent / "configuration"), **parameters
+        )
     if call == "text-encoder":
         parameters["subfolder"] = "text_encoder"
     return maker.from_pretrained(where, **parameters)
 
 
 def _which(loaded: Any, request: Answer) -> str:
-    """Return which content was loaded, `mixed` where some tensors are of one and some of another, `neither` where any is of none."""
-    parts = {"text_encoder": loaded} if request["call"] == "text-encoder" else {part: getattr(loaded, part) for part in _COMPONENTS}
-    by_name = tensor_digests({f"{part}.{_published(part, name)}": tensor for part, net in parts.items() for name, tensor in _tensors(net)})
-    contents: dict[str, dict[str, str]] = json.loads(Path(request["contents"]).read_text(encoding="utf-8"))
+    """Return which content was loaded, `mixed` where some tensors are of one and some of another,
+    `neither` where any is of none.
+    """
+    parts = (
+        {"text_encoder": loaded}
+        if request["call"] == "text-encoder"
+        else {part: getattr(loaded, part) for part in _COMPONENTS}
+    )
+    by_name = tensor_digests(
+        {
+            f"{part}.{_published(part, name)}": tensor
+            for part, net in parts.items()
+            for name, tensor in _tensors(net)
+        }
+    )
+    contents: dict[str, dict[str, str]] = json.loads(
+        Path(request["contents"]).read_text(encoding="utf-8")
+    )
     return which(by_name, {kind: _of_parts(digests, parts) for kind, digests in contents.items()})
 
 
 def which(by_name: Mapping[str, str], contents: Mapping[str, Mapping[str, str]]) -> str:
-    """Return the name of the content whose every tensor is held, by digests; else `mixed` or `neither`."""
+    """Return the name of the content whose every tensor is held, by digests.
+
+    Else `mixed` or `neither`.
+    """
     for kind, digests in contents.items():
         if all(by_name.get(name) == digest for name, digest in digests.items()):
             return kind
     names = {name for digests in contents.values() for name in digests}
-    known = all(any(digests.get(name) == by_name.get(name) for digests in contents.values()) for name in names)
+    known = all(
+        any(digests.get(name) == by_name.get(name) for digests in contents.values())
+        for name in names
+    )
     return "mixed" if known else "neither"
 
 
@@ -138,8 +171,14 @@ def _tensors(network: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _published(part: str, name: str) -> str:
-    """Return a tensor's name as published: transformers 5.6 took `text_model.` out of the encoder's names, not out of its files."""
-    return f"text_model.{name}" if part == "text_encoder" and not name.startswith("text_model.") else name
+    """Return a tensor's name as published: transformers 5.6 took `text_model.` out of the encoder's
+    names, not out of its files.
+    """
+    return (
+        f"text_model.{name}"
+        if part == "text_encoder" and not name.startswith("text_model.")
+        else name
+    )
 
 
 def _of_parts(digests: Mapping[str, str], parts: Mapping[str, Any]) -> dict[str, str]:
@@ -147,26 +186,44 @@ def _of_parts(digests: Mapping[str, str], parts: Mapping[str, Any]) -> dict[str,
 
 
 def _compare(request: Answer) -> Answer:
-    """Return which tensors of a revision's `.safetensors` are not those of main's `.bin`, and how many those are; no model is made."""
+    """Return which tensors of a revision's `.safetensors` are not those of main's `.bin`, and how
+    many those are; no model is made.
+    """
     import torch
     from huggingface_hub import snapshot_download
     from safetensors.torch import load_file
 
     repository, revision = request["where"], request["asked"]["revision"]
-    theirs, ours = (Path(snapshot_download(repository, revision=name, local_files_only=True)) for name in (revision, "main"))
+    theirs, ours = (
+        Path(snapshot_download(repository, revision=name, local_files_only=True))
+        for name in (revision, "main")
+    )
     converted: dict[str, str] = {}
     original: dict[str, str] = {}
     for part in _COMPONENTS:
         new, old = next((theirs / part).glob("*.safetensors")), next((ours / part).glob("*.bin"))
-        converted |= tensor_digests({f"{part}.{name}": tensor for name, tensor in load_file(new).items()})
-        original |= tensor_digests({f"{part}.{name}": tensor for name, tensor in torch.load(old, weights_only=True).items()})
-    differing = sorted(name for name in converted.keys() | original.keys() if converted.get(name) != original.get(name))
+        converted |= tensor_digests(
+            {f"{part}.{name}": tensor for name, tensor in load_file(new).items()}
+        )
+        original |= tensor_digests(
+            {
+                f"{part}.{name}": tensor
+                for name, tensor in torch.load(old, weights_only=True).items()
+            }
+        )
+    differing = sorted(
+        name
+        for name in converted.keys() | original.keys()
+        if converted.get(name) != original.get(name)
+    )
     return {"loaded": None, "compared": len(original), "differing": differing, "warnings": []}
 
 
 @contextmanager
 def _heard(phrases: list[str]) -> Iterator[None]:
-    """Put what is warned of meanwhile into `said`, each thing once: by Python's warnings or a library's own log."""
+    """Put what is warned of meanwhile into `said`, each thing once: by Python's warnings or a
+    library's own log.
+    """
 
     class Listener(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

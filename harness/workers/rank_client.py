@@ -1,8 +1,9 @@
-"""The orchestrator's end of the ranks: starts them by torchrun, asks them, and makes one answer of theirs."""
+"""The orchestrator's end of the ranks: starts them by torchrun, asks them, and makes one answer of
+theirs.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import socket
@@ -11,28 +12,53 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from harness.errors import WeighbridgeError
-from harness.workers.client import CLEAN_FORK, GRACE_S, PREPARE_TIMEOUT_S, ROOT, Load
-from harness.workers.outcome import Answer
+from harness.workers.client import Load, under_test
+from harness.workers.protocol import (
+    GRACE_S,
+    PREPARE_TIMEOUT_S,
+    Answer,
+    receive,
+    refuse_other_code,
+    send,
+)
 
 SOCKET = "WEIGHBRIDGE_RANKS"
 """Environment variable that names the socket between the orchestrator and rank 0."""
 
 _START_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 10.0
-_SLOWEST = ("context_s", "first_call_s", "memory_touch_s", "returned_s", "ready_s", "touch_s", "check_s")
-_LARGEST = ("peak_rss_bytes", "peak_growth_bytes", "anonymous_bytes", "mapped_bytes", "pss_bytes", "peak_device_bytes")
+_SLOWEST = (
+    "context_s",
+    "first_call_s",
+    "memory_touch_s",
+    "returned_s",
+    "ready_s",
+    "touch_s",
+    "check_s",
+)
+_LARGEST = (
+    "peak_rss_bytes",
+    "peak_growth_bytes",
+    "anonymous_bytes",
+    "mapped_bytes",
+    "pss_bytes",
+    "peak_device_bytes",
+)
 _SUMMED = ("cpu_s", "storage_read_bytes", "minor_faults", "major_faults")
 _FAULTS = ("not_private", "wrong", "misplaced")
 _GRAVEST = ("killed", "exited", "unprepared", "raised", "hung")
 
 
 class Ranks:
-    """The ranks that load together, `count` at most, each a server of the environment under test."""
+    """The ranks that load together, `count` at most, each a server of the environment under
+    test.
+    """
 
     def __init__(
         self,
@@ -44,7 +70,9 @@ class Ranks:
         gpu: bool = False,
         timeout_s: float = PREPARE_TIMEOUT_S,
     ) -> None:
-        """`loaders` maps each loader's key to the files of its warm-up load; `packages` are those whose versions are asked for.
+        """`loaders` maps each loader's key to the files of its warm-up load.
+
+        `packages` are those whose versions are asked for.
 
         `gpu` and `timeout_s` are as for a `Server`.
         """
@@ -66,7 +94,12 @@ class Ranks:
         self.environment = self._start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._stop()
 
     @property
@@ -84,7 +117,9 @@ class Ranks:
             self.ask({"do": "let go", "ranks": self._count}, GRACE_S)
 
     def ask(self, request: Answer, timeout_s: float) -> list[Answer] | None:
-        """Return the answer of each rank that takes part, None where the ranks are gone or silent for too long; they start again then."""
+        """Return the answer of each rank that takes part, None where the ranks are gone or silent
+        for too long; they start again then.
+        """
         if self._connection is None:
             self._start()
         answers = self._exchange(request, timeout_s)
@@ -102,8 +137,15 @@ class Ranks:
         if answers is None:
             self._stop()
             raise WeighbridgeError(
-                f"torchrun could not start {self._count} ranks; its own message stands above. They need torch with torch.distributed"
+                f"torchrun could not start {self._count} ranks; its own message stands above. They"
+                " need torch with torch.distributed"
             )
+        try:
+            for rank, answer in enumerate(answers):
+                refuse_other_code(f"rank {rank}", answer)
+        except WeighbridgeError:
+            self._stop()
+            raise
         return answers[0]
 
     def _connect(self, folder: Path) -> socket.socket | None:
@@ -116,7 +158,9 @@ class Ranks:
             if SOCKET not in os.environ:
                 self._torchrun = self._run_torchrun(path)
             deadline = time.monotonic() + _START_TIMEOUT_S
-            while time.monotonic() < deadline and (self._torchrun is None or self._torchrun.poll() is None):
+            while time.monotonic() < deadline and (
+                self._torchrun is None or self._torchrun.poll() is None
+            ):
                 try:
                     return listener.accept()[0]
                 except TimeoutError:
@@ -125,32 +169,39 @@ class Ranks:
 
     def _run_torchrun(self, path: str) -> subprocess.Popen[bytes]:
         command = [self._python, "-m", "harness.workers.rank_launcher", str(os.getpid())]
-        command += ["--standalone", "--nproc-per-node", str(self._count), "--local-addr", "127.0.0.1", "-m", "harness.workers.rank_worker"]
+        command += [
+            "--standalone",
+            "--nproc-per-node",
+            str(self._count),
+            "--local-addr",
+            "127.0.0.1",
+            "-m",
+            "harness.workers.rank_worker",
+        ]
         environment = {
-            "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
-            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),  # torchrun's own choice, made here so that it need not say so
+            "OMP_NUM_THREADS": os.environ.get(
+                "OMP_NUM_THREADS", "1"
+            ),  # torchrun's own choice, made here so that it need not say so
             "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo"),
             SOCKET: path,
         }
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, env=os.environ | CLEAN_FORK | environment, start_new_session=True)
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            env=under_test() | environment,
+            start_new_session=True,
+        )
 
     def _exchange(self, request: Answer, timeout_s: float) -> list[Answer] | None:
         assert self._connection
-        deadline = time.monotonic() + timeout_s
-        output = b""
-        try:
-            self._connection.settimeout(timeout_s)
-            self._connection.sendall(json.dumps(request).encode() + b"\n")
-            while not output.endswith(b"\n"):
-                self._connection.settimeout(max(0.001, deadline - time.monotonic()))
-                piece = self._connection.recv(1 << 16)
-                if not piece:
-                    return None
-                output += piece
-        except OSError:
-            return None
-        answers: list[Answer] = json.loads(output)
-        return answers
+        with suppress(OSError):
+            self._connection.setblocking(True)
+            send(self._connection.fileno(), request)
+            answers: list[Answer] | None = receive(
+                self._connection.fileno(), time.monotonic() + timeout_s
+            )
+            return answers
+        return None
 
     def _stop(self) -> None:
         """Let rank 0 see that nobody asks any more, and kill what has not gone by then."""
@@ -182,10 +233,15 @@ class SomeRanks:
         """What the environment said of itself."""
         return self.all.environment
 
-    def set_cache_state(self, cache_state: str, files: Sequence[Path]) -> tuple[float | None, str | None]:
-        """Set the cache state on every machine, by one rank of each, and return (the resident fraction furthest from it, None), or (None, why not)."""
+    def set_cache_state(
+        self, cache_state: str, files: Sequence[Path]
+    ) -> tuple[float | None, str | None]:
+        """Set the cache state on every machine, by one rank of each, and return (the resident
+        fraction furthest from it, None), or (None, why not).
+        """
         answers = self._ask(
-            {"do": "cache", "cache_state": cache_state, "files": [str(file) for file in files]}, GRACE_S + PREPARE_TIMEOUT_S
+            {"do": "cache", "cache_state": cache_state, "files": [str(file) for file in files]},
+            GRACE_S + PREPARE_TIMEOUT_S,
         )
         if answers is None:
             return None, "the ranks are gone; they are started again for the next sample"
@@ -196,16 +252,26 @@ class SomeRanks:
         return furthest(answer["fraction"] for answer in answers), None
 
     def residency(self, files: Sequence[Path]) -> float | None:
-        """Return the largest resident fraction of files on any machine, None where one cannot read it."""
+        """Return the largest resident fraction of files on any machine, None where one cannot read
+        it.
+        """
         answers = self._ask({"do": "residency", "files": [str(file) for file in files]}, GRACE_S)
         known = [answer["fraction"] for answer in answers or () if answer["fraction"] is not None]
         return max(known) if answers and len(known) == len(answers) else None
 
     def sample(self, load: Load, timeout_s: float) -> Answer:
-        """Return the ranks' answers as one, or {"failure": …, "detail": …}; never raises for anything a load does."""
-        answers = self._ask({"do": "sample", "timeout_s": timeout_s} | load.as_request(), timeout_s + GRACE_S)
+        """Return the ranks' answers as one, or {"failure": …, "detail": …}.
+
+        Never raises for anything a load does.
+        """
+        answers = self._ask(
+            {"do": "sample", "timeout_s": timeout_s} | load.as_request(), timeout_s + GRACE_S
+        )
         if answers is None:
-            return {"failure": "server-died", "detail": "a rank's server died; all are started again for the next sample"}
+            return {
+                "failure": "server-died",
+                "detail": "a rank's server died; all are started again for the next sample",
+            }
         return together(answers)
 
     def _ask(self, request: Answer, timeout_s: float) -> list[Answer] | None:
@@ -213,25 +279,43 @@ class SomeRanks:
 
 
 def together(answers: Sequence[Answer]) -> Answer:
-    """Return one answer of the ranks' own: times of the slowest, memory of the largest, counts of all; or what the first to fail met.
+    """Return one answer of the ranks' own: times of the slowest, memory of the largest, counts of
+    all; or what the first to fail met.
 
     A rank that only lost another is never the one to blame while there is any other.
     """
     failed = [(rank, answer) for rank, answer in enumerate(answers) if "failure" in answer]
     if failed:
         rank, answer = min(failed, key=lambda item: _blame(item[1]))
-        return {"failure": answer["failure"], "detail": f"rank {rank}: {answer['detail']}", "traceback": answer.get("traceback", "")}
+        return {
+            "failure": answer["failure"],
+            "detail": f"rank {rank}: {answer['detail']}",
+            "traceback": answer.get("traceback", ""),
+        }
 
     def over(field: str, combine: Callable[[list[Any]], Any]) -> Any:
         values = [answer.get(field) for answer in answers]
         return None if None in values else combine(values)
 
-    entry = {field: over(field, max) for field in _SLOWEST + _LARGEST} | {field: over(field, sum) for field in _SUMMED}
+    entry = {field: over(field, max) for field in _SLOWEST + _LARGEST} | {
+        field: over(field, sum) for field in _SUMMED
+    }
     faults = {
-        field: next((f"rank {rank}: {answer[field]}" for rank, answer in enumerate(answers) if answer.get(field)), None)
+        field: next(
+            (
+                f"rank {rank}: {answer[field]}"
+                for rank, answer in enumerate(answers)
+                if answer.get(field)
+            ),
+            None,
+        )
         for field in _FAULTS
     }
-    held_back = [answer["throttle_reasons"] for answer in answers if answer.get("throttle_reasons") is not None]
+    held_back = [
+        answer["throttle_reasons"]
+        for answer in answers
+        if answer.get("throttle_reasons") is not None
+    ]
     first = min(answer["started_ns"] for answer in answers)
     own = [*_SLOWEST, *_LARGEST, *_SUMMED]
     return (
@@ -240,9 +324,15 @@ def together(answers: Sequence[Answer]) -> Answer:
         | {
             "content_ok": all(answer["content_ok"] for answer in answers),
             "peak_device_is_lower_bound": over("peak_device_is_lower_bound", any),
-            "throttle_reasons": sorted({reason for reasons in held_back for reason in reasons}) if held_back else None,
+            "throttle_reasons": (
+                sorted({reason for reasons in held_back for reason in reasons})
+                if held_back
+                else None
+            ),
             "per_rank": [
-                {field: answer.get(field) for field in own} | {"started_s": (answer["started_ns"] - first) / 1e9} for answer in answers
+                {field: answer.get(field) for field in own}
+                | {"started_s": (answer["started_ns"] - first) / 1e9}
+                for answer in answers
             ],
         }
     )

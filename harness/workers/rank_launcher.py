@@ -1,4 +1,6 @@
-"""torchrun, tied to the process that started it: `python -m harness.workers.rank_launcher PARENT TORCHRUN-ARGUMENT…`."""
+"""torchrun, tied to the process that started it:
+`python -m harness.workers.rank_launcher PARENT TORCHRUN-ARGUMENT…`.
+"""
 
 from __future__ import annotations
 

@@ -1,23 +1,30 @@
-"""The orchestrator's end of a sandbox supervisor: which links a loader is to find, and the question how it met them. No file of the corpus is read here."""
+"""The orchestrator's end of a sandbox supervisor: which links a loader is to find, and the question
+how it met them. No file of the corpus is read here.
+"""
 
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from types import TracebackType
 
 from harness.errors import WeighbridgeError
-from harness.workers.client import GRACE_S, PREPARE_TIMEOUT_S, Server, under_test
-from harness.workers.outcome import Answer
+from harness.workers.client import under_test
+from harness.workers.protocol import Answer, Worker
 
 TIMEOUT_S = 2.0
 """Time a loader has for a file, where the corpus gives it no other."""
 _INDEX = ".index.json"
 _TOLD = (".json", ".txt")
 """How the files of a folder end that tell of weights and are none."""
-_ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1", "HF_DEACTIVATE_ASYNC_LOAD": "1"}
+_ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "RAYON_NUM_THREADS": "1",
+    "HF_DEACTIVATE_ASYNC_LOAD": "1",
+}
 """What keeps the libraries of a process that is to be forked from holding threads."""
 
 
@@ -27,17 +34,30 @@ class NoTrialError(WeighbridgeError):
 
 @dataclass(frozen=True)
 class Case:
-    """What a loader finds in its folder: the target of each link by its path, and which it is given."""
+    """What a loader finds in its folder: the target of each link by its path, and which it is
+    given.
+    """
 
     links: Mapping[str, str]
     files: tuple[str, ...]
 
 
-def case(hostile_file: Sequence[Path], whole: Sequence[Path], *, folder: bool, sharded: bool = False, every: bool = False) -> Case:
-    """Return how a loader meets a hostile file, its own file first; `whole` are the files of a whole checkpoint in the loader's format.
+def case(
+    hostile_file: Sequence[Path],
+    whole: Sequence[Path],
+    *,
+    folder: bool,
+    sharded: bool = False,
+    every: bool = False,
+) -> Case:
+    """Return how a loader meets a hostile file, its own file first.
 
-    A loader of single files is given the hostile file's own, or `every` file of it. Of a `folder` every file of weights is the hostile file, under the name that it has
-    there; an index with its shards stands in the place of those files under their own names where a loader knows of `sharded` checkpoints.
+    `whole` are the files of a whole checkpoint in the loader's format.
+
+    A loader of single files is given the hostile file's own, or `every` file of it. Of a `folder`
+    every file of weights is the hostile file, under the name that it has there; an index with its
+    shards stands in the place of those files under their own names where a loader knows of
+    `sharded` checkpoints.
     """
     beside = {path.name: str(path) for path in hostile_file}
     if not folder:
@@ -48,7 +68,9 @@ def case(hostile_file: Sequence[Path], whole: Sequence[Path], *, folder: bool, s
         name = path.relative_to(root).as_posix()
         if not name.endswith(_TOLD):
             if sharded and hostile_file[0].name.endswith(_INDEX):
-                links |= {str(PurePosixPath(name).parent / path.name): str(path) for path in hostile_file}
+                links |= {
+                    str(PurePosixPath(name).parent / path.name): str(path) for path in hostile_file
+                }
                 continue
             links[name] = str(hostile_file[0])
         else:
@@ -57,45 +79,62 @@ def case(hostile_file: Sequence[Path], whole: Sequence[Path], *, folder: bool, s
     return Case(links, tuple(files or (hostile_file[0].name,)))
 
 
-class Sandbox(Server):
-    """A process in which loaders meet hostile files, one at a time, each time in a confined child."""
+class Sandbox:
+    """A supervisor under which loaders are given hostile files, one at a time, each time in a
+    confined child.
+    """
 
     def __init__(self, loaders: Mapping[str, list[str]], folder: Path) -> None:
-        """`loaders` maps each loader's key to the files of a whole checkpoint in its format; `folder` is where trials take place."""
-        super().__init__(loaders, ())
+        """`loaders` maps each loader's key to the files of a whole checkpoint in its format.
+
+        `folder` is where trials take place.
+        """
         self._folder = folder
+        self._worker = Worker(
+            "sandbox_worker",
+            {"loaders": dict(loaders)},
+            env=under_test() | _ONE_THREAD,
+            cwd=folder.parent,
+            failure="the sandbox supervisor could not be started; its own message stands above",
+        )
+        self.environment: Answer = {}
 
     def __enter__(self) -> Sandbox:
-        super().__enter__()
+        self.environment = self._worker.start()
         return self
 
-    def meet(self, key: str, case: Case, timeout_s: float) -> Answer:
-        """Return how a loader met a case, as `sandbox.meet` tells it; raises `WeighbridgeError` where the sandbox supervisor did not survive, or could not confine."""
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._worker.stop()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the supervisor, None when none is running."""
+        return self._worker.pid
+
+    def trial(self, key: str, case: Case, timeout_s: float) -> Answer:
+        """Return how a loader took a case, as `sandbox_worker.trial` tells it.
+
+        Raises `WeighbridgeError` where the supervisor did not survive, or could not confine.
+        """
         request = {
-            "do": "meet",
+            "do": "trial",
             "loader": key,
             "folder": str(self._folder),
             "files": case.files,
             "links": case.links,
             "timeout_s": timeout_s,
         }
-        answer = self._ask(request, timeout_s + GRACE_S)
+        answer = self._worker.ask(request, timeout_s)
         if "failure" in answer:
-            message = answer["detail"] if answer["failure"] == "unconfined" else "the process that watches over it died or fell silent"
-            raise WeighbridgeError(f"{key} met no file: {message}")
-        return answer
-
-    def _start(self) -> Answer:
-        self._process = subprocess.Popen(
-            [self._python, "-m", "harness.workers.sandbox_worker", str(os.getpid())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=under_test() | _ONE_THREAD,
-            cwd=self._folder.parent,
-            start_new_session=True,
-        )
-        answer = self._exchange(self._prepare, PREPARE_TIMEOUT_S)
-        if answer is None:
-            self._stop()
-            raise WeighbridgeError("the process that is to watch over the loaders could not be started; its own message stands above")
+            message = (
+                answer["detail"]
+                if answer["failure"] == "unconfined"
+                else "the sandbox supervisor died or fell silent"
+            )
+            raise WeighbridgeError(f"{key} was given no file: {message}")
         return answer

@@ -1,8 +1,9 @@
-"""The sandbox supervisor: imports the loaders' libraries once, and for each trial of a hostile file forks a child that may do little.
+"""The sandbox supervisor: imports the loaders' libraries once, and forks a confined child for each
+trial of a hostile file.
 
-It speaks JSON lines, as the measuring server does, and never opens a file of the corpus. Run as `python -m harness.workers.sandbox_worker PARENT`.
-Unlike that server it has each loader called once, on a whole checkpoint, before it forks: what a first call makes is not what is asked here,
-and a child then has nothing to make. It goes on only as a process of one thread.
+It never opens a file of the corpus. Unlike the load worker, it calls every loader once on a valid
+file before it forks, so that one-time initialisation does not count against the sandboxed child. It
+goes on only as a process of one thread. Run as `python -m harness.workers.sandbox_worker PARENT`.
 """
 
 from __future__ import annotations
@@ -15,9 +16,7 @@ import resource
 import select
 import shutil
 import signal
-import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,17 +24,30 @@ from typing import Any
 from harness import loaders
 from harness.checkpoints.parts import Piece
 from harness.hostile import CANARY
-from harness.machine.confinement import Limits, adopt_orphans, descendants, end_descendants, processes_of_user
+from harness.machine.confinement import (
+    Limits,
+    adopt_orphans,
+    descendants,
+    end_descendants,
+    processes_of_user,
+)
 from harness.machine.heap import collapse_heap
-from harness.machine.lifeline import die_with_parent
-from harness.records.trials import CRASHED, HUNG, LOADED, RAN, REFUSED, STARVED
-from harness.workers.outcome import Answer
+from harness.records.trials import Outcome
+from harness.workers.protocol import Answer, serve
 from harness.workers.sandboxed_child import CASE, SAID, SandboxedChild, be_sandboxed
 
 _PIECE = Piece("a")
-"""What a loader of parts is asked for: the tensor that nearly every file of the corpus has or claims to have."""
+"""What a loader of parts is asked for: the tensor that nearly every file of the corpus has or
+claims to have.
+"""
+
 _LOOK_S = 0.05
-_ABORTED_FOR_MEMORY = ("memory allocation of", "bad_alloc", "Cannot allocate memory", "can't allocate memory")
+_ABORTED_FOR_MEMORY = (
+    "memory allocation of",
+    "bad_alloc",
+    "Cannot allocate memory",
+    "can't allocate memory",
+)
 _SHORT_OF_MEMORY = (*_ABORTED_FOR_MEMORY, "MemoryError", "Unable to allocate", "out of memory")
 _ERROR_LENGTH = 72
 _MOST_SAID = 1 << 18
@@ -52,18 +64,15 @@ _SAID: dict[str, type | tuple[type, ...]] = {
 
 def main() -> None:
     """Serve until standard input ends or the parent dies."""
-    die_with_parent(int(sys.argv[1]))
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what a library prints must not pass for an answer
     adopt_orphans()
-    handlers: dict[str, Callable[[Answer], Answer]] = {"prepare": prepare, "meet": meet}
-    for line in sys.stdin:
-        request = json.loads(line)
-        answers.write(json.dumps(handlers[request.pop("do")](request)) + "\n")
+    serve({"prepare": prepare, "trial": trial})
 
 
 def prepare(request: Answer) -> Answer:
-    """Import what the loaders need and call each once on a whole checkpoint; return which are absent, and why: {"absent"}."""
+    """Import what the loaders need and call each once on a whole checkpoint.
+
+    Return which are absent, and why: {"absent"}.
+    """
     processes_of_user()
     absent: dict[str, str] = {}
     for key, files in request["loaders"].items():
@@ -75,7 +84,7 @@ def prepare(request: Answer) -> Answer:
             for package in loader.requires:
                 importlib.import_module(package)
             if kind != loaders.CONVERTER:  # which writes beside the file
-                loader.load(asked_for(kind, files), "cpu", None)
+                loader.load(asked_for(kind, files), "cpu")
         except Exception as error:
             if kind != loaders.SCANNER:  # which may find what there is not
                 absent[key] = f"it fails on a whole file: {type(error).__name__}: {error}"
@@ -91,16 +100,20 @@ def asked_for(kind: str, files: list[str]) -> Any:
     return [(file, [_PIECE]) for file in files] if kind == loaders.PART else files
 
 
-def meet(request: Answer) -> Answer:
-    """Return how one trial ended: {"outcome", "error", "seconds", "peak_rss_bytes", "base_rss_bytes", "left"}.
+def trial(request: Answer) -> Answer:
+    """Return how one trial ended:
+    {"outcome", "error", "seconds", "peak_rss_bytes", "base_rss_bytes", "left"}.
 
-    {"failure", "detail"} where the process could not be confined: then no loader was called. `folder` is made for it and gone when this returns, with every process that it began.
+    {"failure", "detail"} where the process could not be confined: then no loader was called.
+    `folder` is made for it and gone when this returns, with every process that it began.
     """
     kind, loader = loaders.by_key(request["loader"])
     folder = Path(request["folder"])
     files = _lay_out(folder / CASE, request["files"], request["links"])
     limits = Limits(seconds=request["timeout_s"])
-    sandboxed_child = SandboxedChild(loader, asked_for(kind, [str(Path(CASE) / file) for file in files]), folder, limits)
+    sandboxed_child = SandboxedChild(
+        loader, asked_for(kind, [str(Path(CASE) / file) for file in files]), folder, limits
+    )
     try:
         return _watch(sandboxed_child)
     finally:
@@ -108,7 +121,9 @@ def meet(request: Answer) -> Answer:
 
 
 def _lay_out(case: Path, files: list[str], links: dict[str, str]) -> list[str]:
-    """Make the folder that a loader sees, of links to what is to be in it, and return the files it is to be given."""
+    """Make the folder that a loader sees, of links to what is to be in it, and return the files it
+    is to be given.
+    """
     for name, target in links.items():
         path = case / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,10 +140,15 @@ def _watch(sandboxed_child: SandboxedChild) -> Answer:
         os.close(reading)
         be_sandboxed(sandboxed_child, writing)
     os.close(writing)
-    report, status, usage, crowd = _until_the_end(pid, reading, start + sandboxed_child.limits.seconds, sandboxed_child.limits.processes)
+    report, status, usage, crowd = _until_the_end(
+        pid, reading, start + sandboxed_child.limits.seconds, sandboxed_child.limits.processes
+    )
     ended = time.perf_counter()
     os.close(reading)
-    if status == signal.SIGKILL and usage.ru_utime + usage.ru_stime > sandboxed_child.limits.seconds:
+    if (
+        status == signal.SIGKILL
+        and usage.ru_utime + usage.ru_stime > sandboxed_child.limits.seconds
+    ):
         status = None  # the processor's clock ended it before the wall's
     left = end_descendants(settle=not crowd and status is not None)
     if "unconfined" in report and "began_rss" not in report:
@@ -144,8 +164,12 @@ def _watch(sandboxed_child: SandboxedChild) -> Answer:
     }
 
 
-def _until_the_end(pid: int, reading: int, deadline: float, processes: int) -> tuple[Answer, int | None, resource.struct_rusage, int]:
-    """Return what the child said, its wait status (None: time was up), what it used, and how many processes were too many (0: none)."""
+def _until_the_end(
+    pid: int, reading: int, deadline: float, processes: int
+) -> tuple[Answer, int | None, resource.struct_rusage, int]:
+    """Return what the child said, its wait status (None: time was up), what it used, and how many
+    processes were too many (0: none).
+    """
     heard, crowd, late = b"", 0, False
     child = os.pidfd_open(pid)
     try:
@@ -158,7 +182,12 @@ def _until_the_end(pid: int, reading: int, deadline: float, processes: int) -> t
     finally:
         os.close(child)
     _, status, usage = os.wait4(pid, 0)
-    return _said(heard + _read(reading)), None if late else status, usage, crowd if crowd > processes else 0
+    return (
+        _said(heard + _read(reading)),
+        None if late else status,
+        usage,
+        crowd if crowd > processes else 0,
+    )
 
 
 def _read(pipe: int) -> bytes:
@@ -177,34 +206,49 @@ def _kill(pid: int) -> None:
 
 
 def _said(heard: bytes) -> Answer:
-    """Return what the child's lines tell, taken together; a payload may have written anything, so what is no line of ours is left aside."""
+    """Return what the child's lines tell, taken together.
+
+    A payload may have written anything, so what is no line of ours is left aside.
+    """
     report: Answer = {}
     for line in heard.splitlines():
         with suppress(ValueError):
             answer = json.loads(line)
             if isinstance(answer, dict):
-                report |= {name: value for name, value in answer.items() if isinstance(value, _SAID.get(name, ()))}
+                report |= {
+                    name: value
+                    for name, value in answer.items()
+                    if isinstance(value, _SAID.get(name, ()))
+                }
     return report
 
 
-def _outcome(folder: Path, report: Answer, status: int | None, crowd: int) -> tuple[str, str | None]:
-    """Return (outcome, what stands beside it): a canary goes before everything that a process says of itself."""
+def _outcome(
+    folder: Path, report: Answer, status: int | None, crowd: int
+) -> tuple[str, str | None]:
+    """Return (outcome, what stands beside it): a canary goes before everything that a process says
+    of itself.
+    """
     words = _words(folder, report, status)
     if os.path.lexists(folder / CANARY):
-        return RAN, words
+        return Outcome.RAN, words
     if crowd:
-        return CRASHED, f"ended for its {crowd} processes"
+        return Outcome.CRASHED, f"ended for its {crowd} processes"
     if status is None:
-        return HUNG, report.get("stage")
+        return Outcome.HUNG, report.get("stage")
     code = os.waitstatus_to_exitcode(status)
     if code < 0:
-        return (STARVED if _starved(folder, -code) else CRASHED), words
+        return (Outcome.STARVED if _starved(folder, -code) else Outcome.CRASHED), words
     ended = report.get("ended")
     if ended is None:
-        return CRASHED, words
-    if ended == LOADED:
-        return LOADED, words
-    return (STARVED if any(mark in report.get("error", "") for mark in _SHORT_OF_MEMORY) else REFUSED), words
+        return Outcome.CRASHED, words
+    if ended == Outcome.LOADED:
+        return Outcome.LOADED, words
+    return (
+        Outcome.STARVED
+        if any(mark in report.get("error", "") for mark in _SHORT_OF_MEMORY)
+        else Outcome.REFUSED
+    ), words
 
 
 def _words(folder: Path, report: Answer, status: int | None) -> str | None:
@@ -219,8 +263,12 @@ def _words(folder: Path, report: Answer, status: int | None) -> str | None:
 
 
 def _starved(folder: Path, number: int) -> bool:
-    """Return whether a process that a signal ended had run out of memory: it said so, or the kernel took it."""
-    return number == signal.SIGKILL or any(mark in _said_to_stderr(folder) for mark in _ABORTED_FOR_MEMORY)
+    """Return whether a process that a signal ended had run out of memory: it said so, or the kernel
+    took it.
+    """
+    return number == signal.SIGKILL or any(
+        mark in _said_to_stderr(folder) for mark in _ABORTED_FOR_MEMORY
+    )
 
 
 def _said_to_stderr(folder: Path) -> str:
@@ -243,7 +291,10 @@ def _remove(folder: Path) -> None:
 
 
 def _await_one_thread() -> None:
-    """Wait until the threads that a library's call began have ended: a fork would not have them. Raises `RuntimeError` where they stay."""
+    """Wait until the threads that a library's call began have ended: a fork would not have them.
+
+    Raises `RuntimeError` where they stay.
+    """
     deadline = time.monotonic() + 10
     while len(list(Path("/proc/self/task").iterdir())) > 1:
         if time.monotonic() > deadline:

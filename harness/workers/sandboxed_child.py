@@ -1,8 +1,9 @@
-"""What the child of a sandbox supervisor does: it gives up what it could do, loads the file, touches what it was given, says how it went, and leaves."""
+"""What the child of a sandbox supervisor does: it gives up what it could do, loads the file,
+touches what it was given, says how it went, and leaves.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import time
@@ -14,10 +15,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from harness.machine.confinement import Limits, confine
 from harness.machine.lifeline import die_with_parent
 from harness.records.privacy import without_paths
+from harness.workers.protocol import die_first, send
 from harness.workers.touch_pages import touch
 
 if TYPE_CHECKING:
-    from harness.loaders import Loader
+    from harness.loaders import Contract
 
 CASE, SAID = "case", "said"
 """Names inside a trial's folder: where the file lies, and what was printed."""
@@ -27,23 +29,29 @@ CASE, SAID = "case", "said"
 class SandboxedChild:
     """One loader, what it is asked for, the folder that is all it may write to, and its limits."""
 
-    loader: Loader
+    loader: Contract
     target: Any
     folder: Path
     limits: Limits
 
 
 def be_sandboxed(sandboxed_child: SandboxedChild, pipe: int) -> NoReturn:
-    """Be the child of one trial: write lines of JSON to `pipe` and leave by `_exit`. Nothing comes back from here."""
+    """Be the child of one trial: write lines of JSON to `pipe` and leave by `_exit`.
+
+    Nothing comes back from here.
+    """
     try:
         parent = os.getppid()
         os.setsid()
         die_with_parent(parent)
         _settle_in(sandboxed_child.folder, pipe)
         confine(sandboxed_child.folder, sandboxed_child.limits)
-        _tell(pipe, {"began_rss": _resident(), "stage": "in the call"})
+        send(pipe, {"began_rss": _resident(), "stage": "in the call"})
     except BaseException as error:
-        _tell(pipe, {"unconfined": f"a process could not be confined ({error}), so no loader was called"})
+        send(
+            pipe,
+            {"unconfined": f"a process could not be confined ({error}), so no loader was called"},
+        )
         os._exit(70)
     start = time.perf_counter()
     try:
@@ -51,7 +59,7 @@ def be_sandboxed(sandboxed_child: SandboxedChild, pipe: int) -> NoReturn:
     except BaseException as error:  # whatever a loader raises is the outcome
         result = {"ended": "refused", "error": described(error)}
     result["seconds"] = time.perf_counter() - start
-    _tell(pipe, result)
+    send(pipe, result)
     os._exit(0)
 
 
@@ -63,9 +71,9 @@ def described(error: BaseException) -> str:
 
 def _load(sandboxed_child: SandboxedChild, pipe: int) -> dict[str, Any]:
     loader = sandboxed_child.loader
-    loaded = loader.load(sandboxed_child.target, "cpu", None)
-    _tell(pipe, {"stage": "as what it handed back was touched"})
-    given = loader.weights(loaded) if loader.weights else loaded
+    loaded = loader.load(sandboxed_child.target, "cpu")
+    send(pipe, {"stage": "as what it handed back was touched"})
+    given = loader.tensors(loaded)
     return {"ended": "loaded", "error": _handed_back(given)}
 
 
@@ -75,17 +83,26 @@ def _handed_back(given: Any) -> str:
 
     contents = dict(given) if isinstance(given, Mapping) else {}
     tensors = [value for value in contents.values() if isinstance(value, torch.Tensor)]
-    touch(tensor for tensor in tensors if tensor.layout == torch.strided and tensor.device.type == "cpu")
+    touch(
+        tensor
+        for tensor in tensors
+        if tensor.layout == torch.strided and tensor.device.type == "cpu"
+    )
     if not isinstance(given, Mapping):
         return f"no tensors by name: {type(given).__name__}"
     others = len(contents) - len(tensors)
-    return f"{len(tensors)} tensors, {sum(tensor.nbytes for tensor in tensors)} bytes{f', {others} other values' if others else ''}"
+    return (
+        f"{len(tensors)} tensors, {sum(tensor.nbytes for tensor in tensors)}"
+        f" bytes{f', {others} other values' if others else ''}"
+    )
 
 
 def _settle_in(folder: Path, pipe: int) -> None:
-    """Make the folder the place of everything: where the process stands, its home, its temporary files, what it prints.
+    """Make the folder the place of everything: where the process stands, its home, its temporary
+    files, what it prints.
 
-    Nothing stays open but `pipe`: a payload writes to whatever it finds, and the sandbox supervisor's own answers are not for it.
+    Nothing stays open but `pipe`: a payload writes to whatever it finds, and the sandbox
+    supervisor's own answers are not for it.
     """
     os.chdir(folder)
     os.environ |= {"HOME": str(folder), "TMPDIR": str(folder)}
@@ -95,16 +112,9 @@ def _settle_in(folder: Path, pipe: int) -> None:
     os.dup2(descriptor, 2)
     os.closerange(3, pipe)
     os.closerange(pipe + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-    with open("/proc/self/oom_score_adj", "w") as score:
-        score.write("1000")  # when memory runs out, this process goes and not the person's
+    die_first()
 
 
 def _resident() -> int:
     with open("/proc/self/statm") as statm:
         return int(statm.read().split()[1]) * resource.getpagesize()
-
-
-def _tell(pipe: int, what: dict[str, Any]) -> None:
-    line = json.dumps(what).encode() + b"\n"
-    while line:
-        line = line[os.write(pipe, line) :]

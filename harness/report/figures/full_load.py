@@ -44,13 +44,18 @@ from harness.scenarios import FULL_LOAD
 
 
 def draw_full_load(cells: Sequence[MeasuredCell], folder: Path, fits: Sequence[Fit]) -> list[Drawn]:
-    """Write every figure of the full-load cells for which there is data, for each device, and return what was written.
+    """Write every figure of the full-load cells for which there is data, for each device, and
+    return what was written.
 
     `fits` tell the bottleneck.
     """
     drawn: list[Drawn] = []
     for device in sorted({cell.device for cell in cells}):
-        measured = [cell for cell in cells if cell.scenario == FULL_LOAD and cell.device == device and cell.measured()]
+        measured = [
+            cell
+            for cell in cells
+            if cell.scenario == FULL_LOAD and cell.device == device and cell.measured()
+        ]
         for draw in (
             _returned_ready,
             _time_by_size,
@@ -63,7 +68,11 @@ def draw_full_load(cells: Sequence[MeasuredCell], folder: Path, fits: Sequence[F
                 if done is None:
                     continue
                 figure, what = done[0], told_of_dots(*done)
-                file = what.file if device == "cpu" else f"{what.file.removesuffix('.svg')}-{slug(device)}.svg"
+                file = (
+                    what.file
+                    if device == "cpu"
+                    else f"{what.file.removesuffix('.svg')}-{slug(device)}.svg"
+                )
                 write_svg(figure, folder / file)
                 drawn.append(Drawn(file, f"{what.alt}, on {device}", what.reading))
     return drawn
@@ -75,14 +84,19 @@ def _returned_ready(cells: Sequence[MeasuredCell]) -> tuple[Figure, Drawn] | Non
     if checkpoint is None:
         return None
     heights = [len(cell.measured()) for cell in panels]
-    figure = Figure(figsize=(8.8, 1.1 + 0.34 * sum(heights) + 0.4 * len(panels)), layout="constrained")
+    figure = Figure(
+        figsize=(8.8, 1.1 + 0.34 * sum(heights) + 0.4 * len(panels)), layout="constrained"
+    )
     grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     for axes, cell in zip(grid, panels, strict=True):
         axes.set_title(STATES.get(cell.cache_state, cell.cache_state))
         _pairs(axes, cell)
     grid[-1].set_xlabel("time from just before the call, ms (logarithmic)")
     plain_log(grid[-1].xaxis)
-    what = f"{checkpoint}, {size_text(panels[0].bytes)}: when the call returned, and when every page was ready"
+    what = (
+        f"{checkpoint}, {size_text(panels[0].bytes)}: when the call returned, and when every page"
+        " was ready"
+    )
     heading(figure, what)
     ink: dict[str, Any] = {"color": INK, "marker": "o", "linestyle": ""}
     handles = [
@@ -92,12 +106,22 @@ def _returned_ready(cells: Sequence[MeasuredCell]) -> tuple[Figure, Drawn] | Non
     ]
     if any(cell.ceiling for cell in panels):
         handles.append(Line2D([], [], color=GREY, linestyle="--", label="ceiling, ready"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8, handletextpad=0.6, columnspacing=1.8)
-    reading = (
-        "each line is a loader, fastest to ready at the top of its panel; the ring is when the call gave back its tensors, the disc when "
-        "every page of them had been touched. A long line is work the call put off. The dashed grey line is the ceiling."
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=4,
+        fontsize=8,
+        handletextpad=0.6,
+        columnspacing=1.8,
     )
-    return figure, Drawn(f"returned-ready-{slug(checkpoint)}.svg", f"Times of every loader for {what}", reading)
+    reading = (
+        "each line is a loader, fastest to ready at the top of its panel; the ring is when the call"
+        " gave back its tensors, the disc when every page of them had been touched. A long line is"
+        " work the call put off. The dashed grey line is the ceiling."
+    )
+    return figure, Drawn(
+        f"returned-ready-{slug(checkpoint)}.svg", f"Times of every loader for {what}", reading
+    )
 
 
 def _pairs(axes: Axes, cell: MeasuredCell) -> None:
@@ -105,16 +129,27 @@ def _pairs(axes: Axes, cell: MeasuredCell) -> None:
     for row, arm in enumerate(cell.measured()):
         colour = style_of(arm.loader).colour
         medians: list[float] = []
-        for estimate, clock, offset in ((arm.returned, "returned", -0.28), (arm.ready, "ready", 0.28)):
+        for estimate, clock, offset in (
+            (arm.returned, "returned", -0.28),
+            (arm.ready, "ready", 0.28),
+        ):
             times = [1e3 * time for sample in cell.valid(arm) if (time := _seconds(sample, clock))]
-            dots(axes, times, [row + offset + 0.2 * apart for apart in scattered(len(times))], colour, size=2.0)
+            dots(
+                axes,
+                times,
+                [row + offset + 0.2 * apart for apart in scattered(len(times))],
+                colour,
+                size=2.0,
+            )
             medians += [1e3 * estimate.median] if estimate else []
         axes.plot(medians, [row] * len(medians), color=colour, linewidth=1.8, solid_capstyle="butt")
         axes.plot(medians[-1], row, "o", ms=5, color=colour)
         axes.plot(medians[0], row, "o", ms=8.5, mfc="none", mec=colour, mew=1.5)
         words.append(", ".join(map(significant, medians)))
     if (ceiling := cell.ceiling) and ceiling.ready:
-        axes.axvline(1e3 * ceiling.ready.median, color=GREY, linestyle="--", linewidth=1.2, zorder=1)
+        axes.axvline(
+            1e3 * ceiling.ready.median, color=GREY, linestyle="--", linewidth=1.2, zorder=1
+        )
     axes.set_xscale("log")
     rows(axes, [cell.label(arm) for arm in cell.measured()])
     column(axes, "returned, ready (ms)", words)
@@ -132,26 +167,56 @@ def _time_by_size(cells: Sequence[MeasuredCell]) -> tuple[Figure, Drawn] | None:
         shown = [(cell.label(arm), arm) for cell in of_state for arm in cell.measured()]
         shown += [("the ceiling", cell.ceiling) for cell in of_state if cell.ceiling]
         for label, loader in {label: arm.loader for label, arm in shown}.items():
-            points = [(arm.bytes, arm.ready) for other, arm in shown if other == label and arm.ready]
+            points = [
+                (arm.bytes, arm.ready) for other, arm in shown if other == label and arm.ready
+            ]
             slowness = max(ready.median / size for size, ready in points[-1:])
-            handles[label] = (0.0 if is_ceiling(loader) else slowness, line(axes, points, style_of(loader), factor=1e3))
+            handles[label] = (
+                0.0 if is_ceiling(loader) else slowness,
+                line(axes, points, style_of(loader), factor=1e3),
+            )
         plain_log(axes.yaxis)
-    # The last panel's order from slow to fast is the order of its lines' right ends, so that the legend stands beside them.
+    # The last panel's order from slow to fast is the order of its lines' right ends, so that the
+    # legend stands beside them.
     order = sorted(handles, key=lambda label: (-handles[label][0], label))
-    figure.legend([handles[label][1] for label in order], order, loc="outside right center", fontsize=8, labelspacing=0.9)
+    figure.legend(
+        [handles[label][1] for label in order],
+        order,
+        loc="outside right center",
+        fontsize=8,
+        labelspacing=0.9,
+    )
     what = "Time to ready by size of the checkpoint"
     heading(figure, what)
     reading = (
-        f"both scales are logarithmic, so a loader whose time grows with the bytes is a straight slope; {_in_words(sizes)}. "
-        "A mark is a median and its bar the interval, often smaller than the mark. The dashed grey line is the ceiling."
+        "both scales are logarithmic, so a loader whose time grows with the bytes is a straight"
+        f" slope; {_in_words(sizes)}. A mark is a median and its bar the interval, often smaller"
+        " than the mark. The dashed grey line is the ceiling."
     )
-    return figure, Drawn("time-by-size.svg", f"{what}, a line for each loader, {' and '.join(states)}", reading)
+    return figure, Drawn(
+        "time-by-size.svg", f"{what}, a line for each loader, {' and '.join(states)}", reading
+    )
 
 
 def _memory(cells: Sequence[MeasuredCell]) -> tuple[Figure, Drawn] | None:
     checkpoint = nearest_to_claim(cells)
-    cell = next((cell for cell in cells if cell.checkpoint == checkpoint and cell.cache_state == "warm" and cell.device == "cpu"), None)
-    arms = [arm for arm in cell.measured() if arm.anonymous_bytes is not None and arm.mapped_bytes is not None] if cell else []
+    cell = next(
+        (
+            cell
+            for cell in cells
+            if cell.checkpoint == checkpoint and cell.cache_state == "warm" and cell.device == "cpu"
+        ),
+        None,
+    )
+    arms = (
+        [
+            arm
+            for arm in cell.measured()
+            if arm.anonymous_bytes is not None and arm.mapped_bytes is not None
+        ]
+        if cell
+        else []
+    )
     if not arms or cell is None or cell.bytes is None:
         return None
     figure = Figure(figsize=(8.8, 1.7 + 0.36 * len(arms)), layout="constrained")
@@ -159,12 +224,26 @@ def _memory(cells: Sequence[MeasuredCell]) -> tuple[Figure, Drawn] | None:
     words = []
     for row, arm in enumerate(arms):
         # A growth can come out a little below nothing, where a load gives back more than it took.
-        own, mapped = (max(size or 0.0, 0.0) / MEGABYTE for size in (arm.anonymous_bytes, arm.mapped_bytes))
+        own, mapped = (
+            max(size or 0.0, 0.0) / MEGABYTE for size in (arm.anonymous_bytes, arm.mapped_bytes)
+        )
         colour = style_of(arm.loader).colour
         axes.barh(row, own, height=0.62, color=colour)
-        axes.barh(row, mapped, left=own, height=0.62, facecolor="white", edgecolor=colour, hatch="///", linewidth=1.0)
+        axes.barh(
+            row,
+            mapped,
+            left=own,
+            height=0.62,
+            facecolor="white",
+            edgecolor=colour,
+            hatch="///",
+            linewidth=1.0,
+        )
         words.append(f"{own:,.0f} + {mapped:,.0f}")
-        totals = [((sample.anonymous_bytes or 0) + (sample.mapped_bytes or 0)) / MEGABYTE for sample in cell.valid(arm)]
+        totals = [
+            ((sample.anonymous_bytes or 0) + (sample.mapped_bytes or 0)) / MEGABYTE
+            for sample in cell.valid(arm)
+        ]
         heights = [row + 0.42 * apart for apart in scattered(len(totals))]
         dots(axes, totals, heights, "#FFFFFF", size=2.6, alpha=1.0)
         dots(axes, totals, heights, "#222222", size=1.5, alpha=1.0)
@@ -184,11 +263,16 @@ def _memory(cells: Sequence[MeasuredCell]) -> tuple[Figure, Drawn] | None:
     what = f"{checkpoint}, {size_text(cell.bytes)}, warm: memory that a load takes"
     heading(figure, what)
     reading = (
-        "anonymous memory (full) is the process's own; mapped memory (hatched) is the page cache's, shared with every process that maps "
-        "the file, and can be dropped. The dotted line is the size of the tensors; a bar twice as long held every byte twice. "
-        "The loaders stand in the order of the warm table."
+        "anonymous memory (full) is the process's own; mapped memory (hatched) is the page cache's,"
+        " shared with every process that maps the file, and can be dropped. The dotted line is the"
+        " size of the tensors; a bar twice as long held every byte twice. The loaders stand in the"
+        " order of the warm table."
     )
-    return figure, Drawn(f"memory-{slug(str(checkpoint))}.svg", f"Anonymous and mapped memory of every loader: {what}", reading)
+    return figure, Drawn(
+        f"memory-{slug(str(checkpoint))}.svg",
+        f"Anonymous and mapped memory of every loader: {what}",
+        reading,
+    )
 
 
 def _seconds(sample: Sample, clock: str) -> float | None:
@@ -197,8 +281,15 @@ def _seconds(sample: Sample, clock: str) -> float | None:
 
 def _sizes(cells: Sequence[MeasuredCell]) -> dict[str, int]:
     """Return each checkpoint's size in bytes, smallest first."""
-    return dict(sorted(((cell.checkpoint, cell.bytes) for cell in cells if cell.bytes), key=lambda item: (item[1], item[0])))
+    return dict(
+        sorted(
+            ((cell.checkpoint, cell.bytes) for cell in cells if cell.bytes),
+            key=lambda item: (item[1], item[0]),
+        )
+    )
 
 
 def _in_words(sizes: dict[str, int]) -> str:
-    return "the checkpoints are, from left to right, " + ", ".join(f"{name} ({size_text(size)})" for name, size in sizes.items())
+    return "the checkpoints are, from left to right, " + ", ".join(
+        f"{name} ({size_text(size)})" for name, size in sizes.items()
+    )

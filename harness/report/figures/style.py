@@ -18,8 +18,19 @@ from harness.analysis.ceilings import is_ceiling
 from harness.analysis.statistics import Estimate
 from harness.report.format import MEGABYTE
 
-BLACK, ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"
-"""The palette of Okabe and Ito (2008), told apart with every common colour blindness; its yellow is too faint for a line on white."""
+BLACK, ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = (
+    "#000000",
+    "#E69F00",
+    "#56B4E9",
+    "#009E73",
+    "#0072B2",
+    "#D55E00",
+    "#CC79A7",
+)
+"""The palette of Okabe and Ito (2008), told apart with every common colour blindness; its yellow is
+too faint for a line on white.
+"""
+
 PALETTE = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK)
 PLAIN = FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 100 else f"{value:g}")
 GREY = "#7F7F7F"
@@ -27,7 +38,10 @@ INK = "#444444"
 DOTS_AT_MOST = 300
 """How many samples of one arm and clock are drawn as dots."""
 _THINNED = "_thinned"
-STATES = {"cold": "Cold: nothing of the file in the page cache", "warm": "Warm: all of the file in the page cache"}
+STATES = {
+    "cold": "Cold: nothing of the file in the page cache",
+    "warm": "Warm: all of the file in the page cache",
+}
 
 LOOK: dict[str, Any] = {
     "svg.fonttype": "path",
@@ -49,7 +63,9 @@ LOOK: dict[str, Any] = {
     "figure.constrained_layout.h_pad": 0.08,
     "figure.constrained_layout.w_pad": 0.08,
 }
-"""What differs from matplotlib's own defaults; a fixed salt makes the same drawing the same bytes."""
+"""What differs from matplotlib's own defaults; a fixed salt makes the same drawing the same
+bytes.
+"""
 
 
 @dataclass(frozen=True)
@@ -120,29 +136,47 @@ _STYLES = {
 
 
 def style_of(loader: str) -> Style:
-    """Return how a loader is drawn; one that has no place of its own gets the same one everywhere, from its name alone."""
+    """Return how a loader is drawn.
+
+    One that has no place of its own gets the same one everywhere, from its name alone.
+    """
     if is_ceiling(loader):
         return _CEILING
     if loader in _STYLES:
         return _STYLES[loader]
     number = zlib.crc32(loader.encode())
     colours, markers = (BLUE, SKY, GREEN, PURPLE, VERMILLION, ORANGE, BLACK), "<>hdp*"
-    return Style(colours[number % len(colours)], markers[number // len(colours) % len(markers)], ":")
+    return Style(
+        colours[number % len(colours)], markers[number // len(colours) % len(markers)], ":"
+    )
 
 
 def plain_log(axis: Axis) -> None:
-    """Give a logarithmic axis ticks in plain numbers, closer together the less it spans; its limits must be set."""
+    """Give a logarithmic axis ticks in plain numbers, closer together the less it spans.
+
+    Its limits must be set.
+    """
     low, high = axis.get_view_interval()
     decades = math.log10(high / low)
     subs = (1.0,) if decades > 3.2 else (1.0, 3.0) if decades > 1.7 else (1.0, 2.0, 5.0)
-    axis.set_major_locator(LogLocator(subs=subs) if decades > 0.8 else MaxNLocator(5, steps=[1, 2, 5, 10]))
+    axis.set_major_locator(
+        LogLocator(subs=subs) if decades > 0.8 else MaxNLocator(5, steps=[1, 2, 5, 10])
+    )
     axis.set_major_formatter(PLAIN)
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
 
 
-def dots(axes: Axes, x: Sequence[float], y: Sequence[float], colour: str, size: float = 2.4, alpha: float = 0.5) -> None:
-    """Draw samples as dots of `size` points, all in one path: hundreds of marks would make a file of hundreds of kB.
+def dots(
+    axes: Axes,
+    x: Sequence[float],
+    y: Sequence[float],
+    colour: str,
+    size: float = 2.4,
+    alpha: float = 0.5,
+) -> None:
+    """Draw samples as dots of `size` points, all in one path: hundreds of marks would make a file
+    of hundreds of kB.
 
     Of more than `DOTS_AT_MOST` as many are drawn, evenly by order; `told_of_dots` then says so.
     """
@@ -150,11 +184,19 @@ def dots(axes: Axes, x: Sequence[float], y: Sequence[float], colour: str, size: 
     if thinned:
         kept = [number * len(x) // DOTS_AT_MOST for number in range(DOTS_AT_MOST)]
         x, y = [x[number] for number in kept], [y[number] for number in kept]
-    # A dot is a stroke with round ends and hardly any length; of no length at all, some viewers leave it out.
+    # A dot is a stroke with round ends and hardly any length; of no length at all, some viewers
+    # leave it out.
     across = [part for value in x for part in (value, value * 1.0001, math.nan)]
     up = [part for value in y for part in (value, value, math.nan)]
     axes.plot(
-        across, up, color=colour, linewidth=size, solid_capstyle="round", alpha=alpha, snap=False, label=_THINNED if thinned else None
+        across,
+        up,
+        color=colour,
+        linewidth=size,
+        solid_capstyle="round",
+        alpha=alpha,
+        snap=False,
+        label=_THINNED if thinned else None,
     )
 
 
@@ -164,20 +206,43 @@ def told_of_dots(figure: Figure, drawn: Drawn) -> Drawn:
         return drawn
     return replace(
         drawn,
-        reading=f"{drawn.reading} Of more than {DOTS_AT_MOST} samples {DOTS_AT_MOST} have a dot, taken evenly in their order; medians and intervals are of all.",
+        reading=(
+            f"{drawn.reading} Of more than {DOTS_AT_MOST} samples {DOTS_AT_MOST} have a dot, taken"
+            " evenly in their order; medians and intervals are of all."
+        ),
     )
 
 
 def scattered(count: int) -> list[float]:
-    """Return offsets between -0.5 and 0.5, the same each time, that keep dots of like value apart: multiples of the golden section."""
+    """Return offsets between -0.5 and 0.5, the same each time, that keep dots of like value apart:
+    multiples of the golden section.
+    """
     return [number * 0.618034 % 1 - 0.5 for number in range(count)]
 
 
 def column(axes: Axes, head: str, entries: Sequence[str]) -> None:
-    """Write a column of text to the right of horizontal rows, an entry for each row under a head."""
-    axes.annotate(head, (1.015, 1.0), xycoords="axes fraction", xytext=(0, 6), textcoords="offset points", fontsize=8, color=INK)
+    """Write a column of text to the right of horizontal rows, an entry for each row under a
+    head.
+    """
+    axes.annotate(
+        head,
+        (1.015, 1.0),
+        xycoords="axes fraction",
+        xytext=(0, 6),
+        textcoords="offset points",
+        fontsize=8,
+        color=INK,
+    )
     for row, entry in enumerate(entries):
-        axes.text(1.015, row, entry, transform=axes.get_yaxis_transform(), va="center", fontsize=8, color=INK)
+        axes.text(
+            1.015,
+            row,
+            entry,
+            transform=axes.get_yaxis_transform(),
+            va="center",
+            fontsize=8,
+            color=INK,
+        )
 
 
 def rows(axes: Axes, names: Sequence[str]) -> None:
@@ -189,7 +254,9 @@ def rows(axes: Axes, names: Sequence[str]) -> None:
 
 
 def grouped_rows(axes: Axes, groups: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], int]:
-    """Name horizontal rows from the top down, each group's under its own name, and return the row of each (group, name)."""
+    """Name horizontal rows from the top down, each group's under its own name, and return the row
+    of each (group, name).
+    """
     places = {}
     labels: list[str] = []
     for group, names in groups.items():
@@ -198,7 +265,9 @@ def grouped_rows(axes: Axes, groups: Mapping[str, Sequence[str]]) -> dict[tuple[
             places[group, name] = len(labels)
             labels.append(name)
     rows(axes, labels)
-    for label, tick in zip(labels, axes.get_yticklabels(), strict=False):  # a panel that shares its rows with one to its left has none
+    for label, tick in zip(
+        labels, axes.get_yticklabels(), strict=False
+    ):  # a panel that shares its rows with one to its left has none
         if label in groups:
             tick.set_fontweight("bold")
     for row in range(1, len(labels)):
@@ -208,7 +277,9 @@ def grouped_rows(axes: Axes, groups: Mapping[str, Sequence[str]]) -> dict[tuple[
 
 
 def room_on_log(axes: Axes, values: Sequence[float]) -> None:
-    """Set the limits of a logarithmic axis across so that it holds these values, with room beside them."""
+    """Set the limits of a logarithmic axis across so that it holds these values, with room beside
+    them.
+    """
     low, high = min(values), max(values)
     room = max((high / low) ** 0.06, 1.05)
     axes.set_xlim(low / room, high * room)
@@ -219,8 +290,12 @@ def heading(figure: Figure, text: str) -> None:
     figure.suptitle(text, fontsize=11, x=0.012, ha="left")
 
 
-def panels_by_size(states: Sequence[str], sizes: Sequence[float], label: str) -> tuple[Figure, list[Axes]]:
-    """Return a figure with a panel for each cache state: bytes across, in MB, and `label` up, both logarithmic."""
+def panels_by_size(
+    states: Sequence[str], sizes: Sequence[float], label: str
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure with a panel for each cache state: bytes across, in MB, and `label` up, both
+    logarithmic.
+    """
     figure = Figure(figsize=(4.1 * len(states) + 2.0, 4.7), layout="constrained")
     grid = list(figure.subplots(1, len(states), sharex=True, sharey=True, squeeze=False)[0])
     for axes, state in zip(grid, states, strict=True):
@@ -235,14 +310,25 @@ def panels_by_size(states: Sequence[str], sizes: Sequence[float], label: str) ->
 
 
 def line(
-    axes: Axes, points: Sequence[tuple[int, Estimate]], look: Style, factor: float = 1.0, hollow: bool = False, unit: float = MEGABYTE
+    axes: Axes,
+    points: Sequence[tuple[int, Estimate]],
+    look: Style,
+    factor: float = 1.0,
+    hollow: bool = False,
+    unit: float = MEGABYTE,
 ) -> Line2D:
-    """Draw medians with their intervals against sizes in bytes, or whatever else `unit` is of, and return a line like it for a legend."""
+    """Draw medians with their intervals against sizes in bytes, or whatever else `unit` is of, and
+    return a line like it for a legend.
+    """
     points = sorted(points, key=lambda point: point[0])
     x = [size / unit for size, _ in points]
     y = [estimate.median * factor for _, estimate in points]
-    below = [(estimate.median - (estimate.low or estimate.median)) * factor for _, estimate in points]
-    above = [((estimate.high or estimate.median) - estimate.median) * factor for _, estimate in points]
+    below = [
+        (estimate.median - (estimate.low or estimate.median)) * factor for _, estimate in points
+    ]
+    above = [
+        ((estimate.high or estimate.median) - estimate.median) * factor for _, estimate in points
+    ]
     drawing: dict[str, Any] = {
         "color": look.colour,
         "marker": look.marker,

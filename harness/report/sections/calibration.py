@@ -1,4 +1,6 @@
-"""The part of a page about a machine compared with itself: how often its simulated runs would cry wolf, and how small a slow-down they find."""
+"""The part of a page about a machine compared with itself: how often its simulated runs would cry
+wolf, and how small a slow-down they find.
+"""
 
 from __future__ import annotations
 
@@ -16,27 +18,39 @@ from harness.report.section_writer import SectionWriter
 from harness.report.tables import markdown
 
 _READING = """
-The reference was installed twice and compared with itself. From those blocks simulated runs are drawn as they might have been: a stretch of blocks from a
-random place on, as long as a run's time allows, and another for the fresh pairs; which side is the candidate is tossed. The gate judges each as it
-would a real one. A slow-down is put in by making both of the candidate's clocks longer by that share and no counter, so what is found is found by
-the clocks. *Smallest found* is the least slow-down that was confirmed on 95 % of simulated runs, and so was every larger one.
+The reference was installed twice and compared with itself. From those blocks simulated runs are
+drawn as they might have been: a stretch of blocks from a random place on, as long as a run's time
+allows, and another for the fresh pairs; which side is the candidate is tossed. The gate judges each
+as it would a real one. A slow-down is put in by making both of the candidate's clocks longer by
+that share and no counter, so what is found is found by the clocks. *Smallest found* is the least
+slow-down that was confirmed on 95 % of simulated runs, and so was every larger one.
 """.strip()
 
 
 def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
-    """Return the sections about a calibration, the answer first; what it found stands in its manifest."""
+    """Return the sections about a calibration, the answer first.
+
+    What it found stands in its manifest.
+    """
     manifest = run.manifest
     calibration = manifest.get("calibration")
     if not calibration:
-        return [writer.heading("The answer"), "This calibration was not finished: no threshold rests on it."]
+        return [
+            writer.heading("The answer"),
+            "This calibration was not finished: no threshold rests on it.",
+        ]
     frame = calibration_frame(manifest)
     held_out = calibration["held_out"]
     warm = [arm for arm in calibration["arms"] if "/warm/" in arm["cell"]]
     ten = min((arm["found_by_percent"]["10"] for arm in warm), default=0.0)
     answer = (
-        f"On {_percent(calibration['confirmed_alarm_on'])} of {calibration['simulated_runs']} simulated runs a regression was confirmed anywhere in the matrix of {len(calibration['arms'])} "
-        f"arms, though nothing had changed ({_percent(calibration['first_alarm_on'])} before fresh pairs were asked; {_percent(held_out['confirmed_alarm_on'])} of {held_out['simulated_runs']} "
-        f"simulated runs under thresholds from the other half of the blocks). A warm arm slowed by 10 % was found on at least {_percent(ten)} of them."
+        f"On {_percent(calibration['confirmed_alarm_on'])} of {calibration['simulated_runs']}"
+        " simulated runs a regression was confirmed anywhere in the matrix of"
+        f" {len(calibration['arms'])} arms, though nothing had changed"
+        f" ({_percent(calibration['first_alarm_on'])} before fresh pairs were asked;"
+        f" {_percent(held_out['confirmed_alarm_on'])} of {held_out['simulated_runs']} simulated"
+        " runs under thresholds from the other half of the blocks). A warm arm slowed by 10 % was"
+        f" found on at least {_percent(ten)} of them."
     )
     injected = pd.DataFrame(calibration["injected"])
     return [
@@ -48,15 +62,20 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
         markdown(_table(frame)),
         f"In plain figures: {writer.table('calibration', frame)}",
         writer.heading("Slow-downs that were really there"),
-        "Each block also held every loader once slowed by a known share, slept at the end of its call and of its page touch. What the gate says of those pairs alone, "
-        "few as they are for each share:",
+        (
+            "Each block also held every loader once slowed by a known share, slept at the end of"
+            " its call and of its page touch. What the gate says of those pairs alone, few as they"
+            " are for each share:"
+        ),
         markdown(_injected_table(injected)),
         f"In plain figures: {writer.table('injected', injected)}",
     ]
 
 
 def calibration_frame(manifest: Mapping[str, Any]) -> pd.DataFrame:
-    """Return a row for each arm: its thresholds, its ratio to itself, and on which share of simulated runs each slow-down was confirmed."""
+    """Return a row for each arm: its thresholds, its ratio to itself, and on which share of
+    simulated runs each slow-down was confirmed.
+    """
     lines = [
         {
             "cell": arm["cell"],
@@ -65,7 +84,10 @@ def calibration_frame(manifest: Mapping[str, Any]) -> pd.DataFrame:
             "ratio": arm["ratio"],
             "low": arm["low"],
             "high": arm["high"],
-            **{f"threshold {clock}": share for clock, share in manifest["thresholds"][arm["cell"]][arm["loader"]].items()},
+            **{
+                f"threshold {clock}": share
+                for clock, share in manifest["thresholds"][arm["cell"]][arm["loader"]].items()
+            },
             "smallest found, %": arm["smallest_found_percent"],
             **{f"found at {percent} %": rate for percent, rate in arm["found_by_percent"].items()},
         }
@@ -79,14 +101,28 @@ def _table(frame: pd.DataFrame) -> pd.DataFrame:
         (
             f"{row['cell']} {row['loader']}",
             spread(Estimate(row["ratio"], row["low"], row["high"], row["pairs"]), "none"),
-            f"{significant(100 * row['threshold ready_s'])}, {significant(100 * row['threshold returned_s'])}",
+            (
+                f"{significant(100 * row['threshold ready_s'])},"
+                f" {significant(100 * row['threshold returned_s'])}"
+            ),
             _percent(row["found at 0 %"]),
             _percent(row["found at 10 %"]),
-            "more than 100 %" if pd.isna(row["smallest found, %"]) else f"{row['smallest found, %']:g} %",
+            (
+                "more than 100 %"
+                if pd.isna(row["smallest found, %"])
+                else f"{row['smallest found, %']:g} %"
+            ),
         )
         for row in frame.to_dict("records")
     ]
-    heads = ["arm", "ready, itself over itself", "thresholds of ready and returned, %", "false alarm", "10 % found", "smallest found"]
+    heads = [
+        "arm",
+        "ready, itself over itself",
+        "thresholds of ready and returned, %",
+        "false alarm",
+        "10 % found",
+        "smallest found",
+    ]
     return pd.DataFrame(lines, columns=heads)
 
 
@@ -98,19 +134,48 @@ def _injected_table(frame: pd.DataFrame) -> pd.DataFrame:
             if len(part):
                 ratios = sorted(part["ratio"].dropna())
                 median = significant(ratios[len(ratios) // 2]) if ratios else "none"
-                lines.append((f"{percent} %", state, f"{(part['verdict'] == 'slower').sum()} of {len(part)}", median))
-    return pd.DataFrame(lines, columns=["slowed by", "cache state", "arms called slower", "median ratio of ready"])
+                lines.append(
+                    (
+                        f"{percent} %",
+                        state,
+                        f"{(part['verdict'] == 'slower').sum()} of {len(part)}",
+                        median,
+                    )
+                )
+    return pd.DataFrame(
+        lines, columns=["slowed by", "cache state", "arms called slower", "median ratio of ready"]
+    )
 
 
 def _draw(arms: Sequence[Mapping[str, Any]]) -> tuple[Figure, Drawn]:
     figure = Figure(figsize=(8.4, 0.27 * len(arms) + 1.5), layout="constrained")
     axes = figure.subplots()
-    rows(axes, [f"{arm['cell'].removeprefix('full-load/').removesuffix('/cpu')}  {arm['loader']}" for arm in arms])
+    rows(
+        axes,
+        [
+            f"{arm['cell'].removeprefix('full-load/').removesuffix('/cpu')}  {arm['loader']}"
+            for arm in arms
+        ],
+    )
     for row, arm in enumerate(arms):
-        shares = sorted((float(percent), rate) for percent, rate in arm["found_by_percent"].items() if float(percent))
+        shares = sorted(
+            (float(percent), rate)
+            for percent, rate in arm["found_by_percent"].items()
+            if float(percent)
+        )
         smallest = arm["smallest_found_percent"]
-        for (percent, rate), (following, _) in zip(shares, [*shares[1:], (130.0, 0.0)], strict=True):
-            axes.barh(row, following - percent, left=percent, height=0.7, color=BLUE, alpha=max(rate, 0.03), linewidth=0)
+        for (percent, rate), (following, _) in zip(
+            shares, [*shares[1:], (130.0, 0.0)], strict=True
+        ):
+            axes.barh(
+                row,
+                following - percent,
+                left=percent,
+                height=0.7,
+                color=BLUE,
+                alpha=max(rate, 0.03),
+                linewidth=0,
+            )
         if smallest:
             axes.plot([smallest], [row], "o", color=VERMILLION, markersize=5)
     axes.set_xscale("log")
@@ -120,8 +185,15 @@ def _draw(arms: Sequence[Mapping[str, Any]]) -> tuple[Figure, Drawn]:
     axes.set_xlim(2, 130)
     axes.set_xlabel("slow-down of the candidate (logarithmic)")
     heading(figure, "On how many simulated runs each slow-down is found")
-    reading = "the deeper the blue, the more simulated runs confirm a slow-down of that size; the red dot is the smallest that is found on 95 % of simulated runs"
-    return figure, Drawn("found.svg", f"On how many simulated runs slow-downs of 2 to 100 % are found, for {len(arms)} arms", reading)
+    reading = (
+        "the deeper the blue, the more simulated runs confirm a slow-down of that size; the red dot"
+        " is the smallest that is found on 95 % of simulated runs"
+    )
+    return figure, Drawn(
+        "found.svg",
+        f"On how many simulated runs slow-downs of 2 to 100 % are found, for {len(arms)} arms",
+        reading,
+    )
 
 
 def _percent(share: float) -> str:

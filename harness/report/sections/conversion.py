@@ -1,4 +1,6 @@
-"""The part of a page about conversion: what it costs to make safetensors of a torch file, and after how many loads that is paid back."""
+"""The part of a page about conversion: what it costs to make safetensors of a torch file, and after
+how many loads that is paid back.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +19,29 @@ from harness.report.tables import arm_table, cell_frame, markdown
 from harness.scenarios import CONVERSION
 
 _ARMS = {
-    "file-copy": "the torch file copied, and on the disk: what any way to make another file of it has to take",
-    "convert": "`weighbridge convert`: scanned, read with `weights_only=True`, streamed to safetensors, and on the disk",
-    "convert-and-verify": "the same, and every tensor of the two files held against each other, as `weighbridge verify` does",
+    "file-copy": (
+        "the torch file copied, and on the disk: what any way to make another file of it has to"
+        " take"
+    ),
+    "convert": (
+        "`weighbridge convert`: scanned, read with `weights_only=True`, streamed to safetensors,"
+        " and on the disk"
+    ),
+    "convert-and-verify": (
+        "the same, and every tensor of the two files held against each other, as `weighbridge"
+        " verify` does"
+    ),
     "convert-legacy": "`convert` of a file of the older torch format",
 }
 _READING = """
-What a conversion costs, once. What was made is read back and checked like every load, and removed, while no clock runs. *growth* is how far
-the process's memory rose at its highest; the bound is the largest tensor and 200 MB.
+What a conversion costs, once. What was made is read back and checked like every load, and removed,
+while no clock runs. *growth* is how far the process's memory rose at its highest; the bound is the
+largest tensor and 200 MB.
 """.strip()
 _PAYS_BACK = f"""
-A load saves what `{PAIR.compared}` takes longer than `{PAIR.reference}` to *ready*, within the blocks of this run's full loads. A conversion
-is paid back after its cost over that many loads. Where the interval of the saving reaches 0, it is not known to pay by time alone.
+A load saves what `{PAIR.compared}` takes longer than `{PAIR.reference}` to *ready*, within the
+blocks of this run's full loads. A conversion is paid back after its cost over that many loads.
+Where the interval of the saving reaches 0, it is not known to pay by time alone.
 """.strip()
 
 
@@ -37,18 +50,35 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
     cells = run.cells_of(CONVERSION)
     if not cells:
         return []
-    loaders = [loader for loader in _ARMS if any(arm.loader == loader for cell in cells for arm in cell.arms)]
-    blocks = [writer.title(CONVERSION), _READING, "\n".join(f"- `{loader}`: {_ARMS[loader]}" for loader in loaders)]
+    loaders = [
+        loader
+        for loader in _ARMS
+        if any(arm.loader == loader for cell in cells for arm in cell.arms)
+    ]
+    blocks = [
+        writer.title(CONVERSION),
+        _READING,
+        "\n".join(f"- `{loader}`: {_ARMS[loader]}" for loader in loaders),
+    ]
     for checkpoint, group in groupby(cells, key=lambda cell: cell.checkpoint):
         of_checkpoint = list(group)
-        blocks.append(writer.heading(f"{checkpoint}, {size_text(of_checkpoint[0].bytes)}, to another file", 2))
+        blocks.append(
+            writer.heading(f"{checkpoint}, {size_text(of_checkpoint[0].bytes)}, to another file", 2)
+        )
         for cell in of_checkpoint:
             blocks.append(f"**{cell.cache_state.capitalize()}**{course(cell)}")
             if cell.samples or cell.left_out:
-                blocks += [markdown(_table(cell)), f"In plain figures: {writer.table(cell.name, cell_frame(cell))}"]
+                blocks += [
+                    markdown(_table(cell)),
+                    f"In plain figures: {writer.table(cell.name, cell_frame(cell))}",
+                ]
     frame = payback_frame(run.cells)
     if not frame.empty:
-        blocks += [writer.heading("After how many loads it is paid back", 2), _PAYS_BACK, markdown(_payback_table(frame))]
+        blocks += [
+            writer.heading("After how many loads it is paid back", 2),
+            _PAYS_BACK,
+            markdown(_payback_table(frame)),
+        ]
         blocks.append(f"In plain figures: {writer.table('conversion-payback', frame)}")
     return blocks
 
@@ -56,13 +86,28 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
 def _payback_table(frame: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for line in frame.to_dict("records"):
-        low, high = (None if pd.isna(line[bound]) else line[bound] for bound in ("saving_low_s", "saving_high_s"))
+        low, high = (
+            None if pd.isna(line[bound]) else line[bound]
+            for bound in ("saving_low_s", "saving_high_s")
+        )
         saving = Estimate(median=line["saving_s"], low=low, high=high, count=line["pairs"])
         loads = [
-            "not known to" if pd.isna(line[which]) else f"{line[which]:,.0f}" for which in ("loads_to_pay_conversion", "loads_to_pay_both")
+            "not known to" if pd.isna(line[which]) else f"{line[which]:,.0f}"
+            for which in ("loads_to_pay_conversion", "loads_to_pay_both")
         ]
-        times = ["missing" if pd.isna(line[which]) else time_text(line[which]) for which in ("convert_s", "convert_and_verify_s")]
-        rows.append([line["checkpoint"], line["cache_state"], spread(saving, "no pairs", 1e3), *times, *loads])
+        times = [
+            "missing" if pd.isna(line[which]) else time_text(line[which])
+            for which in ("convert_s", "convert_and_verify_s")
+        ]
+        rows.append(
+            [
+                line["checkpoint"],
+                line["cache_state"],
+                spread(saving, "no pairs", 1e3),
+                *times,
+                *loads,
+            ]
+        )
     heads = [
         "checkpoint",
         "cache",
@@ -77,7 +122,12 @@ def _payback_table(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _table(cell: MeasuredCell) -> pd.DataFrame:
     def words(arm: ArmSummary) -> list[str]:
-        rate, sizes = significant((arm.rate or 0.0) / 1e6), [megabytes(size) for size in (arm.peak_growth_bytes, arm.storage_read_bytes)]
+        rate, sizes = (
+            significant((arm.rate or 0.0) / 1e6),
+            [megabytes(size) for size in (arm.peak_growth_bytes, arm.storage_read_bytes)],
+        )
         return [spread(arm.ready, "missing"), ratio_text(cell, arm, arm.ratio_ready), rate, *sizes]
 
-    return arm_table(cell, ["ready, s", "ratio to the copy", "MB/s", "growth, MB", "storage read, MB"], words)
+    return arm_table(
+        cell, ["ready, s", "ratio to the copy", "MB/s", "growth, MB", "storage read, MB"], words
+    )

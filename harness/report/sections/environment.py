@@ -1,4 +1,6 @@
-"""The conditions of a run: machine, storage, page cache, environments, and the run's own settings."""
+"""The conditions of a run: machine, storage, page cache, environments, and the run's own
+settings.
+"""
 
 from __future__ import annotations
 
@@ -50,8 +52,12 @@ def _joined(values: Iterable[Any], separator: str = " ") -> str:
 
 
 def _processor(machine: Mapping[str, Any]) -> str:
-    named = _joined([machine.get("cpu"), f"({machine['cpu_model']})" if machine.get("cpu_model") else None])
-    return _joined([named, _counted(machine.get("cores"), "core"), _virtual(machine.get("hypervisor"))], ", ")
+    named = _joined(
+        [machine.get("cpu"), f"({machine['cpu_model']})" if machine.get("cpu_model") else None]
+    )
+    return _joined(
+        [named, _counted(machine.get("cores"), "core"), _virtual(machine.get("hypervisor"))], ", "
+    )
 
 
 def _counted(number: int | None, what: str) -> str | None:
@@ -69,8 +75,16 @@ def _memory(machine: Mapping[str, Any]) -> str:
             size_text(machine["memory_bytes"]) if machine.get("memory_bytes") else UNKNOWN,
             f"limited to {size_text(limit)}" if limit else None,
             f"pages of {page} bytes" if page else None,
-            f"transparent huge pages: {machine['transparent_hugepages']}" if machine.get("transparent_hugepages") else None,
-            "the kernel reclaims what rests for seconds" if machine.get("proactive_reclaim") else None,
+            (
+                f"transparent huge pages: {machine['transparent_hugepages']}"
+                if machine.get("transparent_hugepages")
+                else None
+            ),
+            (
+                "the kernel reclaims what rests for seconds"
+                if machine.get("proactive_reclaim")
+                else None
+            ),
         ],
         ", ",
     )
@@ -79,7 +93,10 @@ def _memory(machine: Mapping[str, Any]) -> str:
 def _gpus(machine: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, Any]]]:
     """Return each GPU's name, and what its driver told of it."""
     names, details = machine.get("gpus") or [], machine.get("gpu_details") or []
-    return ((name, details[number] if number < len(details) else {}) for number, name in enumerate(names))
+    return (
+        (name, details[number] if number < len(details) else {})
+        for number, name in enumerate(names)
+    )
 
 
 def _gpu(name: Any, entry: Mapping[str, Any]) -> str:
@@ -91,14 +108,25 @@ def _gpu(name: Any, entry: Mapping[str, Any]) -> str:
     driver = f"driver {entry['driver']}" if entry.get("driver") else None
     memory = size_text(entry["memory_bytes"]) if entry.get("memory_bytes") else None
     at_rest = entry.get("throttle_reasons_at_rest")
-    throttled = f"throttle reasons that it gives at rest too, and that invalidate no sample: {', '.join(at_rest)}" if at_rest else None
+    throttled = (
+        "throttle reasons that it gives at rest too, and that invalidate no sample:"
+        f" {', '.join(at_rest)}"
+        if at_rest
+        else None
+    )
     return _joined([entry.get("name") or name, memory, link, driver, throttled], ", ")
 
 
 def _storage(storage: Mapping[str, Any]) -> str:
-    kind = {True: "rotational", False: "not rotational"}.get(storage.get("rotational"))  # type: ignore[arg-type]  # None is no kind
+    # None is no kind
+    rotational = storage.get("rotational")
+    kind = None if rotational is None else "rotational" if rotational else "not rotational"
     on = " on ".join(str(storage[name]) for name in ("file_system", "device") if storage.get(name))
-    total = f"{size_text(storage['total_bytes'])}, {size_text(storage.get('free_bytes'))} free" if storage.get("total_bytes") else None
+    total = (
+        f"{size_text(storage['total_bytes'])}, {size_text(storage.get('free_bytes'))} free"
+        if storage.get("total_bytes")
+        else None
+    )
     return _joined([on, storage.get("model"), kind, total], ", ")
 
 
@@ -126,14 +154,27 @@ def _host_cache(manifest: Mapping[str, Any]) -> str:
 def _environments(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = []
     for label, environment in sorted(_part(manifest, "environments").items()):
-        versions = {"python": environment.get("python"), "torch": environment.get("torch")} | (environment.get("versions") or {})
-        rows.append((f"environment {label}", _joined((f"{name} {version}" for name, version in versions.items() if version), ", ")))
+        versions = {"python": environment.get("python"), "torch": environment.get("torch")} | (
+            environment.get("versions") or {}
+        )
+        rows.append(
+            (
+                f"environment {label}",
+                _joined(
+                    (f"{name} {version}" for name, version in versions.items() if version), ", "
+                ),
+            )
+        )
     return rows
 
 
 def _run(manifest: Mapping[str, Any]) -> str:
     git, options = _part(manifest, "git"), _part(manifest, "options")
-    commit = f"commit {str(git['commit'])[:12]}{' with changes' if git.get('dirty') else ''}" if git.get("commit") else None
+    commit = (
+        f"commit {str(git['commit'])[:12]}{' with changes' if git.get('dirty') else ''}"
+        if git.get("commit")
+        else None
+    )
     return _joined(
         [
             f"weighbridge {manifest['version']}" if manifest.get("version") else None,
@@ -141,7 +182,11 @@ def _run(manifest: Mapping[str, Any]) -> str:
             f"profile {options['profile']}" if options.get("profile") else None,
             f"seed {manifest['seed']}" if manifest.get("seed") is not None else None,
             f"begun {manifest['created_at']}" if manifest.get("created_at") else None,
-            f"finished {manifest['finished_at']}" if manifest.get("finished_at") else "not finished: the figures are of what was taken",
+            (
+                f"finished {manifest['finished_at']}"
+                if manifest.get("finished_at")
+                else "not finished: the figures are of what was taken"
+            ),
         ],
         ", ",
     )

@@ -12,8 +12,8 @@ from harness.report.tables import invalid_frame, invalid_table, markdown, shortf
 from harness.scenarios import SCENARIOS
 
 NO_GPU = (
-    "**GPU rows: not measured.** {which} has no sample taken on a GPU, so there is no such row and nothing here speaks of one; "
-    "`nox -s bench-gpu` takes them on a machine that has one."
+    "**GPU rows: not measured.** {which} has no sample taken on a GPU, so there is no such row and"
+    " nothing here speaks of one; `nox -s bench-gpu` takes them on a machine that has one."
 )
 
 
@@ -26,14 +26,23 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
     """Return the section about what was not measured."""
     blocks = [writer.heading("What was not measured")]
     shortfalls = shortfall_frame(run.manifest, run.cells)
-    blocks.append("Nothing was skipped, refused, left out or cut short." if shortfalls.empty else markdown(shortfalls))
+    blocks.append(
+        "Nothing was skipped, refused, left out or cut short."
+        if shortfalls.empty
+        else markdown(shortfalls)
+    )
     blocks.append(f"{invalid_line(run.samples).capitalize()}.")
     invalid = invalid_frame(run.samples)
     if not invalid.empty:
-        blocks += [markdown(invalid_table(invalid)), f"In plain figures: {writer.table('invalid-samples', invalid)}"]
+        blocks += [
+            markdown(invalid_table(invalid)),
+            f"In plain figures: {writer.table('invalid-samples', invalid)}",
+        ]
     if not on_a_gpu(run.samples):
         blocks.append(NO_GPU.format(which="This run"))
     others = sorted({cell.scenario for cell in run.cells} - set(SCENARIOS))
     if others:
-        blocks.append(f"No table is made yet of: {', '.join(others)}. Its samples are in the run's directory.")
+        blocks.append(
+            f"No table is made yet of: {', '.join(others)}. Its samples are in the run's directory."
+        )
     return blocks

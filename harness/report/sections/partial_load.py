@@ -1,8 +1,11 @@
-"""The part of a page about loading a part of a checkpoint: what storage gave for the bytes that were asked for, and how long it took."""
+"""The part of a page about loading a part of a checkpoint: what storage gave for the bytes that
+were asked for, and how long it took.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -41,10 +44,12 @@ WORDS = {
     "eighth-columns": "an eighth of the columns of every matrix, a strided slice of each",
 }
 _READING = """
-Each arm hands back the same pieces as contiguous tensors in memory of their own; a loader that knows only whole files loads those and cuts
-the part out. **Read amplification** is the bytes that storage gave over the bytes asked for: 1 is the least, and whole pages and what is
-read ahead come on top. `ceiling-read` has the kernel read nothing ahead and so bounds it from below; a share of the ceiling over
-100 % means that reading more than was asked for, in one go, was faster than reading only that. Warm, storage gives nothing.
+Each arm hands back the same pieces as contiguous tensors in memory of their own; a loader that
+knows only whole files loads those and cuts the part out. **Read amplification** is the bytes that
+storage gave over the bytes asked for: 1 is the least, and whole pages and what is read ahead come
+on top. `ceiling-read` has the kernel read nothing ahead and so bounds it from below; a share of the
+ceiling over 100 % means that reading more than was asked for, in one go, was faster than reading
+only that. Warm, storage gives nothing.
 """.strip()
 
 
@@ -55,16 +60,30 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
     if not cells:
         return []
     blocks = [writer.title(PARTIAL_LOAD), _READING]
-    for (checkpoint, device), group in groupby(cells, key=lambda cell: (cell.checkpoint, cell.device)):
+    for (checkpoint, device), group in groupby(
+        cells, key=lambda cell: (cell.checkpoint, cell.device)
+    ):
         cells_here = list(group)
-        swept = [cell for cell in cells_here if cell.cache_state == "cold" and len({other.key.read_ahead_kb for other in cells_here}) > 1]
+        swept = [
+            cell
+            for cell in cells_here
+            if cell.cache_state == "cold"
+            and len({other.key.read_ahead_kb for other in cells_here}) > 1
+        ]
         plain = [cell for cell in cells_here if cell.key.read_ahead_kb is None or not swept]
-        blocks.append(writer.heading(f"Parts of {checkpoint}, {size_text(cells_here[0].bytes)}, on {device}", 2))
+        blocks.append(
+            writer.heading(
+                f"Parts of {checkpoint}, {size_text(cells_here[0].bytes)}, on {device}", 2
+            )
+        )
         blocks += _overview(plain)
-        blocks += writer.figure(lambda cells_shown=plain, name=f"{checkpoint} on {device}": _draw(cells_shown, name))  # type: ignore[misc]
+        blocks += writer.figure(partial(_draw, plain, f"{checkpoint} on {device}"))
         if any(cell.key.read_ahead_kb is not None for cell in cells_here):
             blocks += _sweep(
-                writer, [cell for cell in cells_here if cell.cache_state == "cold"], f"{checkpoint} on {device}", own_read_ahead_kb
+                writer,
+                [cell for cell in cells_here if cell.cache_state == "cold"],
+                f"{checkpoint} on {device}",
+                own_read_ahead_kb,
             )
         for cell in cells_here:
             blocks += _details(writer, cell)
@@ -74,7 +93,14 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
 def _order(cell: MeasuredCell) -> tuple[Any, ...]:
     key = cell.key
     place = PARTS.index(key.part) if key.part in PARTS else len(PARTS)
-    return cell.bytes or 0, key.checkpoint, key.device, place, key.cache_state, -1 if key.read_ahead_kb is None else key.read_ahead_kb
+    return (
+        cell.bytes or 0,
+        key.checkpoint,
+        key.device,
+        place,
+        key.cache_state,
+        -1 if key.read_ahead_kb is None else key.read_ahead_kb,
+    )
 
 
 def _overview(cells: Sequence[MeasuredCell]) -> list[str]:
@@ -95,14 +121,27 @@ def _overview(cells: Sequence[MeasuredCell]) -> list[str]:
 
 
 def _column(cell: MeasuredCell) -> str:
-    return f"{cell.key.part}{'' if cell.key.read_ahead_kb is None else f', {cell.key.read_ahead_kb} KiB'}"
+    ahead = cell.key.read_ahead_kb
+    return f"{cell.key.part}{'' if ahead is None else f', {ahead} KiB'}"
 
 
 def _details(writer: SectionWriter, cell: MeasuredCell) -> list[str]:
-    request = next((f": {size_text(arm.requested_bytes)} of {size_text(cell.bytes)}" for arm in cell.arms if arm.requested_bytes), "")
+    request = next(
+        (
+            f": {size_text(arm.requested_bytes)} of {size_text(cell.bytes)}"
+            for arm in cell.arms
+            if arm.requested_bytes
+        ),
+        "",
+    )
     part = cell.key.part or ""
-    ahead = "" if cell.key.read_ahead_kb is None else f", readahead set to {cell.key.read_ahead_kb} KiB"
-    blocks = [f"**{part}** ({WORDS.get(part, 'a part')}{request}), **{cell.cache_state}**, on {cell.device}{ahead}{course(cell)}"]
+    ahead = (
+        "" if cell.key.read_ahead_kb is None else f", readahead set to {cell.key.read_ahead_kb} KiB"
+    )
+    blocks = [
+        f"**{part}** ({WORDS.get(part, 'a part')}{request}), **{cell.cache_state}**, on"
+        f" {cell.device}{ahead}{course(cell)}"
+    ]
     if cell.samples or cell.left_out:
         blocks += [
             markdown(_table(cell)),
@@ -128,8 +167,21 @@ def _table(cell: MeasuredCell) -> pd.DataFrame:
 def _row(cell: MeasuredCell, arm: ArmSummary, factor: float, cold: bool, width: int) -> list[str]:
     count = f"{arm.valid} / {arm.total}"
     if arm.ready is None:
-        return [cell.label(arm), *["wrong" if arm.wrong else "missing"] * (width - 3), count, arm.status]
-    storage = [spread(arm.amplification, "unknown"), megabytes(arm.storage_read_bytes), _percent(arm.resident_after)] if cold else []
+        return [
+            cell.label(arm),
+            *["wrong" if arm.wrong else "missing"] * (width - 3),
+            count,
+            arm.status,
+        ]
+    storage = (
+        [
+            spread(arm.amplification, "unknown"),
+            megabytes(arm.storage_read_bytes),
+            _percent(arm.resident_after),
+        ]
+        if cold
+        else []
+    )
     times = [spread(estimate, "missing", factor) for estimate in (arm.returned, arm.ready)]
     return [
         cell.label(arm),
@@ -148,17 +200,34 @@ def _percent(share: float | None) -> str:
 
 
 def _draw(cells: Sequence[MeasuredCell], name: str) -> tuple[Figure, Drawn] | None:
-    cold, warm = ([cell for cell in cells if cell.cache_state == state and cell.measured()] for state in ("cold", "warm"))
-    panels: list[tuple[str, str, Sequence[MeasuredCell], Callable[[ArmSummary], Estimate | None], float]] = [
-        ("Read amplification, cold", "storage bytes over bytes asked for", cold, lambda arm: arm.amplification, 1.0),
+    cold, warm = (
+        [cell for cell in cells if cell.cache_state == state and cell.measured()]
+        for state in ("cold", "warm")
+    )
+    panels: list[
+        tuple[str, str, Sequence[MeasuredCell], Callable[[ArmSummary], Estimate | None], float]
+    ] = [
+        (
+            "Read amplification, cold",
+            "storage bytes over bytes asked for",
+            cold,
+            lambda arm: arm.amplification,
+            1.0,
+        ),
         ("Time to ready, cold", "ms", cold, lambda arm: arm.ready, 1e3),
         ("Time to ready, warm", "ms", warm, lambda arm: arm.ready, 1e3),
     ]
-    panels = [panel for panel in panels if panel[2] and any(panel[3](arm) for cell in panel[2] for arm in cell.arms)]
+    panels = [
+        panel
+        for panel in panels
+        if panel[2] and any(panel[3](arm) for cell in panel[2] for arm in cell.arms)
+    ]
     if not panels:
         return None
     parts = list(dict.fromkeys(_column(cell) for cell in cells if cell.measured()))
-    figure = Figure(figsize=(1.6 + 3.0 * len(panels), 1.7 + 0.75 * len(parts)), layout="constrained")
+    figure = Figure(
+        figsize=(1.6 + 3.0 * len(panels), 1.7 + 0.75 * len(parts)), layout="constrained"
+    )
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     handles: dict[str, Line2D] = {}
     for axes, (title, unit, shown, value, factor) in zip(grid, panels, strict=True):
@@ -171,21 +240,33 @@ def _draw(cells: Sequence[MeasuredCell], name: str) -> tuple[Figure, Drawn] | No
         plain_log(axes.xaxis)
     grid[0].set_yticks(range(len(parts)), parts)
     grid[0].set_ylim(len(parts) - 0.5, -0.5)
-    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=3, fontsize=8)
+    figure.legend(
+        list(handles.values()), list(handles), loc="outside lower center", ncols=3, fontsize=8
+    )
     what = f"A part of {name}: what storage gives for it, and how long it takes"
     heading(figure, what)
     reading = (
-        "each row is a part, each mark a loader's median with its interval. At 1 storage gave what was asked for and no more; at 8 an eighth of "
-        "the file cost all of it. A loader far to the left in one panel need not be so in the next."
+        "each row is a part, each mark a loader's median with its interval. At 1 storage gave what"
+        " was asked for and no more; at 8 an eighth of the file cost all of it. A loader far to the"
+        " left in one panel need not be so in the next."
     )
-    return figure, Drawn(f"parts-{slug(name)}.svg", f"{what}, by part and loader, cold and warm", reading)
+    return figure, Drawn(
+        f"parts-{slug(name)}.svg", f"{what}, by part and loader, cold and warm", reading
+    )
 
 
 def _spreads(
-    axes: Axes, cells: Sequence[MeasuredCell], parts: Sequence[str], value: Callable[[ArmSummary], Estimate | None], factor: float
+    axes: Axes,
+    cells: Sequence[MeasuredCell],
+    parts: Sequence[str],
+    value: Callable[[ArmSummary], Estimate | None],
+    factor: float,
 ) -> dict[str, Line2D]:
     """Draw each arm's figure in its part's row and return what a legend shows for each loader."""
-    labels = sorted({cell.label(arm) for cell in cells for arm in cell.arms if arm.ready}, key=lambda label: (is_ceiling(label), label))
+    labels = sorted(
+        {cell.label(arm) for cell in cells for arm in cell.arms if arm.ready},
+        key=lambda label: (is_ceiling(label), label),
+    )
     handles = {}
     for cell in cells:
         for arm in cell.arms:
@@ -193,10 +274,19 @@ def _spreads(
             if not estimate or not arm.ready or estimate.median <= 0:
                 continue
             look, label = style_of(arm.loader), cell.label(arm)
-            height = parts.index(_column(cell)) + 0.7 * ((labels.index(label) + 0.5) / len(labels) - 0.5)
+            height = parts.index(_column(cell)) + 0.7 * (
+                (labels.index(label) + 0.5) / len(labels) - 0.5
+            )
             low, high = estimate.low or estimate.median, estimate.high or estimate.median
-            axes.plot([low * factor, high * factor], [height, height], color=look.colour, linewidth=1.4)
-            drawing: dict[str, Any] = {"color": look.colour, "marker": look.marker or "x", "markersize": 5.5, "linestyle": ""}
+            axes.plot(
+                [low * factor, high * factor], [height, height], color=look.colour, linewidth=1.4
+            )
+            drawing: dict[str, Any] = {
+                "color": look.colour,
+                "marker": look.marker or "x",
+                "markersize": 5.5,
+                "linestyle": "",
+            }
             axes.plot(estimate.median * factor, height, **drawing)
             handles[label] = Line2D([], [], **drawing)
     axes.grid(False, axis="y")
@@ -205,7 +295,9 @@ def _spreads(
     return {label: handles[label] for label in labels if label in handles}
 
 
-def _sweep(writer: SectionWriter, cells: Sequence[MeasuredCell], name: str, own_kb: int | None) -> list[str]:
+def _sweep(
+    writer: SectionWriter, cells: Sequence[MeasuredCell], name: str, own_kb: int | None
+) -> list[str]:
     """Return the table and the figure of amplification by readahead."""
     rows = []
     for cell in cells:
@@ -213,22 +305,43 @@ def _sweep(writer: SectionWriter, cells: Sequence[MeasuredCell], name: str, own_
         ahead = f"its own ({'unknown' if own_kb is None else own_kb})" if kb is None else str(kb)
         for arm in cell.arms:
             if arm.ready and arm.amplification:
-                words = [spread(arm.amplification, "unknown"), time_text(arm.ready.median), _percent(arm.resident_after)]
+                words = [
+                    spread(arm.amplification, "unknown"),
+                    time_text(arm.ready.median),
+                    _percent(arm.resident_after),
+                ]
                 rows.append([cell.key.part, cell.label(arm), ahead, *words])
     if not rows:
         return []
     rows.sort(key=lambda row: (PARTS.index(row[0]) if row[0] in PARTS else 0, row[1]))
-    heads = ["part", "loader", "readahead, KiB", "amplification", "ready, cold", "resident after, %"]
+    heads = [
+        "part",
+        "loader",
+        "readahead, KiB",
+        "amplification",
+        "ready, cold",
+        "resident after, %",
+    ]
     return [
         "Read amplification by the device's readahead, cold:",
         markdown(pd.DataFrame(rows, columns=heads)),
-        *writer.figure(lambda: _draw_sweep([cell for cell in cells if cell.key.read_ahead_kb is not None], name)),
+        *writer.figure(
+            lambda: _draw_sweep(
+                [cell for cell in cells if cell.key.read_ahead_kb is not None], name
+            )
+        ),
     ]
 
 
 def _draw_sweep(cells: Sequence[MeasuredCell], name: str) -> tuple[Figure, Drawn] | None:
     parts = list(dict.fromkeys(cell.key.part for cell in cells if cell.measured()))
-    values = sorted({cell.key.read_ahead_kb for cell in cells if cell.measured() and cell.key.read_ahead_kb is not None})
+    values = sorted(
+        {
+            cell.key.read_ahead_kb
+            for cell in cells
+            if cell.measured() and cell.key.read_ahead_kb is not None
+        }
+    )
     if len(values) < 2:
         return None
     figure = Figure(figsize=(1.8 + 2.7 * max(len(parts), 2), 3.8), layout="constrained")
@@ -239,8 +352,14 @@ def _draw_sweep(cells: Sequence[MeasuredCell], name: str) -> tuple[Figure, Drawn
         by_loader: dict[str, list[tuple[int, Estimate]]] = {}
         for cell in cells:
             for arm in cell.arms:
-                if cell.key.part == part and arm.amplification and cell.key.read_ahead_kb is not None:
-                    by_loader.setdefault(arm.loader, []).append((cell.key.read_ahead_kb, arm.amplification))
+                if (
+                    cell.key.part == part
+                    and arm.amplification
+                    and cell.key.read_ahead_kb is not None
+                ):
+                    by_loader.setdefault(arm.loader, []).append(
+                        (cell.key.read_ahead_kb, arm.amplification)
+                    )
         for number, (loader, points) in enumerate(sorted(by_loader.items())):
             look = style_of(loader)
             drawing: dict[str, Any] = {
@@ -250,8 +369,15 @@ def _draw_sweep(cells: Sequence[MeasuredCell], name: str) -> tuple[Figure, Drawn
                 "linewidth": 1.1,
                 "ms": 5,
             }
-            x = [values.index(kb) + 0.12 * scattered(len(by_loader))[number] for kb, _ in sorted(points, key=lambda point: point[0])]
-            axes.plot(x, [estimate.median for _, estimate in sorted(points, key=lambda point: point[0])], **drawing)
+            x = [
+                values.index(kb) + 0.12 * scattered(len(by_loader))[number]
+                for kb, _ in sorted(points, key=lambda point: point[0])
+            ]
+            axes.plot(
+                x,
+                [estimate.median for _, estimate in sorted(points, key=lambda point: point[0])],
+                **drawing,
+            )
             handles[loader] = Line2D([], [], **drawing)
         axes.set_yscale("log")
         axes.axhline(1.0, color="#333333", linewidth=1.0, zorder=1)
@@ -259,8 +385,13 @@ def _draw_sweep(cells: Sequence[MeasuredCell], name: str) -> tuple[Figure, Drawn
         axes.set_xlabel("readahead, KiB")
         plain_log(axes.yaxis)
     grid[0].set_ylabel("times the bytes asked for (log.)")
-    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=3, fontsize=8)
+    figure.legend(
+        list(handles.values()), list(handles), loc="outside lower center", ncols=3, fontsize=8
+    )
     what = f"Read amplification by the device's readahead, parts of {name}, cold"
     heading(figure, what)
-    reading = "a line that rises to the right is a loader that lets the kernel decide what to read; one that is flat and high reads the whole file."
+    reading = (
+        "a line that rises to the right is a loader that lets the kernel decide what to read; one"
+        " that is flat and high reads the whole file."
+    )
     return figure, Drawn(f"read-ahead-{slug(name)}.svg", what, reading)

@@ -1,8 +1,11 @@
-"""The part of a page about whole pipelines and models: to a model that has run once, in both formats, beside what the page says."""
+"""The part of a page about whole pipelines and models: to a model that has run once, in both
+formats, beside what the page says.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -12,13 +15,37 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from harness.analysis.arms import ArmSummary
-from harness.analysis.documented_figures import PIPELINE_BIN_S, PIPELINE_RATIO, PIPELINE_SAFETENSORS_S
+from harness.analysis.documented_figures import (
+    PIPELINE_BIN_S,
+    PIPELINE_RATIO,
+    PIPELINE_SAFETENSORS_S,
+)
 from harness.analysis.recorded_run import RecordedRun
 from harness.analysis.run_cells import MeasuredCell, pair_ratio
 from harness.analysis.statistics import Estimate
 from harness.records.sample import Sample
-from harness.report.figures.style import INK, STATES, Drawn, column, dots, heading, plain_log, rows, scattered, style_of
-from harness.report.format import megabytes, ratio_text, significant, size_text, slug, spread, time_text, time_unit
+from harness.report.figures.style import (
+    INK,
+    STATES,
+    Drawn,
+    column,
+    dots,
+    heading,
+    plain_log,
+    rows,
+    scattered,
+    style_of,
+)
+from harness.report.format import (
+    megabytes,
+    ratio_text,
+    significant,
+    size_text,
+    slug,
+    spread,
+    time_text,
+    time_unit,
+)
 from harness.report.section_writer import SectionWriter, course
 from harness.report.tables import arm_table, cell_frame, markdown
 from harness.scenarios import PIPELINE_LOAD
@@ -31,7 +58,9 @@ PAIRS = (
     ("copy-torch", "copy-safetensors"),
 )
 """Each way to load with its pickle arm first."""
-_CLOCKS: dict[str, tuple[Callable[[ArmSummary], Estimate | None], Callable[[Sample], float | None]]] = {
+_CLOCKS: dict[
+    str, tuple[Callable[[ArmSummary], Estimate | None], Callable[[Sample], float | None]]
+] = {
     "returned": (lambda arm: arm.returned, lambda sample: sample.returned_s),
     "ready": (lambda arm: arm.ready, lambda sample: sample.ready_s),
     "module ready": (lambda arm: arm.module_ready, lambda sample: sample.module_ready_s),
@@ -42,47 +71,80 @@ _MARKS: dict[str, dict[str, Any]] = {
     "module ready": {"marker": "|", "ms": 11, "mew": 2.2},
 }
 _READING = f"""
-What a person calls and gets: `from_pretrained`, `from_single_file`, `load_state_dict`. *returned* is when that call gave back its pipeline or
-model, *ready* when every page of its tensors had been touched, *module ready* when each of its networks had then run once on the least input
-there is. A call that maps its file returns before a byte is read, in either format, so only the later clocks tell what a person waits for.
-The document under test says of Stable Diffusion 2.1 {PIPELINE_BIN_S:.2f} s by `.bin` and {PIPELINE_SAFETENSORS_S:.2f} s by safetensors, {PIPELINE_RATIO:.2f} times, and not by which clock.
-Cold covers every file of the folder, proved for each.
+What a person calls and gets: `from_pretrained`, `from_single_file`, `load_state_dict`. *returned*
+is when that call gave back its pipeline or model, *ready* when every page of its tensors had been
+touched, *module ready* when each of its networks had then run once on the least input there is. A
+call that maps its file returns before a byte is read, in either format, so only the later clocks
+tell what a person waits for. The document under test says of Stable Diffusion 2.1
+{PIPELINE_BIN_S:.2f} s by `.bin` and {PIPELINE_SAFETENSORS_S:.2f} s by safetensors,
+{PIPELINE_RATIO:.2f} times, and not by which clock. Cold covers every file of the folder, proved for
+each.
 """.strip()
 
 
 def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
-    """Return the blocks of Markdown about pipelines and models, none where there is no such cell."""
+    """Return the blocks of Markdown about pipelines and models, none where there is no such
+    cell.
+    """
     cells = run.cells_of(PIPELINE_LOAD)
     if not cells:
         return []
     blocks = [writer.title(PIPELINE_LOAD), _READING]
-    for (checkpoint, device), group in groupby(cells, key=lambda cell: (cell.checkpoint, cell.device)):
+    for (checkpoint, device), group in groupby(
+        cells, key=lambda cell: (cell.checkpoint, cell.device)
+    ):
         cells_here = list(group)
-        tensors = next((f", {cell.samples[0].tensors:,} tensors" for cell in cells_here if cell.samples), "")
-        blocks.append(writer.heading(f"{checkpoint}, {size_text(cells_here[0].bytes)}{tensors}, on {device}", 2))
+        tensors = next(
+            (f", {cell.samples[0].tensors:,} tensors" for cell in cells_here if cell.samples), ""
+        )
+        blocks.append(
+            writer.heading(
+                f"{checkpoint}, {size_text(cells_here[0].bytes)}{tensors}, on {device}", 2
+            )
+        )
         comparison = _comparison(cells_here)
         if not comparison.empty:
-            blocks += ["Pickle beside safetensors, each pair within its blocks; above 1 pickle is slower:", markdown(comparison)]
-        blocks += writer.figure(lambda cells_shown=cells_here: _draw(cells_shown))  # type: ignore[misc]
+            blocks += [
+                "Pickle beside safetensors, each pair within its blocks; above 1 pickle is slower:",
+                markdown(comparison),
+            ]
+        blocks += writer.figure(partial(_draw, cells_here))
         for cell in cells_here:
             blocks.append(f"**{cell.cache_state.capitalize()}**{course(cell)}")
             if cell.samples or cell.left_out:
-                blocks += [markdown(_table(cell)), f"In plain figures: {writer.table(cell.name, cell_frame(cell))}"]
+                blocks += [
+                    markdown(_table(cell)),
+                    f"In plain figures: {writer.table(cell.name, cell_frame(cell))}",
+                ]
     return blocks
 
 
 def compared(cells: Sequence[MeasuredCell]) -> str | None:
-    """Return a sentence on the largest pipeline that diffusers loaded in both formats, beside the page's; None where there is none."""
+    """Return a sentence on the largest pipeline that diffusers loaded in both formats, beside the
+    page's; None where there is none.
+    """
     pair = PAIRS[0]
-    cells_here = [cell for cell in cells if cell.scenario == PIPELINE_LOAD and all(cell.arm(loader) for loader in pair)]
+    cells_here = [
+        cell
+        for cell in cells
+        if cell.scenario == PIPELINE_LOAD and all(cell.arm(loader) for loader in pair)
+    ]
     if not cells_here:
         return None
     largest = max(cell.bytes or 0 for cell in cells_here)
-    of_largest = sorted((cell for cell in cells_here if cell.bytes == largest), key=lambda cell: (cell.device, cell.cache_state))
-    phrases = [f"{cell.cache_state} {', '.join(_said(cell, pair))}" for cell in of_largest if cell.device == of_largest[0].device]
+    of_largest = sorted(
+        (cell for cell in cells_here if cell.bytes == largest),
+        key=lambda cell: (cell.device, cell.cache_state),
+    )
+    phrases = [
+        f"{cell.cache_state} {', '.join(_said(cell, pair))}"
+        for cell in of_largest
+        if cell.device == of_largest[0].device
+    ]
     return (
-        f"The pipeline {of_largest[0].checkpoint} ({size_text(largest)}, on {of_largest[0].device}) takes by `.bin`, as a multiple of "
-        f"safetensors, {'; '.join(phrases)}; the document under test claims {PIPELINE_RATIO:.2f} times for a pipeline of 2.6 GB."
+        f"The pipeline {of_largest[0].checkpoint} ({size_text(largest)}, on {of_largest[0].device})"
+        f" takes by `.bin`, as a multiple of safetensors, {'; '.join(phrases)}; the document under"
+        f" test claims {PIPELINE_RATIO:.2f} times for a pipeline of 2.6 GB."
     )
 
 
@@ -92,7 +154,10 @@ def _said(cell: MeasuredCell, pair: tuple[str, str]) -> Iterator[str]:
 
 
 def _comparison(cells: Sequence[MeasuredCell]) -> pd.DataFrame:
-    """Return a row for each pair, cache state and clock: both times, their ratio with its interval; the page's own stands first."""
+    """Return a row for each pair, cache state and clock: both times, their ratio with its interval.
+
+    The page's own stands first.
+    """
     rows = []
     for cell in cells:
         for pickle, safetensors in PAIRS:
@@ -100,7 +165,10 @@ def _comparison(cells: Sequence[MeasuredCell]) -> pd.DataFrame:
             if not over or not under:
                 continue
             for clock, (estimate, value) in _CLOCKS.items():
-                times = [time_text(interval.median) if (interval := estimate(arm)) else "missing" for arm in (over, under)]
+                times = [
+                    time_text(interval.median) if (interval := estimate(arm)) else "missing"
+                    for arm in (over, under)
+                ]
                 rows.append(
                     [
                         f"{pickle} over {safetensors}",
@@ -125,14 +193,31 @@ def _comparison(cells: Sequence[MeasuredCell]) -> pd.DataFrame:
 
 def _table(cell: MeasuredCell) -> pd.DataFrame:
     measured = [arm for arm in cell.arms if arm.ready]
-    units = {clock: time_unit(estimate.median for arm in measured if (estimate := of(arm))) for clock, (of, _) in _CLOCKS.items()}
-    heads = [*(f"{clock}, {unit}" for clock, (_, unit) in units.items()), "ratio ready", "ratio module ready"]
+    units = {
+        clock: time_unit(estimate.median for arm in measured if (estimate := of(arm)))
+        for clock, (of, _) in _CLOCKS.items()
+    }
+    heads = [
+        *(f"{clock}, {unit}" for clock, (_, unit) in units.items()),
+        "ratio ready",
+        "ratio module ready",
+    ]
     heads += ["anonymous, MB", "mapped, MB", "storage read, MB"]
 
     def words(arm: ArmSummary) -> list[str]:
         times = [spread(of(arm), "missing", units[clock][0]) for clock, (of, _) in _CLOCKS.items()]
-        sizes = [megabytes(size) for size in (arm.anonymous_bytes, arm.mapped_bytes, arm.storage_read_bytes)]
-        return [*times, *(ratio_text(cell, arm, interval) for interval in (arm.ratio_ready, arm.ratio_module_ready)), *sizes]
+        sizes = [
+            megabytes(size)
+            for size in (arm.anonymous_bytes, arm.mapped_bytes, arm.storage_read_bytes)
+        ]
+        return [
+            *times,
+            *(
+                ratio_text(cell, arm, interval)
+                for interval in (arm.ratio_ready, arm.ratio_module_ready)
+            ),
+            *sizes,
+        ]
 
     return arm_table(cell, heads, words)
 
@@ -143,40 +228,64 @@ def _draw(cells: Sequence[MeasuredCell]) -> tuple[Figure, Drawn] | None:
     if not panels:
         return None
     heights = [len(cell.measured()) for cell in panels]
-    figure = Figure(figsize=(8.8, 1.2 + 0.36 * sum(heights) + 0.4 * len(panels)), layout="constrained")
+    figure = Figure(
+        figsize=(8.8, 1.2 + 0.36 * sum(heights) + 0.4 * len(panels)), layout="constrained"
+    )
     grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     for axes, cell in zip(grid, panels, strict=True):
-        axes.set_title(STATES.get(cell.cache_state, cell.cache_state).replace("the file", "the files"))
+        axes.set_title(
+            STATES.get(cell.cache_state, cell.cache_state).replace("the file", "the files")
+        )
         _clocks(axes, cell)
     grid[-1].set_xlabel("time from just before the call, ms (logarithmic)")
     plain_log(grid[-1].xaxis)
-    what = f"{panels[0].checkpoint}, {size_text(panels[0].bytes)}: when the call returned, was ready, and had run once"
+    what = (
+        f"{panels[0].checkpoint}, {size_text(panels[0].bytes)}: when the call returned, was ready,"
+        " and had run once"
+    )
     heading(figure, what)
     looks: dict[str, Any] = {"color": INK, "linestyle": ""}
     handles = [Line2D([], [], label=clock, **looks, **mark) for clock, mark in _MARKS.items()]
-    handles.append(Line2D([], [], marker="o", ms=2.5, mew=0, label="one sample (module ready)", **looks))
+    handles.append(
+        Line2D([], [], marker="o", ms=2.5, mew=0, label="one sample (module ready)", **looks)
+    )
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8)
     reading = (
-        "each line is a way to load, fastest to ready at the top of its panel; the ring is when the call gave back its model, the disc when every "
-        "page of it had been touched, the upright when each network had run once. What lies between ring and disc is work the call put off."
+        "each line is a way to load, fastest to ready at the top of its panel; the ring is when the"
+        " call gave back its model, the disc when every page of it had been touched, the upright"
+        " when each network had run once. What lies between ring and disc is work the call put off."
     )
     device = "" if panels[0].device == "cpu" else f"-{slug(panels[0].device)}"
-    return figure, Drawn(f"pipeline-{slug(panels[0].checkpoint)}{device}.svg", f"Times of every way to load {what}", reading)
+    return figure, Drawn(
+        f"pipeline-{slug(panels[0].checkpoint)}{device}.svg",
+        f"Times of every way to load {what}",
+        reading,
+    )
 
 
 def _clocks(axes: Axes, cell: MeasuredCell) -> None:
     words = []
     for row, arm in enumerate(cell.measured()):
         colour = style_of(arm.loader).colour
-        medians = [1e3 * estimate.median if (estimate := of(arm)) else None for of, _ in _CLOCKS.values()]
+        medians = [
+            1e3 * estimate.median if (estimate := of(arm)) else None for of, _ in _CLOCKS.values()
+        ]
         known = [median for median in medians if median is not None]
         times = [1e3 * sample.module_ready_s for sample in cell.valid(arm) if sample.module_ready_s]
-        dots(axes, times, [row + 0.3 + 0.15 * apart for apart in scattered(len(times))], colour, size=2.0)
+        dots(
+            axes,
+            times,
+            [row + 0.3 + 0.15 * apart for apart in scattered(len(times))],
+            colour,
+            size=2.0,
+        )
         axes.plot(known, [row] * len(known), color=colour, linewidth=1.8, solid_capstyle="butt")
         for median, look in zip(medians, _MARKS.values(), strict=True):
             if median is not None:
                 axes.plot(median, row, color=colour, mec=colour, **look)
-        words.append(", ".join("-" if median is None else significant(median) for median in medians))
+        words.append(
+            ", ".join("-" if median is None else significant(median) for median in medians)
+        )
     axes.set_xscale("log")
     rows(axes, [cell.label(arm) for arm in cell.measured()])
     column(axes, "returned, ready, module ready (ms)", words)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import groupby
 
 import pandas as pd
@@ -13,7 +14,20 @@ from matplotlib.patches import Patch
 from harness.analysis.arms import ArmSummary
 from harness.analysis.recorded_run import RecordedRun
 from harness.analysis.run_cells import MeasuredCell
-from harness.report.figures.style import GREEN, GREY, ORANGE, PLAIN, PURPLE, SKY, STATES, VERMILLION, Drawn, column, heading, rows
+from harness.report.figures.style import (
+    GREEN,
+    GREY,
+    ORANGE,
+    PLAIN,
+    PURPLE,
+    SKY,
+    STATES,
+    VERMILLION,
+    Drawn,
+    column,
+    heading,
+    rows,
+)
 from harness.report.format import ratio_text, significant, size_text, slug, spread, time_text
 from harness.report.section_writer import SectionWriter, course
 from harness.report.tables import arm_table, cell_frame, markdown
@@ -28,10 +42,11 @@ _PHASES = {
     "load": ("load", VERMILLION),
 }
 _READING = """
-A fresh interpreter for every sample: from just before it is started, to its first statement, through `import torch` and the loader's own
-library, its first call (on a tiny checkpoint: what it imports and sets up), to weights whose every page is ready. The phases add up to *ready*
-here; what the harness does in between is in none of them. Cold and warm are the checkpoint's: the files of Python, torch and the libraries are in
-the page cache, or the sample does not count.
+A fresh interpreter for every sample: from just before it is started, to its first statement,
+through `import torch` and the loader's own library, its first call (on a tiny checkpoint: what it
+imports and sets up), to weights whose every page is ready. The phases add up to *ready* here; what
+the harness does in between is in none of them. Cold and warm are the checkpoint's: the files of
+Python, torch and the libraries are in the page cache, or the sample does not count.
 """.strip()
 
 
@@ -41,25 +56,46 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
     if not cells:
         return []
     blocks = [writer.title(PROCESS_START), _READING]
-    for (checkpoint, device), group in groupby(cells, key=lambda cell: (cell.checkpoint, cell.device)):
+    for (checkpoint, device), group in groupby(
+        cells, key=lambda cell: (cell.checkpoint, cell.device)
+    ):
         cells_here = list(group)
-        blocks.append(writer.heading(f"{checkpoint}, {size_text(cells_here[0].bytes)}, on {device}, from a fresh process", 2))
-        blocks += writer.figure(lambda cells_shown=cells_here: _draw(cells_shown))  # type: ignore[misc]
+        blocks.append(
+            writer.heading(
+                f"{checkpoint}, {size_text(cells_here[0].bytes)}, on {device}, from a fresh"
+                " process",
+                2,
+            )
+        )
+        blocks += writer.figure(partial(_draw, cells_here))
         for cell in cells_here:
             blocks.append(f"**{cell.cache_state.capitalize()}**{course(cell)}")
             if cell.samples or cell.left_out:
-                frame = cell_frame(cell).merge(_frame(cell), how="left", on=["loader", "environment"])
-                blocks += [markdown(_table(cell)), f"In plain figures: {writer.table(cell.name, frame)}"]
+                frame = cell_frame(cell).merge(
+                    _frame(cell), how="left", on=["loader", "environment"]
+                )
+                blocks += [
+                    markdown(_table(cell)),
+                    f"In plain figures: {writer.table(cell.name, frame)}",
+                ]
     return blocks
 
 
 def waited(cells: Sequence[MeasuredCell]) -> str | None:
-    """Return a sentence on what of a process is the load, in the two formats, warm; None where neither was measured."""
+    """Return a sentence on what of a process is the load, in the two formats, warm.
+
+    None where neither was measured.
+    """
     for cell in cells:
-        arms = [arm for loader in ("torch-load", "safetensors-load-file") if (arm := cell.arm(loader)) and arm.shares]
+        arms = [
+            arm
+            for loader in ("torch-load", "safetensors-load-file")
+            if (arm := cell.arm(loader)) and arm.shares
+        ]
         if cell.scenario == PROCESS_START and cell.cache_state == "warm" and len(arms) == 2:
             text = " and ".join(
-                f"{time_text(arm.ready.median)} by {arm.loader}, of which the load is {significant(100 * arm.shares['load'])} %"
+                f"{time_text(arm.ready.median)} by {arm.loader}, of which the load is"
+                f" {significant(100 * arm.shares['load'])} %"
                 for arm in arms
                 if arm.ready
             )
@@ -76,7 +112,12 @@ def _frame(cell: MeasuredCell) -> pd.DataFrame:
     for arm in cell.measured():
         times = {f"{name}_s": estimate.median for name, estimate in arm.phases.items()}
         lines.append(
-            {"loader": arm.loader, "environment": arm.environment, **times, **{f"{name}_share": part for name, part in arm.shares.items()}}
+            {
+                "loader": arm.loader,
+                "environment": arm.environment,
+                **times,
+                **{f"{name}_share": part for name, part in arm.shares.items()},
+            }
         )
     columns = [f"{name}_{what}" for what in ("s", "share") for name in _phases([cell])]
     return pd.DataFrame(lines, columns=["loader", "environment", *columns])
@@ -87,16 +128,27 @@ def _table(cell: MeasuredCell) -> pd.DataFrame:
 
     def words(arm: ArmSummary) -> list[str]:
         parts = [
-            f"{significant(1e3 * arm.phases[name].median)} ({significant(100 * arm.shares[name])} %)" if name in arm.phases else "missing"
+            (
+                f"{significant(1e3 * arm.phases[name].median)}"
+                f" ({significant(100 * arm.shares[name])} %)"
+                if name in arm.phases
+                else "missing"
+            )
             for name in phases
         ]
         return [spread(arm.ready, "missing"), ratio_text(cell, arm, arm.ratio_ready), *parts]
 
-    return arm_table(cell, ["ready, s", "ratio ready", *(f"{what}, ms (share)" for what, _ in phases.values())], words)
+    return arm_table(
+        cell,
+        ["ready, s", "ratio ready", *(f"{what}, ms (share)" for what, _ in phases.values())],
+        words,
+    )
 
 
 def _phases(cells: Sequence[MeasuredCell]) -> dict[str, tuple[str, str]]:
-    """Return the phases of some cells with their words and colours: a GPU's context only where a process made one."""
+    """Return the phases of some cells with their words and colours: a GPU's context only where a
+    process made one.
+    """
     known = {name for cell in cells for arm in cell.measured() for name in arm.phases}
     return {name: look for name, look in _PHASES.items() if name in known or name != "context"}
 
@@ -106,22 +158,36 @@ def _draw(cells: Sequence[MeasuredCell]) -> tuple[Figure, Drawn] | None:
     if not panels:
         return None
     heights = [len(cell.measured()) for cell in panels]
-    figure = Figure(figsize=(8.8, 1.2 + 0.32 * sum(heights) + 0.4 * len(panels)), layout="constrained")
+    figure = Figure(
+        figsize=(8.8, 1.2 + 0.32 * sum(heights) + 0.4 * len(panels)), layout="constrained"
+    )
     grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     for axes, cell in zip(grid, panels, strict=True):
         axes.set_title(STATES.get(cell.cache_state, cell.cache_state))
         _bars(axes, cell)
     grid[-1].set_xlabel("time from the start of the process, s")
-    what = f"{panels[0].checkpoint}, {size_text(panels[0].bytes)}: what a process spends until its weights are ready"
+    what = (
+        f"{panels[0].checkpoint}, {size_text(panels[0].bytes)}: what a process spends until its"
+        " weights are ready"
+    )
     heading(figure, what)
     handles = [Patch(facecolor=colour, label=words) for words, colour in _phases(panels).values()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8, columnspacing=1.4)
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=len(handles),
+        fontsize=8,
+        columnspacing=1.4,
+    )
     reading = (
-        "each bar is a process, its parts the medians of the phases in the order they come; what formats differ by is the last part alone."
+        "each bar is a process, its parts the medians of the phases in the order they come; what"
+        " formats differ by is the last part alone."
     )
     device = "" if panels[0].device == "cpu" else f"-{slug(panels[0].device)}"
     return figure, Drawn(
-        f"process-start-{slug(panels[0].checkpoint)}{device}.svg", f"Phases of a process for every loader: {what}", reading
+        f"process-start-{slug(panels[0].checkpoint)}{device}.svg",
+        f"Phases of a process for every loader: {what}",
+        reading,
     )
 
 
@@ -133,7 +199,10 @@ def _bars(axes: Axes, cell: MeasuredCell) -> None:
             width = arm.phases[name].median if name in arm.phases else 0.0
             axes.barh(row, width, left=left, height=0.66, color=colour)
             left += width
-        words.append(f"{significant(100 * arm.shares.get('load', 0.0))} % of {significant(arm.ready.median if arm.ready else 0.0)} s")
+        words.append(
+            f"{significant(100 * arm.shares.get('load', 0.0))} % of"
+            f" {significant(arm.ready.median if arm.ready else 0.0)} s"
+        )
     axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(PLAIN)
     rows(axes, [cell.label(arm) for arm in cell.measured()])

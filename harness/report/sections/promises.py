@@ -1,4 +1,6 @@
-"""What the page promises and what came of it: a table of a run's checks, and the lines a terminal shows of them."""
+"""What the page promises and what came of it: a table of a run's checks, and the lines a terminal
+shows of them.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from dataclasses import asdict, fields
 
 import pandas as pd
 
-from harness.analysis.promises import BROKEN, KEPT, NOT_TESTED
+from harness.analysis.promises import PromiseResult
 from harness.analysis.recorded_run import RecordedRun
 from harness.records.checks import Check
 from harness.report.section_writer import SectionWriter
@@ -16,13 +18,17 @@ from harness.report.tables import markdown
 from harness.report.terminal import WIDTH
 
 _READING = (
-    "Each check is one call in a process of its own, offline, on a tiny pipeline whose formats hold different content, so that what was "
-    "loaded tells which file it came from. The message is the error that a person gets, or else what the library warned of."
+    "Each check is one call in a process of its own, offline, on a tiny pipeline whose formats hold"
+    " different content, so that what was loaded tells which file it came from. The message is the"
+    " error that a person gets, or else what the library warned of."
 )
 
 
 def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
-    """Return the section on a run's checks, nothing where it has none; the same rows are written as CSV."""
+    """Return the section on a run's checks, nothing where it has none.
+
+    The same rows are written as CSV.
+    """
     checks = run.checks
     if not checks:
         return []
@@ -45,24 +51,44 @@ def checks_table(checks: Sequence[Check]) -> pd.DataFrame:
     """Return one row for each check as a person reads it."""
     heads = ["claim", "what", "promised", "what happened", "message", "outcome"]
     rows = [
-        [check.claim, f"{check.subject}: {check.condition}", check.promised, check.happened, check.message or "none", check.outcome]
+        [
+            check.claim,
+            f"{check.subject}: {check.condition}",
+            check.promised,
+            check.happened,
+            check.message or "none",
+            check.outcome,
+        ]
         for check in checks
     ]
     return pd.DataFrame(rows, columns=heads)
 
 
 def promises_lines(checks: Sequence[Check]) -> list[str]:
-    """Return how many promises were kept, and each that was not, as lines of a terminal; nothing where there was none."""
+    """Return how many promises were kept, and each that was not, as lines of a terminal.
+
+    Nothing where there was none.
+    """
     if not checks:
         return []
     broken = [
-        f"{BROKEN}: {check.claim} {check.check}: promised {check.promised}; {check.happened}" for check in checks if check.outcome == BROKEN
+        f"{check.outcome}: {check.claim} {check.check}: promised {check.promised}; {check.happened}"
+        for check in checks
+        if check.outcome == PromiseResult.BROKEN
     ]
     return [
-        line for text in [_counted(checks), *broken] for line in textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+        line
+        for text in [_counted(checks), *broken]
+        for line in textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
     ]
 
 
 def _counted(checks: Sequence[Check]) -> str:
-    counts = [(outcome, sum(check.outcome == outcome for check in checks)) for outcome in (KEPT, BROKEN, NOT_TESTED)]
-    return f"promises put to the test: {', '.join(f'{count} {outcome}' for outcome, count in counts if count)}"
+    counts = [
+        (outcome, sum(check.outcome == outcome for check in checks))
+        for outcome in (PromiseResult.KEPT, PromiseResult.BROKEN, PromiseResult.NOT_TESTED)
+    ]
+    return (
+        "promises put to the test:"
+        f" {', '.join(f'{count} {outcome}' for outcome, count in counts if count)}"
+    )

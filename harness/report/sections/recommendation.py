@@ -1,4 +1,6 @@
-"""Which loader to use when, on the machine that was measured: the fastest to ready of each situation, and what it could not be told from."""
+"""Which loader to use when, on the machine that was measured: the fastest to ready of each
+situation, and what it could not be told from.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +19,31 @@ from harness.report.tables import markdown
 
 _STATES = {"cold": "first load", "warm": "loaded before"}
 _READING = """
-The fastest to *ready*, every page of every tensor touched, and every loader that its blocks could not tell from it. Where the safetensors loader that others are held
-against is among those, it is the one to take: it is as fast as can be told, and runs no code of a file.
+The fastest to *ready*, every page of every tensor touched, and every loader that its blocks could
+not tell from it. Where the safetensors loader that others are held against is among those, it is
+the one to take: it is as fast as can be told, and runs no code of a file.
 """.strip()
 
 
 def choice_section(writer: SectionWriter, evidence: Sequence[RecordedRun]) -> list[str]:
-    """Return what to use when, in Markdown, for each machine; a plain line where no situation was measured."""
+    """Return what to use when, in Markdown, for each machine.
+
+    A plain line where no situation was measured.
+    """
     blocks = [writer.heading("Which loader to use when")]
-    machines = [(machine.name, recommended) for machine in by_machine(evidence) if (recommended := choices(machine.runs))]
+    machines = [
+        (machine.name, recommended)
+        for machine in by_machine(evidence)
+        if (recommended := choices(machine.runs))
+    ]
     if not machines:
-        return [*blocks, "No situation was measured by two loaders and six blocks or more, so nothing is advised."]
+        return [
+            *blocks,
+            (
+                "No situation was measured by two loaders and six blocks or more, so nothing is"
+                " advised."
+            ),
+        ]
     blocks.append(_READING)
     for name, recommended in machines:
         blocks += [f"On {name}:"] if len(machines) > 1 else []
@@ -38,25 +54,43 @@ def choice_section(writer: SectionWriter, evidence: Sequence[RecordedRun]) -> li
             answers.setdefault(answer, []).append(run.name)
     for answer, runs in answers.items():
         named = f"run{'s' if len(runs) > 1 else ''} {', '.join(runs)}"
-        blocks.append(f"From a source that is not trusted: a loader that runs no code of a file. {answer} ({named})")
+        blocks.append(
+            f"From a source that is not trusted: a loader that runs no code of a file. {answer}"
+            f" ({named})"
+        )
     return [*blocks, "For a file of your own: `weighbridge advise PATH`."]
 
 
 def choice_table(choices: Sequence[Choice]) -> pd.DataFrame:
-    """Return a row for each choice: the situation, what to take, how long it takes, what it is as fast as, and its bottleneck."""
-    heads = ["checkpoint", "situation", "take", "as fast as can be told", "slowest measured", "the bottleneck", "run"]
+    """Return a row for each choice: the situation, what to take, how long it takes, what it is as
+    fast as, and its bottleneck.
+    """
+    heads = [
+        "checkpoint",
+        "situation",
+        "take",
+        "as fast as can be told",
+        "slowest measured",
+        "the bottleneck",
+        "run",
+    ]
     return pd.DataFrame([_row(choice) for choice in choices], columns=heads)
 
 
 def _row(choice: Choice) -> list[str]:
     cell = choice.cell
-    what = cell.key.part or (f"{cell.key.ranks} rank{'' if cell.key.ranks == 1 else 's'}" if cell.key.ranks else "")
+    what = cell.key.part or (
+        f"{cell.key.ranks} rank{'' if cell.key.ranks == 1 else 's'}" if cell.key.ranks else ""
+    )
     where = "" if cell.device == "cpu" else f", to {cell.device}"
     others = [cell.label(arm) for arm in choice.alike if arm is not choice.take]
     slowest = max(cell.measured(), key=lambda arm: arm.ready.median if arm.ready else 0.0)
     return [
         f"{cell.checkpoint}, {size_text(cell.bytes)}",
-        f"{_SITUATIONS[cell.scenario]}{f' ({what})' if what else ''}, {_STATES.get(cell.cache_state, cell.cache_state)}{where}",
+        (
+            f"{_SITUATIONS[cell.scenario]}{f' ({what})' if what else ''},"
+            f" {_STATES.get(cell.cache_state, cell.cache_state)}{where}"
+        ),
         f"**{cell.label(choice.take)}**, {time_spread(choice.take.ready)}",
         ", ".join(others) or "none",
         f"{cell.label(slowest)}, {time_spread(slowest.ready)}",

@@ -1,4 +1,6 @@
-"""The part of a page about environments side by side: the verdict on every arm, what each release did, and how sure the machine is."""
+"""The part of a page about environments side by side: the verdict on every arm, what each release
+did, and how sure the machine is.
+"""
 
 from __future__ import annotations
 
@@ -10,41 +12,69 @@ from matplotlib.figure import Figure
 
 from harness.analysis.recorded_run import RecordedRun
 from harness.analysis.regression import (
-    AMBIGUOUS,
-    FASTER,
-    INSUFFICIENT,
-    MISSING,
-    SAME,
-    SLOWER,
     ArmVerdict,
+    Verdict,
     exit_code,
     judged_run,
     stored_thresholds,
     verdicts_row,
 )
 from harness.records.verdicts import MEANING
-from harness.report.figures.style import BLUE, GREY, INK, ORANGE, PURPLE, VERMILLION, Drawn, heading, rows
+from harness.report.figures.style import (
+    BLUE,
+    GREY,
+    INK,
+    ORANGE,
+    PURPLE,
+    VERMILLION,
+    Drawn,
+    heading,
+    rows,
+)
 from harness.report.format import spread
 from harness.report.section_writer import SectionWriter
 from harness.report.sections import calibration, release_history
 from harness.report.tables import markdown
 
-_COLOURS = {SLOWER: VERMILLION, FASTER: BLUE, SAME: GREY, AMBIGUOUS: ORANGE, INSUFFICIENT: PURPLE, MISSING: PURPLE}
+_COLOURS = {
+    Verdict.SLOWER: VERMILLION,
+    Verdict.FASTER: BLUE,
+    Verdict.SAME: GREY,
+    Verdict.AMBIGUOUS: ORANGE,
+    Verdict.INSUFFICIENT: PURPLE,
+    Verdict.MISSING: PURPLE,
+}
 _READING = """
-Candidate over baseline until *ready*, taken block by block: above 1 is slower. An interval holds the true median ratio with 95 % confidence. `slower` needs
-the whole interval of a clock beyond its threshold, or that of a counter (processor time, bytes from storage, page faults, memory), and then fresh
-pairs, by servers started anew, that say the same by the same metric; without them it is `ambiguous`. `faster` and `same` need the whole interval
-below or within. `insufficient` is fewer than six pairs, and `missing` no valid sample or wrong tensors: neither is ever a pass.
+Candidate over baseline until *ready*, taken block by block: above 1 is slower. An interval holds
+the true median ratio with 95 % confidence. `slower` needs the whole interval of a clock beyond its
+threshold, or that of a counter (processor time, bytes from storage, page faults, memory), and then
+fresh pairs, by servers started anew, that say the same by the same metric; without them it is
+`ambiguous`. `faster` and `same` need the whole interval below or within. `insufficient` is fewer
+than six pairs, and `missing` no valid sample or wrong tensors: neither is ever a pass.
 """.strip()
 
 
 def summary(manifest: Mapping[str, Any], arm_verdict: Sequence[ArmVerdict], code: int) -> str:
-    """Return the verdicts in Markdown, gravest first, for a terminal and for the page of a CI job."""
+    """Return the verdicts in Markdown, gravest first, for a terminal and for the page of a CI
+    job.
+    """
     paired_run = manifest["options"]["paired_run"]
-    counts = {verdict: sum(arm.change.verdict == verdict for arm in arm_verdict) for verdict in _COLOURS}
+    counts = {
+        verdict: sum(arm.change.verdict == verdict for arm in arm_verdict) for verdict in _COLOURS
+    }
     message = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
-    grave = [verdict for verdict in arm_verdict if verdict.change.verdict not in (SAME, FASTER)]
-    lines = [f"**{MEANING[code].capitalize()}** (exit code {code}): {_sides(manifest)}. {message or 'no cell'}.", ""]
+    grave = [
+        verdict
+        for verdict in arm_verdict
+        if verdict.change.verdict not in (Verdict.SAME, Verdict.FASTER)
+    ]
+    lines = [
+        (
+            f"**{MEANING[code].capitalize()}** (exit code {code}): {_sides(manifest)}."
+            f" {message or 'no cell'}."
+        ),
+        "",
+    ]
     if paired_run.get("thresholds"):
         lines += [f"Thresholds: {paired_run['thresholds']}.", ""]
     shown = sorted(grave, key=lambda entry: list(_COLOURS).index(entry.change.verdict))
@@ -80,9 +110,20 @@ def _sides(manifest: Mapping[str, Any]) -> str:
     def told(role: str) -> str:
         name = paired_run[role]
         versions = (environments.get(name) or {}).get("versions") or {}
-        text = ", ".join(f"{package} {versions[package]}" for package in ("torch", "safetensors") if versions.get(package))
-        slowed = ", ".join(f"{loader} slowed by {percent} %" for loader, percent in (paired_run.get("slowed_percent") or {}).items())
-        return f"{name} ({text}{f'; {slowed}' if slowed and role == 'candidate' else ''})" if text else name
+        text = ", ".join(
+            f"{package} {versions[package]}"
+            for package in ("torch", "safetensors")
+            if versions.get(package)
+        )
+        slowed = ", ".join(
+            f"{loader} slowed by {percent} %"
+            for loader, percent in (paired_run.get("slowed_percent") or {}).items()
+        )
+        return (
+            f"{name} ({text}{f'; {slowed}' if slowed and role == 'candidate' else ''})"
+            if text
+            else name
+        )
 
     return f"{told('candidate')} against {told('baseline')}"
 
@@ -98,28 +139,49 @@ def _table(verdicts: Sequence[ArmVerdict]) -> pd.DataFrame:
         )
         for verdict in verdicts
     ]
-    return pd.DataFrame(lines, columns=["arm", "verdict", "ready, candidate over baseline", "pairs", "why"])
+    return pd.DataFrame(
+        lines, columns=["arm", "verdict", "ready, candidate over baseline", "pairs", "why"]
+    )
 
 
-def _draw(verdict: Sequence[ArmVerdict], manifest: Mapping[str, Any]) -> tuple[Figure, Drawn] | None:
+def _draw(
+    verdict: Sequence[ArmVerdict], manifest: Mapping[str, Any]
+) -> tuple[Figure, Drawn] | None:
     shown = [arm for arm in verdict if arm.change.ratio and arm.change.ratio.low is not None]
     if not shown:
         return None
     arm_verdict = stored_thresholds(manifest)
     figure = Figure(figsize=(8.4, 0.27 * len(shown) + 1.5), layout="constrained")
     axes = figure.subplots()
-    rows(axes, [f"{arm.cell.removeprefix('full-load/').removesuffix('/cpu')}  {arm.loader}" for arm in shown])
+    rows(
+        axes,
+        [
+            f"{arm.cell.removeprefix('full-load/').removesuffix('/cpu')}  {arm.loader}"
+            for arm in shown
+        ],
+    )
     axes.axvline(1.0, color=INK, linewidth=0.8)
     for row, arm in enumerate(shown):
         limit = 1 + arm_verdict(arm.cell, arm.loader).clocks["ready_s"]
         axes.barh(row, limit - 1 / limit, left=1 / limit, height=0.8, color="#EEEEEE", zorder=0)
         ratio = arm.change.ratio
         assert ratio and ratio.low is not None and ratio.high is not None
-        axes.plot([ratio.low, ratio.high], [row, row], color=_COLOURS[arm.change.verdict], linewidth=1.6)
+        axes.plot(
+            [ratio.low, ratio.high], [row, row], color=_COLOURS[arm.change.verdict], linewidth=1.6
+        )
         axes.plot([ratio.median], [row], "o", color=_COLOURS[arm.change.verdict], markersize=4.5)
     axes.set_xlabel("ready, candidate over baseline, within blocks (above 1 is slower)")
+    slower = sum(arm.change.verdict == Verdict.SLOWER for arm in verdict)
     heading(
-        figure, f"Candidate over baseline, {sum(arm.change.verdict == SLOWER for arm in verdict)} of {len(verdict)} arms confirmed slower"
+        figure,
+        f"Candidate over baseline, {slower} of {len(verdict)} arms confirmed slower",
     )
-    reading = "a dot is the median ratio and a line its interval; the grey bar is what this machine does to a thing compared with itself; red is confirmed slower, blue faster, orange not told"
-    return figure, Drawn("verdicts.svg", f"The ratio of candidate over baseline with its interval for {len(shown)} arms", reading)
+    reading = (
+        "a dot is the median ratio and a line its interval; the grey bar is what this machine does"
+        " to a thing compared with itself; red is confirmed slower, blue faster, orange not told"
+    )
+    return figure, Drawn(
+        "verdicts.svg",
+        f"The ratio of candidate over baseline with its interval for {len(shown)} arms",
+        reading,
+    )

@@ -1,4 +1,6 @@
-"""The part of a page about scanners: what they saw in hostile files, and how long they take over clean ones beside a load."""
+"""The part of a page about scanners: what they saw in hostile files, and how long they take over
+clean ones beside a load.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,8 @@ from matplotlib.figure import Figure
 
 from harness.analysis.arms import ArmSummary
 from harness.analysis.hostile import (
-    BROKE,
-    FALSE_ALARM,
-    FOUND,
-    MISSED,
-    PASSED,
-    SILENT,
     File,
+    ScannerResult,
     accounts,
     files_of,
     loaders_of,
@@ -33,27 +30,40 @@ from harness.report.tables import arm_table, cell_frame, markdown
 from harness.scenarios import HOSTILE_SCAN, SCAN
 
 _SCANNING = """
-The same files given to scanners, which unpickle nothing. *found* and *missed* are of files with a payload, whatever hides it; *false alarm* and
-*passed* of harmless ones. Of all other files, which lie, are broken or ask for much but run nothing, a scanner may well find or pass any.
-*could not tell*: an error, or a file that it did not look at; *broke*: it crashed, hung or ran out of memory, as any loader here could.
+The same files given to scanners, which unpickle nothing. *found* and *missed* are of files with a
+payload, whatever hides it; *false alarm* and *passed* of harmless ones. Of all other files, which
+lie, are broken or ask for much but run nothing, a scanner may well find or pass any. *could not
+tell*: an error, or a file that it did not look at; *broke*: it crashed, hung or ran out of memory,
+as any loader here could.
 """.strip()
 _BESIDE = """
-How long a scanner takes over a clean torch file of seeded content, warm, beside the time that loading the same tensors takes. A ratio is to
-`torch-load` to *ready*. That the file is the checkpoint's own is checked after the clocks have stopped, and a scanner that says anything but
-that it is clean has no figure.
+How long a scanner takes over a clean torch file of seeded content, warm, beside the time that
+loading the same tensors takes. A ratio is to `torch-load` to *ready*. That the file is the
+checkpoint's own is checked after the clocks have stopped, and a scanner that says anything but that
+it is clean has no figure.
 """.strip()
 
 
 def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
-    """Return the blocks of Markdown about scanners, none where none was asked; every row is written as CSV."""
+    """Return the blocks of Markdown about scanners, none where none was asked.
+
+    Every row is written as CSV.
+    """
     blocks = _seen(writer, run.manifest, run.trials)
     timed = run.cells_of(SCAN)
     if timed:
-        blocks += [writer.heading("Scan time beside load time"), _BESIDE, *writer.figure(lambda: _draw(timed))]
+        blocks += [
+            writer.heading("Scan time beside load time"),
+            _BESIDE,
+            *writer.figure(lambda: _draw(timed)),
+        ]
     for cell in timed:
         blocks.append(f"**{cell.checkpoint}, {size_text(cell.bytes)}**{course(cell)}")
         if cell.samples or cell.left_out:
-            blocks += [markdown(_table(cell)), f"In plain figures: {writer.table(cell.name, cell_frame(cell))}"]
+            blocks += [
+                markdown(_table(cell)),
+                f"In plain figures: {writer.table(cell.name, cell_frame(cell))}",
+            ]
     return blocks
 
 
@@ -62,18 +72,21 @@ def _seen(writer: SectionWriter, manifest: Mapping[str, Any], trials: Sequence[T
     counts = scanned(trials, files)
     if not counts:
         return []
-    slowest = {account.loader: account.slowest for account in accounts(trials, loaders_of(manifest), HOSTILE_SCAN)}
+    slowest = {
+        account.loader: account.slowest
+        for account in accounts(trials, loaders_of(manifest), HOSTILE_SCAN)
+    }
     heads = [
         "scanner",
-        FOUND,
-        MISSED,
-        SILENT,
-        BROKE,
-        f"harmless: {PASSED}",
-        FALSE_ALARM,
+        ScannerResult.FOUND,
+        ScannerResult.MISSED,
+        ScannerResult.SILENT,
+        ScannerResult.BROKE,
+        f"harmless: {ScannerResult.PASSED}",
+        ScannerResult.FALSE_ALARM,
         "neither",
         "others: found",
-        PASSED,
+        ScannerResult.PASSED,
         "neither ",
         "longest",
     ]
@@ -84,11 +97,19 @@ def _seen(writer: SectionWriter, manifest: Mapping[str, Any], trials: Sequence[T
         results.append(
             [
                 name,
-                *(code[word] for word in (FOUND, MISSED, SILENT, BROKE)),
-                *(harmless[word] for word in (PASSED, FALSE_ALARM)),
-                harmless[SILENT] + harmless[BROKE],
-                *(other[word] for word in (FOUND, PASSED)),
-                other[SILENT] + other[BROKE],
+                *(
+                    code[word]
+                    for word in (
+                        ScannerResult.FOUND,
+                        ScannerResult.MISSED,
+                        ScannerResult.SILENT,
+                        ScannerResult.BROKE,
+                    )
+                ),
+                *(harmless[word] for word in (ScannerResult.PASSED, ScannerResult.FALSE_ALARM)),
+                harmless[ScannerResult.SILENT] + harmless[ScannerResult.BROKE],
+                *(other[word] for word in (ScannerResult.FOUND, ScannerResult.PASSED)),
+                other[ScannerResult.SILENT] + other[ScannerResult.BROKE],
                 f"{time_text(longest.seconds)}, {longest.file}" if longest else "unknown",
             ]
         )
@@ -96,24 +117,38 @@ def _seen(writer: SectionWriter, manifest: Mapping[str, Any], trials: Sequence[T
         writer.heading("What scanners saw"),
         _SCANNING,
         markdown(pd.DataFrame(results, columns=heads)),
-        f"In plain figures, file by file: {writer.table('scanners', scanners_frame(trials, files))}",
+        (
+            "In plain figures, file by file:"
+            f" {writer.table('scanners', scanners_frame(trials, files))}"
+        ),
     ]
 
 
 def scanners_frame(trials: Sequence[Trial], files: Mapping[str, File]) -> pd.DataFrame:
-    """Return one row for each file, what is wrong with it, and in a column for each scanner what that made of it."""
+    """Return one row for each file, what is wrong with it, and in a column for each scanner what
+    that made of it.
+    """
     by_file: dict[str, dict[str, str]] = {}
     for trial in trials:
         if trial.scenario == HOSTILE_SCAN:
-            by_file.setdefault(trial.file, {})[trial.loader] = seen_by_scanner(trial, files[trial.file])
+            by_file.setdefault(trial.file, {})[trial.loader] = seen_by_scanner(
+                trial, files[trial.file]
+            )
     return pd.DataFrame(
-        [{"file": name, "family": files[name].family, "harm": files[name].harm} | seen for name, seen in sorted(by_file.items())]
+        [
+            {"file": name, "family": files[name].family, "harm": files[name].harm} | seen
+            for name, seen in sorted(by_file.items())
+        ]
     )
 
 
 def _table(cell: MeasuredCell) -> pd.DataFrame:
     def words(arm: ArmSummary) -> list[str]:
-        return [spread(arm.ready, "missing", 1e3), ratio_text(cell, arm, arm.ratio_ready), megabytes(arm.peak_growth_bytes)]
+        return [
+            spread(arm.ready, "missing", 1e3),
+            ratio_text(cell, arm, arm.ratio_ready),
+            megabytes(arm.peak_growth_bytes),
+        ]
 
     return arm_table(cell, ["ready, ms", "ratio to torch-load", "growth, MB"], words)
 
@@ -137,7 +172,9 @@ def _draw(cells: Sequence[MeasuredCell]) -> tuple[Figure, Drawn] | None:
     heading(figure, "Scanning a clean file, beside loading it")
     return figure, Drawn(
         "scan-time.svg",
-        f"Time against size of {', '.join(points)}, warm, for files of {size_text(min(sizes))} to {size_text(max(sizes))}",
-        "a line is a scanner or a loader, a point its median with its interval. A flat line looks at the pickle alone and not at the tensors; one "
-        "that rises with the size reads them all. How many tensors there are counts as well.",
+        f"Time against size of {', '.join(points)}, warm, for files of {size_text(min(sizes))} to"
+        f" {size_text(max(sizes))}",
+        "a line is a scanner or a loader, a point its median with its interval. A flat line looks"
+        " at the pickle alone and not at the tensors; one that rises with the size reads them all."
+        " How many tensors there are counts as well.",
     )

@@ -1,4 +1,6 @@
-"""The section on what other loaders say of themselves, beside what was measured here under a proved cache state."""
+"""The section on what other loaders say of themselves, beside what was measured here under a proved
+cache state.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,8 @@ HEADLINES = (
         ("fastsafetensors", "fastsafetensors-buffered", "fastsafetensors-gds"),
         (4.8, 7.5),
         "cuda",
-        "GPUs; its own benchmark evicts files without fsync and does not verify it, and its documents write GB where they mean GiB",
+        "GPUs; its own benchmark evicts files without fsync and does not verify it, and its"
+        " documents write GB where they mean GiB",
     ),
     Headline(
         "fastsafetensors",
@@ -55,11 +58,13 @@ HEADLINES = (
         ("fastsafetensors", "fastsafetensors-buffered"),
         (2.62 / 1.01, 2.62 / 1.01),
         "cuda",
-        "one run of each on an AMD GPU; its own table has a cold read (1.24 GB/s) faster than a warm one of the mapping (1.01 GB/s)",
+        "one run of each on an AMD GPU; its own table has a cold read (1.24 GB/s) faster than a"
+        " warm one of the mapping (1.01 GB/s)",
     ),
     Headline(
         "runai-model-streamer",
-        "Llama-3-8B (15 GB) in 14.34 s with 16 threads, against 47.99 s by safetensors, from one cloud disk",
+        "Llama-3-8B (15 GB) in 14.34 s with 16 threads, against 47.99 s by safetensors, from one"
+        " cloud disk",
         "its docs/src/benchmarks.md",
         "safetensors-load-file",
         ("runai-model-streamer", "runai-model-streamer-buffered"),
@@ -79,13 +84,15 @@ HEADLINES = (
     ),
     Headline(
         "tensorizer",
-        "2.25 GiB/s (4.6 in plaid mode) from a local file, against 1.875 to 2.0 GiB/s by torch.load",
+        "2.25 GiB/s (4.6 in plaid mode) from a local file, against 1.875 to 2.0 GiB/s by"
+        " torch.load",
         "its README",
         "torch-load",
         ("tensorizer",),
         (2.25 / 2.0, 4.6 / 1.875),
         "cuda",
-        "medians of release 2.5.0; the cache state was not controlled, and plaid mode, which was for GPUs, has no effect in the release measured here",
+        "medians of release 2.5.0; the cache state was not controlled, and plaid mode, which was"
+        " for GPUs, has no effect in the release measured here",
     ),
     Headline(
         "instanttensor",
@@ -95,11 +102,13 @@ HEADLINES = (
         ("instanttensor", "instanttensor-buffered"),
         (32.4, 32.4),
         "cuda",
-        "one H200 and storage of 50 GB/s; repetitions are not told, and from memory (tmpfs) the same document has other fast loaders slower than safetensors",
+        "one H200 and storage of 50 GB/s; repetitions are not told, and from memory (tmpfs) the"
+        " same document has other fast loaders slower than safetensors",
     ),
     Headline(
         "torch.distributed.checkpoint",
-        "no figure of loading; torchsnapshot, which it succeeds, tells of saving 20 GB in 3.38 s instead of 32 s on 8 GPUs",
+        "no figure of loading; torchsnapshot, which it succeeds, tells of saving 20 GB in 3.38 s"
+        " instead of 32 s on 8 GPUs",
         "torchsnapshot's benchmarks/ddp/README",
         None,
         ("torch-dcp",),
@@ -109,7 +118,8 @@ HEADLINES = (
     ),
     Headline(
         "GGUF's reader",
-        "no figure of the Python reader; llama.cpp itself tells of 168 s instead of 512 s for a cold load through pinned memory",
+        "no figure of the Python reader; llama.cpp itself tells of 168 s instead of 512 s for a"
+        " cold load through pinned memory",
         "llama.cpp's pull request 28223",
         None,
         ("gguf-reader",),
@@ -130,12 +140,23 @@ HEADLINES = (
 )
 
 _INTRODUCTION = """
-What the makers of other loaders lead with, and what was found here. Every time below is a median to *ready*, of samples whose cache state
-was proved before the load and whose content was checked after it; a ratio is taken within blocks, with its 95 % interval. Nothing here says
-that a figure is wrong where it was taken: storage, device and sizes differ, and each table says how.
+What the makers of other loaders lead with, and what was found here. Every time below is a median to
+*ready*, of samples whose cache state was proved before the load and whose content was checked after
+it; a ratio is taken within blocks, with its 95 % interval. Nothing here says that a figure is wrong
+where it was taken: storage, device and sizes differ, and each table says how.
 """.strip()
 _BASELINE = "safetensors-load-file"
-_HEADS = ["checkpoint", "state", "on", "loader", "takes", "the other", "times as long", "beside what is said", "run"]
+_HEADS = [
+    "checkpoint",
+    "state",
+    "on",
+    "loader",
+    "takes",
+    "the other",
+    "times as long",
+    "beside what is said",
+    "run",
+]
 
 
 @dataclass(frozen=True)
@@ -152,38 +173,78 @@ class _Comparison:
 
 
 def vendor_claims(writer: SectionWriter, runs: Mapping[str, Sequence[MeasuredCell]]) -> list[str]:
-    """Return the page's blocks of Markdown; `runs` are the cells of each run, by its name, the latest last."""
+    """Return the page's blocks of Markdown.
+
+    `runs` are the cells of each run, by its name, the latest last.
+    """
     blocks = [writer.heading("What other loaders say of themselves"), _INTRODUCTION]
     for peer in dict.fromkeys(headline.peer for headline in HEADLINES):
         blocks.append(writer.heading(peer, 2))
-        for number, headline in enumerate((headline for headline in HEADLINES if headline.peer == peer), 1):
+        for number, headline in enumerate(
+            (headline for headline in HEADLINES if headline.peer == peer), 1
+        ):
             blocks += _headline(writer, f"{peer}-{number}", headline, runs)
     return blocks
 
 
-def _headline(writer: SectionWriter, name: str, headline: Headline, runs: Mapping[str, Sequence[MeasuredCell]]) -> list[str]:
+def _headline(
+    writer: SectionWriter, name: str, headline: Headline, runs: Mapping[str, Sequence[MeasuredCell]]
+) -> list[str]:
     over = headline.over or _BASELINE
-    comparisons = [comparison for loader in headline.under for comparison in _newest(runs, loader, over)]
+    comparisons = [
+        comparison for loader in headline.under for comparison in _newest(runs, loader, over)
+    ]
     blocks = [f"**Said**: {headline.claim} ({headline.source}). **Under**: {headline.conditions}."]
     if not comparisons:
         names = " or ".join(headline.under)
-        return [*blocks, f"**Found here**: nothing. No run here has {names} beside {over}, and nothing is said of it."]
+        return [
+            *blocks,
+            (
+                f"**Found here**: nothing. No run here has {names} beside {over}, and nothing is"
+                " said of it."
+            ),
+        ]
     rows = [_row(comparison, headline) for comparison in comparisons]
-    differing = sorted({comparison.cell.device for comparison in comparisons} - {headline.device}) if headline.device else []
-    where = f" It was said of {headline.device}, and these are on {', '.join(differing)}." if differing else ""
+    differing = (
+        sorted({comparison.cell.device for comparison in comparisons} - {headline.device})
+        if headline.device
+        else []
+    )
+    where = (
+        f" It was said of {headline.device}, and these are on {', '.join(differing)}."
+        if differing
+        else ""
+    )
     file = writer.table(name, _frame(comparisons))
-    return [*blocks, f"**Found here**, against {over}:{where}", markdown(pd.DataFrame(rows, columns=_HEADS)), f"In plain figures: {file}"]
+    return [
+        *blocks,
+        f"**Found here**, against {over}:{where}",
+        markdown(pd.DataFrame(rows, columns=_HEADS)),
+        f"In plain figures: {file}",
+    ]
 
 
-def _newest(runs: Mapping[str, Sequence[MeasuredCell]], loader: str, over: str) -> Iterator[_Comparison]:
-    """Give the comparison of each cell from the newest run that has it, in the order of that run's cells."""
+def _newest(
+    runs: Mapping[str, Sequence[MeasuredCell]], loader: str, over: str
+) -> Iterator[_Comparison]:
+    """Give the comparison of each cell from the newest run that has it, in the order of that run's
+    cells.
+    """
     newest: dict[str, _Comparison] = {}
     for run, cells in runs.items():
         newest |= {
-            cell.name: comparison for cell in cells if cell.scenario == FULL_LOAD and (comparison := _compared(run, cell, loader, over))
+            cell.name: comparison
+            for cell in cells
+            if cell.scenario == FULL_LOAD and (comparison := _compared(run, cell, loader, over))
         }
     yield from sorted(
-        newest.values(), key=lambda entry: (entry.cell.device, entry.cell.bytes or 0, entry.cell.checkpoint, entry.cell.cache_state)
+        newest.values(),
+        key=lambda entry: (
+            entry.cell.device,
+            entry.cell.bytes or 0,
+            entry.cell.checkpoint,
+            entry.cell.cache_state,
+        ),
     )
 
 
@@ -191,7 +252,10 @@ def _compared(run: str, cell: MeasuredCell, loader: str, over: str) -> _Comparis
     arm, other = cell.arm(loader), cell.arm(over)
     if not arm or not other or not arm.ready or not other.ready:
         return None
-    above, below = ([sample for sample in cell.samples if _is(sample, name, arm.environment)] for name in (over, loader))
+    above, below = (
+        [sample for sample in cell.samples if _is(sample, name, arm.environment)]
+        for name in (over, loader)
+    )
     times = estimate(paired_ratios(above, below, lambda sample: sample.ready_s))
     return _Comparison(run, cell, loader, over, arm.ready, other.ready, times) if times else None
 
@@ -226,14 +290,18 @@ def _beside(estimate: Estimate, claimed: tuple[float, float] | None) -> str:
     return (
         "more"
         if estimate.low > claimed[1]
-        else "as said"
-        if estimate.low >= claimed[0] and estimate.high <= claimed[1]
-        else "not significantly different"
+        else (
+            "as said"
+            if estimate.low >= claimed[0] and estimate.high <= claimed[1]
+            else "not significantly different"
+        )
     )
 
 
 def _frame(comparisons: Sequence[_Comparison]) -> pd.DataFrame:
-    """Return one row for each comparison: medians in s, the ratio with its interval and its number of pairs."""
+    """Return one row for each comparison: medians in s, the ratio with its interval and its number
+    of pairs.
+    """
     return pd.DataFrame(
         [
             {
