@@ -48,10 +48,13 @@ def tests(session: nox.Session) -> None:
     """Run the tests; arguments after -- go to pytest."""
     install_reference(session)
     install_loaders(session)
-    session.install(
-        UNCOMPILED, "-c", "requirements/reference.txt", "-c", "requirements/tools.txt", "selenium"
+    pins = ("-c", "requirements/reference.txt", "-c", "requirements/tools.txt")
+    session.install(UNCOMPILED, *pins, "selenium", "pytest-xdist")
+    side_by_side = ("-n", "2", "--dist", "loadfile")
+    session.run(
+        *("python", "-m", "pytest", *side_by_side, *session.posargs),
+        env={"WEIGHBRIDGE_ALL_LOADERS": "1"},
     )
-    session.run("python", "-m", "pytest", *session.posargs, env={"WEIGHBRIDGE_ALL_LOADERS": "1"})
 
 
 @nox.session
@@ -94,6 +97,15 @@ def bench_cpu(session: nox.Session) -> None:
     install_reference(session)
     install_loaders(session)
     session.run("python", "-m", "pytest", "benchmarks", "-m", "cpu", *session.posargs)
+
+
+@nox.session(name="bench-storage")
+def bench_storage(session: nox.Session) -> None:
+    """Measure cold loads on shaped storage: by latency, by requests a second, by readahead."""
+    install_reference(session)
+    install_loaders(session)
+    arguments = ("-m", "cpu", "-k", "storage", "--profile", "storage")
+    session.run("python", "-m", "pytest", "benchmarks", *arguments, *session.posargs)
 
 
 @nox.session(name="bench-gpu")

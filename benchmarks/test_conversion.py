@@ -25,15 +25,17 @@ _FEWER = ("file-copy", "convert", "convert-and-verify")
 def plan(options: Options) -> dict[Cell, tuple[str, ...]]:
     """Return the cells of this scenario with their arms, smallest checkpoint first."""
     named = flat(
-        options.checkpoints if options.checkpoints is not None else CHECKPOINTS[options.profile]
+        options.checkpoints
+        if options.checkpoints is not None
+        else CHECKPOINTS.get(options.profile, ())
     )
     usual = None if options.profile == "full" else _FEWER
     cells = {
-        Cell(SCENARIO, checkpoint, cache_state, "cpu", read_ahead_kb=kb): options.arms(
+        Cell(SCENARIO, checkpoint, cache_state, "cpu", **conditions): options.arms(
             all_loaders(CONVERTER), "cpu", cache_state, usual
         )
         for checkpoint in named
-        for cache_state, kb in options.states()
+        for cache_state, conditions in options.states()
     }
     return {cell: arms for cell, arms in cells.items() if arms}
 

@@ -78,14 +78,18 @@ and read, and at the claim's size other libraries.
 
 def plan(options: Options) -> dict[Cell, tuple[str, ...]]:
     """Return the cells of this scenario with their arms, smallest checkpoint first."""
-    named = options.checkpoints if options.checkpoints is not None else CHECKPOINTS[options.profile]
+    named = (
+        options.checkpoints
+        if options.checkpoints is not None
+        else CHECKPOINTS.get(options.profile, ())
+    )
     cells = {
-        Cell(SCENARIO, checkpoint, cache_state, device, read_ahead_kb=kb): options.arms(
+        Cell(SCENARIO, checkpoint, cache_state, device, **conditions): options.arms(
             all_loaders(), device, cache_state, _usual(options.profile, checkpoint, device)
         )
         for device in options.devices()
         for checkpoint in (*flat(named), *options.model_names())
-        for cache_state, kb in options.states()
+        for cache_state, conditions in options.states()
     }
     return {cell: arms for cell, arms in cells.items() if arms}
 

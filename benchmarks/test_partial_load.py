@@ -1,6 +1,6 @@
 """Partial load: some of a checkpoint's tensors, or some of each, as private memory.
 
-What storage gives for the bytes asked for.
+What storage gives for the bytes named_parts for.
 """
 
 from __future__ import annotations
@@ -29,19 +29,24 @@ def plan(options: Options) -> dict[Cell, tuple[str, ...]]:
 
     Raises `WeighbridgeError` for a part that a named layout does not have.
     """
-    named = options.checkpoints if options.checkpoints is not None else CHECKPOINTS[options.profile]
-    parts = options.parts or PARTS_OF.get(options.profile) or tuple(PARTS)
+    named = (
+        options.checkpoints
+        if options.checkpoints is not None
+        else CHECKPOINTS.get(options.profile, ())
+    )
+    named_parts = tuple(name for name in options.parts or () if name in PARTS)
+    parts = named_parts or PARTS_OF.get(options.profile) or tuple(PARTS)
     for checkpoint in flat(named):
-        for name in options.parts or ():
+        for name in named_parts:
             part(name, checkpoint, LAYOUTS[checkpoint]().tensors)
     cells = {
-        Cell(SCENARIO, checkpoint, cache_state, device, part=name, read_ahead_kb=kb): options.arms(
+        Cell(SCENARIO, checkpoint, cache_state, device, part=name, **conditions): options.arms(
             all_loaders(PART), device, cache_state
         )
         for device in options.devices()
         for checkpoint in (*flat(named), *options.model_names())
         for name in parts
-        for cache_state, kb in options.states()
+        for cache_state, conditions in options.states()
     }
     return {cell: arms for cell, arms in cells.items() if arms}
 

@@ -30,7 +30,11 @@ def plan(options: Options) -> dict[Cell, tuple[str, ...]]:
     """Return the cells of this scenario with their arms: the loaders whose format holds a
     checkpoint as a model.
     """
-    named = options.checkpoints if options.checkpoints is not None else CHECKPOINTS[options.profile]
+    named = (
+        options.checkpoints
+        if options.checkpoints is not None
+        else CHECKPOINTS.get(options.profile, ())
+    )
     forms = {name: form for name, form in all_formats().items() if form.beside}
     cells = {}
     for device in options.devices():
@@ -50,11 +54,9 @@ def plan(options: Options) -> dict[Cell, tuple[str, ...]]:
                 if device == "cpu" or options.profile == "gpu-short"
                 else None
             )
-            for cache_state, kb in options.states():
-                cells[Cell(SCENARIO, checkpoint, cache_state, device, read_ahead_kb=kb)] = (
-                    options.arms(
-                        known, device, cache_state, usual if options.checkpoints is None else None
-                    )
+            for cache_state, conditions in options.states():
+                cells[Cell(SCENARIO, checkpoint, cache_state, device, **conditions)] = options.arms(
+                    known, device, cache_state, usual if options.checkpoints is None else None
                 )
     return {cell: arms for cell, arms in cells.items() if arms}
 

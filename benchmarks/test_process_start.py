@@ -29,11 +29,13 @@ def plan(options: Options) -> dict[Cell, tuple[str, ...]]:
     ceilings, which no process starts with.
     """
     named = flat(
-        options.checkpoints if options.checkpoints is not None else CHECKPOINTS[options.profile]
+        options.checkpoints
+        if options.checkpoints is not None
+        else CHECKPOINTS.get(options.profile, ())
     )
     known = {name: loader for name, loader in all_loaders().items() if not loader[1].ceiling}
     cells = {
-        Cell(PROCESS_START, checkpoint, cache_state, device, read_ahead_kb=kb): options.arms(
+        Cell(PROCESS_START, checkpoint, cache_state, device, **conditions): options.arms(
             known,
             device,
             cache_state,
@@ -45,7 +47,7 @@ def plan(options: Options) -> dict[Cell, tuple[str, ...]]:
         )
         for device in options.devices()
         for checkpoint in named
-        for cache_state, kb in options.states()
+        for cache_state, conditions in options.states()
         if cache_state in STATES.get(options.profile, CACHE_STATES)
         or options.checkpoints is not None
     }

@@ -28,7 +28,9 @@ def plan(options: Options) -> dict[Cell, tuple[str, ...]]:
     told apart and not disks.
     """
     named = flat(
-        options.checkpoints if options.checkpoints is not None else CHECKPOINTS[options.profile]
+        options.checkpoints
+        if options.checkpoints is not None
+        else CHECKPOINTS.get(options.profile, ())
     )
     known = all_loaders(SCANNER) | {
         name: loader for name, loader in all_loaders().items() if name in _BESIDE

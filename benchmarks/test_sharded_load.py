@@ -35,25 +35,29 @@ def plan(options: Options) -> dict[Cell, tuple[str, ...]]:
 
     A layout that nobody splits is left aside, unless ranks are asked for.
     """
-    named = options.checkpoints if options.checkpoints is not None else CHECKPOINTS[options.profile]
+    named = (
+        options.checkpoints
+        if options.checkpoints is not None
+        else CHECKPOINTS.get(options.profile, ())
+    )
     known = {
         name: loader
         for name, loader in (all_loaders(PART) | all_loaders(SHARE)).items()
         if not loader[1].ceiling
     }
-    ranks = options.ranks or RANKS[options.profile]
+    ranks = options.ranks or RANKS.get(options.profile, ())
     split = [checkpoint for checkpoint in named if options.ranks or LAYOUTS[checkpoint]().heads]
     for checkpoint in split:
         for count in ranks:
             shares(LAYOUTS[checkpoint](), count)
     cells = {
-        Cell(
-            SCENARIO, checkpoint, cache_state, device, ranks=count, read_ahead_kb=kb
-        ): options.arms(known, device, cache_state, ARMS)
+        Cell(SCENARIO, checkpoint, cache_state, device, ranks=count, **conditions): options.arms(
+            known, device, cache_state, ARMS
+        )
         for device in DEVICES
         for checkpoint in split
         for count in ranks
-        for cache_state, kb in options.states()
+        for cache_state, conditions in options.states()
     }
     return {cell: arms for cell, arms in cells.items() if arms}
 

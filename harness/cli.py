@@ -16,6 +16,7 @@ from typing import Protocol, cast
 from harness import __version__
 from harness.checkpoints.outliving import outlived
 from harness.errors import USAGE_EXIT, WeighbridgeError
+from harness.machine.left_over import clear_left_over
 
 COMMANDS = {
     "make": "make checkpoints in the store ahead of a run, on a machine that takes part in one",
@@ -57,6 +58,14 @@ COMMANDS = {
         "probe a checkpoint of yours on this machine for a minute, and say which loader and format"
         " to use, and why"
     ),
+    "cold": (
+        "take files out of the page cache and prove it; exit 1 where pages stay, 2 where it cannot"
+        " be told here"
+    ),
+    "warm": (
+        "read files into the page cache and prove it; exit 1 where they do not stay, 2 where it"
+        " cannot be told here"
+    ),
     "claims": (
         "give a verdict on every claim of the page under test, from stored runs or measured here"
         " first"
@@ -91,6 +100,8 @@ def entry() -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name may hold bytes that are no text
+    if left := clear_left_over():
+        print(f"weighbridge: {left}", file=sys.stderr)
     try:
         if arguments[:1] in (["convert"], ["verify"]):
             return outlived(

@@ -13,6 +13,8 @@ from typing import Literal, get_args
 CacheState = Literal["cold", "warm"]
 """Whether a checkpoint's pages are in the page cache when its load begins: none, or all."""
 CACHE_STATES: tuple[CacheState, ...] = get_args(CacheState)
+AS_IS = "as-is"
+"""The storage of a cell that is not shaped: the file system as it is."""
 
 FULL_LOAD, PARTIAL_LOAD, SHARDED_LOAD, PIPELINE_LOAD = (
     "full-load",
@@ -21,6 +23,7 @@ FULL_LOAD, PARTIAL_LOAD, SHARDED_LOAD, PIPELINE_LOAD = (
     "pipeline-load",
 )
 PROCESS_START, CONVERSION, SCAN = "process-start", "conversion", "scan"
+STORAGE = "storage"
 PARTS = ("one-tensor", "one-layer", "every-8th-tensor", "eighth-rows", "eighth-columns")
 """What a partial load asks for, in the order of its tables."""
 HOSTILE_FILES, HOSTILE_SCAN = HOSTILE_SCENARIOS = ("hostile-files", "hostile-scan")
@@ -97,6 +100,12 @@ SCENARIOS = {
             "From the command line to weights",
             Pair("safetensors-load-file", "torch-load"),
             figures=("process-start",),
+        ),
+        Scenario(
+            STORAGE,
+            "Storage",
+            Pair("safetensors-load-file", "safetensors-pread"),
+            figures=("storage",),
         ),
         Scenario(CONVERSION, "Conversion", Pair("file-copy", "convert")),
         Scenario(

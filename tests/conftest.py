@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,5 +20,29 @@ def pytest_configure(config: pytest.Config) -> None:
     """
 
     os.environ[BUSY_VARIABLE] = "1"
+    _own_temporary_folder(os.environ.pop("PYTEST_XDIST_WORKER", None))
     config.addinivalue_line("filterwarnings", "error")
     config.addinivalue_line("filterwarnings", "ignore::DeprecationWarning:torch.*")
+
+
+def _own_temporary_folder(worker: str | None) -> None:
+    """Give each of several workers a temporary folder of its own, and so a lock of its own: one run
+    at a time holds a machine, and tests of different files run side by side.
+
+    The variable that names the worker is not handed on: a run that a test starts is none of its
+    business.
+    """
+    if worker:
+        folder = Path(tempfile.gettempdir(), f"weighbridge-tests-{os.getuid()}-{worker}")
+        folder.mkdir(exist_ok=True)
+        os.environ["TMPDIR"] = str(folder)
+        tempfile.tempdir = None
+
+
+@pytest.fixture
+def memory_folder() -> Iterator[Path]:
+    """A folder on tmpfs."""
+    if not Path("/dev/shm").is_dir():
+        pytest.skip("this machine has no /dev/shm")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        yield Path(folder)

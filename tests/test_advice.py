@@ -179,6 +179,7 @@ def test_what_is_not_there_is_told_in_a_line(capsys: pytest.CaptureFixture[str])
     assert "nowhere.safetensors" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_checkpoint_from_outside_is_advised_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,6 +24,8 @@ from benchmarks import conftest
 from harness.loaders import all_formats
 from harness.records.privacy import private_in
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 PAIR = "safetensors-load-file,torch-load"
 WARM_ARMS = 2 + 2  # the pair and the ceilings

@@ -25,6 +25,8 @@ from harness.run.run import Run
 from harness.selftest.sample_faults import burning
 from tests.helpers import make_sample
 
+pytestmark = pytest.mark.slow
+
 COLD, WARM = (Cell("full-load", "lora-1000", state, "cpu") for state in ("cold", "warm"))
 ARMS = ("safetensors-load-file", "torch-load")
 BURN_S = 0.5

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.machine import page_cache
+from harness.machine import page_cache, proof
 from harness.machine.counters import counters
 from harness.machine.libraries import hold_libraries
 from harness.workers import cache_state
@@ -23,7 +23,7 @@ SIZE = 4 << 20
 
 @pytest.fixture
 def file(tmp_path: Path) -> Iterator[Path]:
-    if not page_cache.capability(tmp_path).cold:
+    if not proof.capability(tmp_path).cold:
         pytest.skip(f"nothing can be made cold in {tmp_path}")
     path = tmp_path / "file"
     path.write_bytes(os.urandom(SIZE))

@@ -46,6 +46,7 @@ def test_no_change_is_confirmed_in_one_run_of_a_hundred_at_most(
     assert any_alarm(drawn, lambda arm, one: alarms(one, held[arm])[1]) <= 0.01
 
 
+@pytest.mark.slow
 def test_a_warm_arm_a_tenth_slower_is_found(
     calibrated: Any,
 ) -> None:

@@ -537,6 +537,7 @@ Store(Path(sys.argv[1])).checkpoint(layout_source(WARM_UP, 0), ["safetensors"])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["write", "read back"])
 def test_a_kill_while_a_file_is_made_leaves_nothing_finished(tmp_path: Path, stage: str) -> None:
     with python(KILLED, tmp_path / "store", stage) as maker:

@@ -111,6 +111,7 @@ def test_every_claim_under_test_has_an_entry() -> None:
     numbers = [
         *(f"C{number}" for number in range(1, 12)),
         *(f"J{number}" for number in range(1, 7)),
+        *(f"F{number}" for number in range(1, 5)),
     ]
     assert [claim.id for claim in claims()] == numbers
 
@@ -288,7 +289,7 @@ def trial(
 
 
 @pytest.mark.parametrize(
-    ("outcomes", "wanted", "outcome"),
+    ("outcomes", "ended", "outcome"),
     [
         (["refused", "refused"], "none", RuleOutcome.HOLDS),
         (["refused", "ran code"], "none", RuleOutcome.FAILS),
@@ -299,14 +300,14 @@ def trial(
     ],
 )
 def test_trials_are_counted_by_how_they_ended(
-    outcomes: list[str], wanted: str, outcome: str
+    outcomes: list[str], ended: str, outcome: str
 ) -> None:
     trials = [
         trial(loader, Outcome(ended))
         for loader, ended in zip(("safe-a", "safe-b"), outcomes, strict=True)
     ]
     run = run_of(manifest=corpus(bad="runs code"), trials=[*trials, trial("other", Outcome.RAN)])
-    keys: dict[str, Any] = {"loaders": "safe-*", "outcome": "ran code", "wanted": wanted}
+    keys: dict[str, Any] = {"loaders": "safe-*", "outcome": "ran code", "ended": ended}
     assert judged(TrialsTest(**OWN, **keys, harm=Harm.CODE), run).outcome == outcome
     assert judged(TrialsTest(**OWN, **keys, harm=Harm.LIE), run).outcome == RuleOutcome.NOT_MEASURED
 
@@ -325,17 +326,17 @@ def test_a_refusal_that_takes_long_or_much_is_none(seconds: float, peak: int, ou
         trials=[trial("safe-a", Outcome.REFUSED, seconds, peak)],
     )
     asked: tuple[dict[str, Any], ...] = (
-        {"outcome": "refused", "wanted": "all"},
-        {"wanted": "well"},
+        {"outcome": "refused", "ended": "all"},
+        {"ended": "well"},
     )
-    for wanted in asked:
+    for ended in asked:
         keys: dict[str, Any] = {
             "loaders": "safe-*",
             "files": ("bad",),
             "within_s": 1.0,
             "within_bytes": 5000,
         }
-        assert judged(TrialsTest(**OWN, **keys, **wanted), run).outcome == outcome
+        assert judged(TrialsTest(**OWN, **keys, **ended), run).outcome == outcome
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,7 @@ def test_what_cannot_be_done_is_said_in_one_line(
     assert error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_committed_page_is_what_the_committed_runs_give(
     tmp_path: Path,
 ) -> None:
@@ -147,6 +148,7 @@ def test_the_readme_counts_the_claims_as_the_page_does() -> None:
     assert counted and counted[1] in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_make_leaves_a_checkpoint_and_its_ranks_shares(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

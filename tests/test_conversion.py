@@ -24,6 +24,8 @@ from harness.scenarios import CacheState
 from harness.workers.client import Server
 from tests import bad_converters
 
+pytestmark = pytest.mark.slow
+
 MIB = 1 << 20
 LAYOUT = Layout(
     "weights", tuple(TensorSpec(f"layer.{number}", "float32", (1024, 1024)) for number in range(16))

@@ -477,6 +477,7 @@ print(peak[0] - before, status("VmHWM") - held)
 """
 
 
+@pytest.mark.slow
 @ZIP_AND_LEGACY
 def test_memory_is_bounded_whatever_the_size_of_the_checkpoint(
     zipped: bool, tmp_path: Path
@@ -519,6 +520,7 @@ convert.convert(Path(sys.argv[1]), None, lambda line: None)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", [False, True], ids=["file", "folder"])
 def test_a_killed_convert_leaves_nothing_that_looks_finished(folder: bool, tmp_path: Path) -> None:
     file = _save(_tensors(), tmp_path / "in/pytorch_model.bin")

@@ -25,6 +25,8 @@ from harness.workers.client import CLEAN_FORK, LOCAL_ONLY
 from harness.workers.device import Cpu, Cuda, device_of
 from harness.workers.load_sample import Task, first_call, take
 
+pytestmark = pytest.mark.slow
+
 LATE_S = 0.25
 TENSORS = {"w": torch.arange(1000, dtype=torch.float32)}
 

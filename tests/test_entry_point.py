@@ -9,8 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.helpers import ROOT
 from tests.test_benchmarks import Place, lines
+
+pytestmark = pytest.mark.slow
 
 TOY = '''
 """Toy loaders: each reads the whole file, and most return something else."""

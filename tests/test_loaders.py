@@ -22,7 +22,7 @@ from harness.checkpoints.layout import Layout, TensorSpec
 from harness.checkpoints.sources import layout_source
 from harness.checkpoints.store import Checkpoint, Store
 from harness.loaders import Ceiling, Contract, Loader, all_formats, all_loaders, merged
-from harness.machine import page_cache
+from harness.machine import page_cache, proof
 from tests.helpers import ceiling_of, hear, loader_of, present, python
 
 Tensors = dict[str, torch.Tensor]
@@ -258,7 +258,7 @@ def test_a_staged_copy_takes_more_pieces_than_it_has_buffers(
 
 def test_past_the_page_cache_nothing_becomes_resident(checkpoints: dict[str, Checkpoint]) -> None:
     (file,) = checkpoints["whole"].artifacts["safetensors"].files
-    if not page_cache.capability(file.parent).cold:
+    if not proof.capability(file.parent).cold:
         pytest.skip("nothing can be made cold here")
     page_cache.evict([file])
     assert tensor_digests(_load(loader_of("ceiling-direct"), checkpoints["whole"])) == _content(

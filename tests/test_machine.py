@@ -16,18 +16,19 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from harness.errors import WeighbridgeError
-from harness.machine import counters, description, page_cache
+from harness.machine import counters, description, page_cache, proof
 from harness.machine.description import available_memory, describe_machine, packages, usable_cores
 from harness.machine.heap import collapse_heap
 from harness.machine.lock import lock_path, only_run
-from harness.machine.page_cache import Capability, Residency
-from harness.machine.storage import _mount, storage
+from harness.machine.page_cache import Residency
+from harness.machine.proof import Capability
+from harness.machine.storage import storage
+from harness.machine.storage_stack import mount_of
 from tests.helpers import ROOT, hear, python
 
 PAGE = mmap.PAGESIZE
@@ -46,15 +47,6 @@ def disk(tmp_path: Path) -> Path:
     if storage(tmp_path).file_system in ("tmpfs", "ramfs"):
         pytest.skip("the temporary folder lies in memory; name one on a disk with --basetemp")
     return tmp_path
-
-
-@pytest.fixture
-def memory_folder() -> Iterator[Path]:
-    """A folder on tmpfs."""
-    if not SHARED_MEMORY.is_dir():
-        pytest.skip("this machine has no /dev/shm")
-    with tempfile.TemporaryDirectory(dir=SHARED_MEMORY) as folder:
-        yield Path(folder)
 
 
 def _synced(path: Path, size: int = PAGES * PAGE) -> Path:
@@ -140,7 +132,7 @@ def test_a_file_in_memory_cannot_be_evicted(memory_folder: Path) -> None:
 
 
 def test_cold_is_refused_with_a_reason_where_files_lie_in_memory(memory_folder: Path) -> None:
-    found = page_cache.capability(memory_folder)
+    found = proof.capability(memory_folder)
     assert (found.cold, found.warm) == (False, True)
     assert found.reason is not None
     assert "1.000 of a file stays resident" in found.reason
@@ -149,9 +141,8 @@ def test_cold_is_refused_with_a_reason_where_files_lie_in_memory(memory_folder: 
 
 def test_a_folder_on_disk_can_be_set_cold_and_warm(disk: Path) -> None:
     method = page_cache.residency([_synced(disk / "weights")]).method
-    assert page_cache.capability(disk) == Capability(
-        cold=True, warm=True, method=method, reason=None
-    )
+    found = proof.capability(disk)
+    assert (found.cold, found.warm, found.method, found.reason) == (True, True, method, None)
     assert [path.name for path in disk.iterdir()] == ["weights"]
 
 
@@ -163,7 +154,7 @@ def test_a_kernel_that_hides_residency_can_be_set_to_no_state(
 
     monkeypatch.setattr(page_cache, "_by_cachestat", lambda fd: None)
     monkeypatch.setattr(page_cache, "_by_mincore", hidden)
-    assert page_cache.capability(disk) == Capability(
+    assert proof.capability(disk) == Capability(
         cold=False, warm=False, method=None, reason="mincore is refused by this kernel"
     )
 
@@ -211,7 +202,7 @@ def test_mincore_is_believed_only_of_a_file_one_owns(tmp_path: Path) -> None:
     owned.chmod(0o444)
     script = """
 import ctypes, os, sys
-from harness.machine import page_cache
+from harness.machine import page_cache, proof
 files = [os.open(path, os.O_RDONLY) for path in sys.argv[1:]]
 pid = os.fork()
 if pid == 0:
@@ -335,8 +326,10 @@ def test_the_nearest_mount_above_a_folder_is_its_storage(monkeypatch: pytest.Mon
         "22 20 8:1 /b /data/models/deep rw - btrfs /dev/below rw\n"
         "23 20 8:2 / /data/models rw - nfs elsewhere:/other rw\n"
     )
-    monkeypatch.setattr("harness.machine.storage._text", lambda path: mounts)
-    assert _mount(Path("/data/models"), "8:1") == ("xfs", "/dev/near")
+    monkeypatch.setattr("harness.machine.storage_stack._text", lambda path: mounts)
+    monkeypatch.setattr("harness.machine.storage_stack.device_of", lambda folder: "8:1")
+    mount = mount_of(Path("/data/models"))
+    assert mount and (mount.file_system, mount.source) == ("xfs", "/dev/near")
 
 
 def test_a_subvolume_s_own_number_still_finds_its_mount(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,18 +339,20 @@ def test_a_subvolume_s_own_number_still_finds_its_mount(monkeypatch: pytest.Monk
     """
 
     mounts = "20 1 8:1 / / rw - ext4 /dev/root-disk rw\n21 20 0:40 / /data rw - btrfs /dev/vdb rw\n"
-    monkeypatch.setattr("harness.machine.storage._text", lambda path: mounts)
-    assert _mount(Path("/data/models"), "0:45") == ("btrfs", "/dev/vdb")
+    monkeypatch.setattr("harness.machine.storage_stack._text", lambda path: mounts)
+    monkeypatch.setattr("harness.machine.storage_stack.device_of", lambda folder: "0:45")
+    mount = mount_of(Path("/data/models"))
+    assert mount and (mount.file_system, mount.source) == ("btrfs", "/dev/vdb")
 
 
 OVERLAY = """
 dirs=lowerdir={0}/lower,upperdir={0}/upper,workdir={0}/work
 mount -t overlay overlay -o $dirs {0}/merged && exec {1} -c '
 from pathlib import Path
-from harness.machine import page_cache
+from harness.machine import page_cache, proof
 from harness.machine.storage import storage
 folder = Path("{0}/merged")
-print(page_cache.capability(folder).method, storage(folder).file_system)
+print(proof.capability(folder).method, storage(folder).file_system)
 file = folder / "weights"
 print(page_cache.warm([file]).fraction, page_cache.evict([file]).fraction)
 '
@@ -393,7 +388,7 @@ def test_two_answers_that_differ_are_neither_believed(
     monkeypatch.setattr(
         page_cache, "warm", lambda paths: page_cache.Residency(256, 256, 0, "cachestat", (1.0,))
     )
-    found = page_cache.capability(tmp_path)
+    found = proof.capability(tmp_path)
     assert (found.cold, found.warm) == (False, False) and "mincore says" in (found.reason or "")
 
 

@@ -29,6 +29,8 @@ from harness.workers.client import Server
 from harness.workers.load_sample import touch_memory
 from tests import misbehaving
 
+pytestmark = pytest.mark.slow
+
 LAYOUT = Layout(
     "small", tuple(TensorSpec(f"layer.{number}", "float32", (64, 1024)) for number in range(8))
 )

@@ -15,6 +15,8 @@ import pytest
 
 from tests.helpers import ROOT
 
+pytestmark = pytest.mark.slow
+
 ENTRY = """
 _PAIR = Pair("safetensors-load-file", "torch-load")
 SCENARIOS["toy-load"] = Scenario("toy-load", "Loading a toy", _PAIR, situation="a toy")

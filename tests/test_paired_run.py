@@ -25,12 +25,14 @@ PROGRAM = """
 import sys
 from harness.records.cell import Cell
 from harness.regression.environments import Environment
+from harness.regression import paired_run
 from harness.regression.paired_run import PairedRun, Side
 from harness.run.options import parse
 
+paired_run.FRESH_BLOCKS = 8
 store, results, resume, fresh = sys.argv[1:]
 folders = {"store": store, "results": results, "resume": resume or None}
-options = parse({"profile": "smoke", "rounds": "12"} | folders)
+options = parse({"profile": "smoke", "rounds": "6"} | folders)
 cell = Cell("full-load", "lora-1000", "warm", "cpu")
 sides = [Side(name, Environment(name, sys.executable)) for name in ("baseline", "candidate")]
 about = {"kind": "regression", "baseline": "baseline", "candidate": "candidate"}
@@ -38,7 +40,7 @@ plan = {cell: ("torch-load", "safetensors-load-file")}
 command = ["weighbridge", "regression"]
 say = lambda text: print(text, flush=True)
 with PairedRun(options, plan, sides, "regression-smoke", about, command, say) as run:
-    run.go_through(float("inf"), 12)
+    run.go_through(float("inf"), 6, passes=1 if fresh else 2)
     if fresh:
         run.take_fresh([(cell, "torch-load")])
 """
@@ -83,7 +85,7 @@ def completed(folder: Path, run: RunDirectory, fresh: str = "") -> None:
 
 
 def test_a_killed_run_is_completed_and_nothing_is_taken_twice(tmp_path: Path) -> None:
-    run = killed(tmp_path, "block 6")
+    run = killed(tmp_path, "block 4")
     before = run.samples()
     assert before and run.manifest()["finished_at"] is None
     completed(tmp_path, run)
@@ -96,9 +98,9 @@ def test_a_killed_run_is_completed_and_nothing_is_taken_twice(tmp_path: Path) ->
     assert set(places.values()) == {1}
     blocks = {sample.block for sample in after}
     assert blocks == set(range(max(blocks) + 1))
-    assert 12 <= len(blocks) <= 13, "the block that the kill cut is not made up for"
+    assert 6 <= len(blocks) <= 7, "the block that the kill cut is not made up for"
     (entry,) = manifest["cells"]
-    assert entry["finished_passes"] == len(entry["passes"]) == 3
+    assert entry["finished_passes"] == len(entry["passes"]) == 2
     assert entry["status"] == "done"
     assert len(judged_run(manifest, after)) == 2
 
@@ -109,11 +111,11 @@ def test_fresh_pairs_go_on_where_they_were(tmp_path: Path) -> None:
     )
     (entry,) = run.manifest()["cells"]
     begun = len(entry["fresh"]["torch-load"])
-    assert begun > 12
+    assert begun > 4
     completed(tmp_path, run, fresh="yes")
     (entry,) = run.manifest()["cells"]
-    assert len(entry["fresh"]["torch-load"]) == 24
-    assert len(set(entry["fresh"]["torch-load"])) == 24
+    assert len(entry["fresh"]["torch-load"]) == 8
+    assert len(set(entry["fresh"]["torch-load"])) == 8
 
 
 def arguments(*words: str) -> argparse.Namespace:

@@ -18,7 +18,7 @@ from harness.checkpoints.parts import PARTS, Piece, part
 from harness.checkpoints.sources import layout_source
 from harness.checkpoints.store import Checkpoint, Store
 from harness.loaders import PART, Contract, Selection, all_loaders, own
-from harness.machine import page_cache
+from harness.machine import page_cache, proof
 from harness.machine.counters import counters
 from harness.measure.validity import judge
 from harness.workers.load_sample import not_private
@@ -139,7 +139,7 @@ def _pages(wanted: list[Selection]) -> dict[str, set[int]]:
 @pytest.mark.parametrize("name", PARTS)
 def test_the_ceiling_asks_storage_for_exactly_the_pages(name: str, checkpoint: Checkpoint) -> None:
     files = checkpoint.artifacts["safetensors"].files
-    if not page_cache.capability(files[0].parent).cold:
+    if not proof.capability(files[0].parent).cold:
         pytest.skip("nothing can be made cold here")
     ceiling = ceiling_of("ceiling-read", PART)
     wanted = _wanted(checkpoint, "safetensors", part(name, "parts", LAYOUT.tensors))

@@ -36,9 +36,11 @@ from harness.loaders import (
     fast_safetensors,
     variables,
 )
-from harness.machine import page_cache
+from harness.machine import page_cache, proof
 from harness.machine.counters import counters
 from tests.helpers import ALL_INSTALLED, ROOT, hear, installed, loader_of, present, python
+
+pytestmark = pytest.mark.slow
 
 Tensors = dict[str, torch.Tensor]
 
@@ -171,7 +173,11 @@ def test_every_extra_is_declared_and_pinned() -> None:
         for _, loader in all_loaders(kind).values()
         if loader.extra
     }
-    assert models | {extra for _, extra in ARMS.values() if extra} == set(extras) - {"peers", "gpu"}
+    assert models | {extra for _, extra in ARMS.values() if extra} == set(extras) - {
+        "peers",
+        "gpu",
+        "storage",
+    }
     lines = [
         line
         for line in (ROOT / "requirements/loaders.txt").read_text().splitlines()
@@ -183,13 +189,9 @@ def test_every_extra_is_declared_and_pinned() -> None:
         assert pin.operator == "=="
         assert pin.version in asked.specifier
     (everything,) = map(Requirement, extras["peers"])
-    assert (
-        everything.extras
-        == {
-            extra for name, (_, extra) in ARMS.items() if extra and "cpu" in loader_of(name).devices
-        }
-        | models
-    )
+    assert everything.extras == {
+        extra for name, (_, extra) in ARMS.items() if extra and "cpu" in loader_of(name).devices
+    } | models | {"storage"}
 
 
 @pytest.mark.skipif(
@@ -246,7 +248,7 @@ def test_a_library_with_warm_cells_reads_the_page_cache(name: str, tmp_path: Pat
     loader = present(name)
     checkpoint = _made(tmp_path, LAYOUTS["lora-1000"](), loader.format)
     files = checkpoint.artifacts[loader.format].files
-    if not page_cache.capability(tmp_path).cold:
+    if not proof.capability(tmp_path).cold:
         pytest.skip("nothing can be made cold here")
     _load(loader, _made(tmp_path, WARM_UP, loader.format))
     page_cache.evict(files)

@@ -26,6 +26,8 @@ from harness.scenarios import CacheState
 from harness.workers.client import Server
 from tests.helpers import installed
 
+pytestmark = pytest.mark.slow
+
 LIBRARIES = ("diffusers", "transformers", "accelerate")
 
 

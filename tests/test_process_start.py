@@ -26,6 +26,8 @@ from tests import slow_start
 from tests.slow_library import IMPORT_S
 from tests.slow_start import FIRST_S, LOAD_S
 
+pytestmark = pytest.mark.slow
+
 ON_THE_CPU = tuple(phase for phase in PHASES if phase != "context")
 
 TAKES = 4

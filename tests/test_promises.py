@@ -46,6 +46,8 @@ from harness.workers.promise_worker import first_lines, which
 from tests.helpers import ALL_INSTALLED, recorded_run
 from tests.test_benchmarks import ROOT, Place
 
+pytestmark = pytest.mark.slow
+
 BY_NAME = {promise.name: promise for promise in PROMISES}
 PICKS_SAFETENSORS = BY_NAME["text-encoder-both-by-itself"]
 DEMANDED = BY_NAME["pipeline-only-bin-demanded"]

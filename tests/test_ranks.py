@@ -33,6 +33,8 @@ from harness.workers.rank_client import Ranks, SomeRanks, together
 from tests import misbehaving_ranks
 from tests.helpers import ROOT, hear, python
 
+pytestmark = pytest.mark.slow
+
 RANKS = 2
 LAYOUT = Layout(
     "tiny-bloom",

@@ -28,7 +28,8 @@ from harness.machine.read_ahead import (
     restore_left_over,
     setting_refused,
 )
-from harness.machine.storage import device_of, storage
+from harness.machine.storage import storage
+from harness.machine.storage_stack import device_of
 from tests.helpers import hear, python
 
 pytestmark = pytest.mark.skipif(

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from harness.errors import WeighbridgeError
-from harness.machine.page_cache import Capability
+from harness.machine.proof import Capability
 from harness.records import run_directory
 from harness.records.run_directory import MANIFEST, SAMPLES, RunDirectory
 from harness.records.sample import SCHEMA

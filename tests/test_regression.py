@@ -4,6 +4,7 @@ take for a regression.
 
 from __future__ import annotations
 
+import argparse
 import random
 from dataclasses import replace
 
@@ -18,8 +19,10 @@ from harness.analysis.regression import (
     judged,
     safe_thresholds,
 )
+from harness.machine import shape_mount
 from harness.records.sample import Sample
 from harness.records.verdicts import INVALID, NO_BASELINE, NOTHING, REGRESSION
+from harness.regression.options import SHAPE, add_shared, paired_request
 from tests.helpers import make_sample
 
 
@@ -201,3 +204,31 @@ def test_fresh_pairs_need_less_of_a_clock_that_has_told_already() -> None:
         [make_sample(block=block, ready_s=1.3, returned_s=0.6, cpu_s=0.1) for block in range(12)],
     )
     assert confirmed(both, change(base, new)).metric == "returned_s"
+
+
+def test_a_cold_cell_on_shaped_storage_is_held_to_less() -> None:
+    shaped, plain, warm = (
+        safe_thresholds(f"full-load/gpt2/{rest}", "torch-load").clocks["ready_s"]
+        for rest in ("cold/cpu/latency:1ms+rate:250MBps", "cold/cpu", "warm/cpu")
+    )
+    assert (shaped, plain, warm) == (0.05, 0.30, 0.10)
+
+
+def given(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_shared(parser)
+    return parser.parse_args(words)
+
+
+@pytest.mark.parametrize("reason", [None, "mfusepy is not installed"])
+def test_cold_cells_lie_on_shaped_storage_where_it_can_be_had(
+    reason: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shape_mount, "refused", lambda: reason)
+    request = paired_request(given("--profile", "default"))
+    cold = {cell.storage for cell in request.plan if cell.cache_state == "cold"}
+    assert cold == ({SHAPE} if reason is None else {"as-is"})
+    assert {cell.storage for cell in request.plan if cell.cache_state == "warm"} == {"as-is"}
+    assert reason is None or reason in request.note
+    named = paired_request(given("--profile", "default", "--storage", "as-is"))
+    assert {cell.storage for cell in named.plan} == {"as-is"}

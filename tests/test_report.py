@@ -179,6 +179,7 @@ def test_a_run_gives_a_page_with_every_figure(tmp_path: Path) -> None:
     assert text.count("How to read it:") == len(figures)
 
 
+@pytest.mark.slow
 def test_making_a_report_again_gives_the_same_bytes(tmp_path: Path) -> None:
     run = make_run(tmp_path / "results/reference", whole_run(), cells=[record()])
     write_reports([run], tmp_path / "first")

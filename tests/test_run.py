@@ -16,7 +16,7 @@ from harness.analysis.run_cells import cells_of
 from harness.checkpoints import store
 from harness.errors import WeighbridgeError
 from harness.loaders import loaders
-from harness.machine import page_cache
+from harness.machine import page_cache, proof
 from harness.records.cell import Cell
 from harness.records.run_directory import TRACEBACKS
 from harness.records.sample import Sample
@@ -26,6 +26,8 @@ from harness.run import run as session
 from harness.run.options import PROFILES, Options, model_name, parse
 from harness.run.plan import Plan, loader_of
 from harness.run.run import Run
+
+pytestmark = pytest.mark.slow
 
 COLD, WARM = (Cell("full-load", "lora-1000", state, "cpu") for state in ("cold", "warm"))
 ARMS = ("safetensors-load-file", "ceiling-read")
@@ -170,7 +172,7 @@ def test_a_store_that_cannot_be_written_to_serves_what_is_whole(
         WeighbridgeError,
         match="cannot be written to \\(Read-only file system\\); name a folder you may write to",
     ):
-        page_cache.capability(tmp_path / "results")
+        proof.capability(tmp_path / "results")
 
 
 def test_an_mxfp4_checkpoint_of_a_persons_own_is_measured(

@@ -16,13 +16,15 @@ from benchmarks import test_partial_load as partial
 from benchmarks import test_sharded_load as sharded
 from harness.checkpoints.parts import PARTS
 from harness.loaders import all_loaders
-from harness.machine import page_cache
+from harness.machine import proof
 from harness.measure.blocks import whole_blocks
 from harness.records.cell import Cell
 from harness.run.options import Options, parse
 from harness.run.plan import block_cost, in_order
 from tests.helpers import make_sample
 from tests.test_benchmarks import Place, lines
+
+pytestmark = pytest.mark.slow
 
 PARTIAL, SHARDED = "benchmarks/test_partial_load.py", "benchmarks/test_sharded_load.py"
 PART_ARMS = {
@@ -51,7 +53,7 @@ def options(**given: str) -> Options:
 
 def test_a_part_is_measured_by_every_arm(tmp_path: Path, store: Path) -> None:
     place = Place(tmp_path, store, PARTIAL)
-    if not page_cache.capability(tmp_path).cold:
+    if not proof.capability(tmp_path).cold:
         pytest.skip("nothing can be made cold here")
     ended = place.run(
         "-m",

@@ -28,8 +28,10 @@ from harness.regression.environments import distribution, requirements_of
 from harness.regression.options import add_shared, history, injected, paired_request
 from harness.regression.thresholds import thresholds_of
 from harness.run.new_manifest import new_manifest
-from harness.selftest.fixture import Fixture, fixture
+from harness.selftest.fixture import CannotInjectError, Fixture, fixture
 from tests.helpers import make_sample
+
+pytestmark = pytest.mark.slow
 
 
 def asked(*arguments: str) -> Any:
@@ -229,9 +231,12 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 def test_a_lie_is_caught_in_words(fault: Any, held: Fixture) -> None:
-    assert len(fault(held)) > len("caught")
+    try:
+        assert len(fault(held)) > len("caught")
+    except CannotInjectError as error:
+        pytest.skip(str(error))
 
 
 def test_every_injected_fault_says_what_it_is() -> None:
-    assert len(FAULTS) >= 14
+    assert len(FAULTS) >= 17
     assert all(fault.__doc__ for fault in FAULTS)

@@ -16,6 +16,8 @@ import pytest
 from harness.machine.read_ahead import read_ahead_file, read_ahead_kb, setting_refused
 from tests.test_benchmarks import Place
 
+pytestmark = pytest.mark.slow
+
 QUICK = (
     "--checkpoints",
     "all-minilm-l6-v2",

@@ -63,9 +63,10 @@ FILES = (
     "import-beside.pkl",
 )
 
-pytestmark = pytest.mark.skipif(
-    confinement.refusal() is not None, reason=str(confinement.refusal())
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(confinement.refusal() is not None, reason=str(confinement.refusal())),
+]
 
 
 def _injected(proof: Path) -> list[HostileFile]:

@@ -21,6 +21,8 @@ from harness import atomic_write
 from harness.atomic_write import write_atomically, write_folder_atomically
 from tests.helpers import ROOT
 
+pytestmark = pytest.mark.slow
+
 CONVERT = [sys.executable, "-m", "harness", "convert"]
 VERIFY = [sys.executable, "-m", "harness", "verify"]
 

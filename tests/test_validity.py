@@ -117,6 +117,7 @@ def test_every_reason_is_one_that_something_gives() -> None:
     judged.add(
         judge("warm", 1.0, SIZE, _answer(storage_read_bytes=0), busy=0.5, busy_at_most=0.1).reason
     )
+    judged.add(judge("cold", 0.0, SIZE, _answer(storage_read_bytes=SIZE), late=0.5).reason)
     assert judged - {None} == set(REASONS) - set(SERVER)
     assert all(REASONS.values())
 

@@ -18,6 +18,8 @@ from harness.report.index_page import Front
 from harness.report.web import web_page
 from tests.helpers import installed
 
+pytestmark = pytest.mark.slow
+
 WANTED = "WEIGHBRIDGE_BROWSER"
 """A variable that says that a browser is there: then a test that finds none fails."""
 SCREENSHOTS = "WEIGHBRIDGE_SCREENSHOTS"

@@ -329,7 +329,7 @@ class TrialsTest(ClaimTest, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """
 
     loaders: str | tuple[str, ...]
-    wanted: Literal["none", "some", "all", "well"]
+    ended: Literal["none", "some", "all", "well"]
     outcome: Outcome | None = None
     harm: Harm | None = None
     family: str | None = None
@@ -355,7 +355,7 @@ class TrialsTest(ClaimTest, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             return trial.seconds <= self.within_s and (grown or 0) <= self.within_bytes
 
         def good(trial: Trial) -> bool:
-            if self.wanted == "well":
+            if self.ended == "well":
                 return (
                     cheap(trial)
                     and surprise(trial, files[trial.file], loaders[trial.loader])
@@ -366,7 +366,7 @@ class TrialsTest(ClaimTest, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             )
 
         count = sum(map(good, trials))
-        holds = {"none": count == 0, "some": count > 0}.get(self.wanted, count == len(trials))
+        holds = {"none": count == 0, "some": count > 0}.get(self.ended, count == len(trials))
         return _counted(run, holds, count, len(trials), "trials", self.outcome or "within both")
 
     def _matches(self, loader: str) -> bool:

@@ -93,6 +93,16 @@ class JudgedClaim:
     tests: tuple[JudgedTest, ...]
 
     @property
+    def replication(self) -> str:
+        """What became of a claim that somebody measured elsewhere, in words."""
+        return {
+            ClaimVerdict.HOLDS: "replicated here",
+            ClaimVerdict.ONLY_IF: "other conditions",
+            ClaimVerdict.DOES_NOT: "not replicated here",
+            ClaimVerdict.NOT_TESTED: "not tested here",
+        }[self.verdict]
+
+    @property
     def main(self) -> JudgedTest | None:
         """The first test that was measured, whose figure stands for the claim."""
         return next(

@@ -16,7 +16,7 @@ from typing import Any
 
 from harness.analysis.arms import paired_ratios, wrong
 from harness.analysis.statistics import Estimate, estimate
-from harness.records.cell import MINIMUM_BLOCKS, Cell
+from harness.records.cell import MINIMUM_BLOCKS, Cell, is_shaped
 from harness.records.sample import Sample
 from harness.records.verdicts import INVALID, NO_BASELINE, NOTHING, REGRESSION
 
@@ -49,7 +49,7 @@ class Counter:
     """
 
 
-SAFE_WARM, SAFE_COLD = 0.10, 0.30
+SAFE_WARM, SAFE_COLD, SAFE_SHAPED = 0.10, 0.30, 0.05
 """By which share a clock may grow on a machine without a calibration."""
 BASELINE_GONE = "baseline"
 """The metric of a missing arm whose baseline is what is missing."""
@@ -341,7 +341,8 @@ def safe_thresholds(
     limits = ((calibrated or {}).get(cell) or {}).get(loader)
     if limits:
         return Thresholds({clock: limits[clock] for clock in CLOCKS})
-    return Thresholds(dict.fromkeys(CLOCKS, SAFE_COLD if "/cold/" in cell else SAFE_WARM))
+    safe = SAFE_WARM if "/cold/" not in cell else SAFE_SHAPED if is_shaped(cell) else SAFE_COLD
+    return Thresholds(dict.fromkeys(CLOCKS, safe))
 
 
 def stored_thresholds(manifest: Mapping[str, Any]) -> Callable[[str, str], Thresholds]:

@@ -5,6 +5,7 @@ Needs the standard library alone, since pieces are also cut inside an environmen
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 _LAYER = re.compile(r"(?:^|\.)(\d+)\.")
+_ORDER_SEED = 0
 _EIGHTH = 4
 """Which eighth of eight is asked for: one in the middle, where neither a file's beginning nor its
 end helps.
@@ -54,9 +56,10 @@ def part(name: str, checkpoint: str, tensors: Sequence[TensorSpec]) -> tuple[Pie
     Raises `WeighbridgeError`, in one line, for a part that does not exist or that these tensors do
     not have.
     """
-    if name not in PARTS:
-        raise unknown_name("part", name, PARTS)
-    pieces = PARTS[name](tensors)
+    known = PARTS | ORDERS
+    if name not in known:
+        raise unknown_name("part", name, known)
+    pieces = known[name](tensors)
     if not pieces:
         raise WeighbridgeError(f"{checkpoint} has no part {name}: {_WHY_NOT[name]}")
     return tuple(pieces)
@@ -101,6 +104,16 @@ def _eighth(axis: int) -> Callable[[Sequence[TensorSpec]], list[Piece]]:
     return pieces
 
 
+def _in_file_order(tensors: Sequence[TensorSpec]) -> list[Piece]:
+    return [Piece(tensor.name) for tensor in tensors]
+
+
+def _in_random_order(tensors: Sequence[TensorSpec]) -> list[Piece]:
+    pieces = _in_file_order(tensors)
+    random.Random(_ORDER_SEED).shuffle(pieces)  # noqa: S311  # the same order every time
+    return pieces
+
+
 PARTS: dict[str, Callable[[Sequence[TensorSpec]], list[Piece]]] = {
     "one-tensor": _one_tensor,
     "one-layer": _one_layer,
@@ -121,3 +134,8 @@ _WHY_NOT = {
     "eighth-rows": "it has no matrix of enough rows",
     "eighth-columns": "it has no matrix of enough columns",
 }
+ORDERS: dict[str, Callable[[Sequence[TensorSpec]], list[Piece]]] = {
+    "in-file-order": _in_file_order,
+    "in-random-order": _in_random_order,
+}
+"""Everything, tensor by tensor: what the scenario of storage asks for."""

@@ -83,22 +83,25 @@ class _Side:
             if name not in self.noted or name in known
         }
 
-    def one(self, name: str) -> str:
+    def standing_for(self, name: str) -> str:
         """Return the name that stands for the tensor of this name."""
         return self.same.get(name, name)
 
     def group(self, name: str) -> frozenset[str]:
         """Return all the names of the tensor of this name."""
-        key = self.one(name)
+        key = self.standing_for(name)
         return frozenset({key, *(other for other, kept in self.same.items() if kept == key)})
 
     def overlap(self, name: str) -> frozenset[str]:
         """Return all the names whose memory overlaps that of the tensor of this name, or is
         recorded to.
         """
-        centre = self.one(self.parts.get(name, name))
+        centre = self.standing_for(self.parts.get(name, name))
         return frozenset(
-            {centre, *(other for other, kept in self.parts.items() if self.one(kept) == centre)}
+            {
+                centre,
+                *(other for other, kept in self.parts.items() if self.standing_for(kept) == centre),
+            }
         )
 
 
@@ -180,7 +183,7 @@ def _compare(a: _Side, b: _Side, prefix: str) -> list[str]:
     names += [f"{name}: only in {b.called}" for name in sorted(b.names() - a.names())]
     seen: dict[tuple[str, str], str | None] = {}
     for name in sorted(a.names() & b.names()):
-        pair = (a.one(name), b.one(name))
+        pair = (a.standing_for(name), b.standing_for(name))
         if pair not in seen:  # what is one tensor on both sides is looked at once
             seen[pair] = _difference(a.tensors[pair[0]], b.tensors[pair[1]])
         if text := seen[pair]:

@@ -63,6 +63,7 @@ def run(given: argparse.Namespace) -> int:
         say,
         lambda block: [*sides, slowed[block % len(slowed)]],
     ) as paired_run:
+        say(request.note)
         paired_run.go_through(CALIBRATION_S[profile], MOST_BLOCKS, PASSES)
     from harness.regression.calibration import conclude
     from harness.report.run_page import write_run_report

@@ -17,7 +17,7 @@ from harness.checkpoints.store_location import default_store
 from harness.console import say
 from harness.errors import WeighbridgeError
 from harness.loaders import all_formats, all_loaders
-from harness.machine import page_cache
+from harness.machine import page_cache, proof
 from harness.machine.lock import only_run
 from harness.measure.blocks import order_of_block
 from harness.measure.take_sample import Place, take_sample
@@ -110,7 +110,7 @@ def check_ceilings(
         if all_loaders()[name][1].ceiling
     )
     folder = Store(store or default_store(), say, all_formats())
-    able = page_cache.capability(folder.folder)
+    able = proof.capability(folder.folder)
     if not able.cold:
         raise WeighbridgeError(f"cold refused: {able.reason}")
     resources = Resources(folder, options, {cell: ceilings}, say)

@@ -19,8 +19,9 @@ from harness.loaders import (
     all_loaders,
     distributions,
 )
+from harness.machine import shape_mount, throttle
 from harness.machine.description import NO_GPU, available_memory, describe_machine, packages
-from harness.machine.page_cache import Capability, capability
+from harness.machine.proof import Capability, capability
 from harness.machine.read_ahead import setting_refused
 from harness.machine.storage import storage
 
@@ -61,6 +62,7 @@ def examine(store: Path | None) -> str:
             *_cache_states(able),
             *_machine(),
             *_storage(folder),
+            *_shapes(folder),
             *_packages(),
             *_loaders(),
         )
@@ -73,10 +75,24 @@ def _cache_states(able: Capability) -> Iterator[tuple[str, str]]:
         if able.method
         else "residency cannot be read"
     )
-    yield "cold", f"yes: {call}" if able.cold else f"no: {able.reason}"
+    seen = f"; {able.witness} during a load tell that it read" if able.witness else ""
+    depth = f" {able.depth}" if able.depth else ""
+    note = f" ({able.note})" if able.note else ""
+    yield "cold", f"yes{depth}: {call}{seen}{note}" if able.cold else f"no: {able.reason}"
     yield (
         "warm",
         (f"yes: read through, proved by {able.method}" if able.warm else f"no: {able.reason}"),
+    )
+
+
+def _shapes(folder: Path) -> Iterator[tuple[str, str]]:
+    delayed, limited = shape_mount.refused(), throttle.refused(folder)
+    yield "shaped", f"by latency, no: {delayed}" if delayed else "by latency, yes: FUSE"
+    yield (
+        "",
+        f"by requests a second, no: {limited}"
+        if limited
+        else "by requests a second, yes: a control group",
     )
 
 

@@ -78,6 +78,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--inject",
+        "--plant",
+        dest="inject",
         action="append",
         default=[],
         metavar="LOADER=PERCENT",
@@ -134,6 +136,7 @@ def run(given: argparse.Namespace) -> int:
         "left_aside": left,
         "slowed_percent": slowed,
         "thresholds": text,
+        "cold_storage": request.note,
     }
     with PairedRun(
         request.options,
@@ -152,6 +155,7 @@ def run(given: argparse.Namespace) -> int:
             for cell, loaders in request.plan.items()
         }
         say(text)
+        say(request.note)
         paired_run.go_through(time_for_pairs(TOTAL_S[profile]), BLOCKS[profile])
         cells = {cell.name: cell for cell in request.plan}
         paired_run.take_fresh(

@@ -19,16 +19,16 @@ from harness.console import say
 from harness.errors import WeighbridgeError
 from harness.loaders import all_loaders
 from harness.machine.lock import only_run
-from harness.machine.page_cache import capability
+from harness.machine.proof import capability
 from harness.records.cell import Cell
 from harness.regression.environments import Environment
 from harness.regression.paired_run import PairedRun, Side
 from harness.run.new_manifest import new_manifest
 from harness.run.options import parse
-from harness.selftest import run_faults, sample_faults
-from harness.selftest.fixture import fixture
+from harness.selftest import run_faults, sample_faults, storage_faults
+from harness.selftest.fixture import CannotInjectError, fixture
 
-FAULTS = (*sample_faults.FAULTS, *run_faults.FAULTS)
+FAULTS = (*sample_faults.FAULTS, *storage_faults.FAULTS, *run_faults.FAULTS)
 INJECTED = {"torch-load": 50}
 ARMS, CHECKPOINT, BLOCKS = ("torch-load", "safetensors-load-file"), "lora-1000", "18"
 
@@ -101,6 +101,8 @@ def _faults_missed(store: Store) -> int:
                 title = (inject.__doc__ or "").splitlines()[0]
                 try:
                     say(f"ok   {title} Caught: {inject(stage)}")
+                except CannotInjectError as error:
+                    say(f"--   {title} Not injected here: {error}")
                 except WeighbridgeError as error:
                     failed += 1
                     say(f"MISS {title} {error}")

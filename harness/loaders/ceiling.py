@@ -56,7 +56,7 @@ def hold(size: int) -> None:
         _held = mmap.mmap(-1, needed)
 
 
-def held(size: int) -> torch.Tensor:
+def held_memory(size: int) -> torch.Tensor:
     """Return `size` bytes of held memory, every page of it there.
 
     A byte of every page is overwritten: what an earlier sample read must not pass for what this one
@@ -85,7 +85,7 @@ def prepare(
     """Return a tensor over held memory for each file, of its size in whole pages, and threads that
     have started.
     """
-    memory = held(needed(files))
+    memory = held_memory(needed(files))
     buffers, start = {}, 0
     for file in files:
         buffers[file] = memory[start : start + room(file)]

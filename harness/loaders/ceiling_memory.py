@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from harness.loaders import Ceiling
 from harness.loaders.ceiling import (
-    held,
+    held_memory,
     hold,
     name_tensors,
     needed,
@@ -45,7 +45,7 @@ def _prepare_copy(
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], ThreadPoolExecutor]:
     """Return the files' bytes, held memory of the same sizes, and threads that have started."""
     size, start = needed(files), 0
-    memory = held(2 * size)
+    memory = held_memory(2 * size)
     sources, targets = {}, {}
     for file in files:
         length = Path(file).stat().st_size

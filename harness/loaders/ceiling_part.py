@@ -24,7 +24,7 @@ from harness.checkpoints.safetensors_file import Entry, read_header
 from harness.loaders import Ceiling, Selection
 from harness.loaders.ceiling import (
     as_described,
-    held,
+    held_memory,
     hold,
     read_into,
     started_threads,
@@ -88,7 +88,7 @@ def _reserve(selections: Sequence[Selection]) -> None:
 def _prepare(selections: Sequence[Selection], _device: str) -> _Prepared:
     """Return held memory for each file's bytes, and threads that have started."""
     plans = {file: _plan(file, tuple(pieces)) for file, pieces in selections}
-    memory = held(sum(plan.bytes for plan in plans.values()))
+    memory = held_memory(sum(plan.bytes for plan in plans.values()))
     buffers, start = {}, 0
     for file, plan in plans.items():
         buffers[file] = memory[start : start + plan.bytes]

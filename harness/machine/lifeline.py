@@ -11,13 +11,13 @@ _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 
 
-def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process as soon as `parent`, its parent, is gone, however it goes
-    (`prctl(2)`, Linux).
+def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
+    """Have the kernel send this process a signal as soon as `parent`, its parent, is gone, however
+    it goes (`prctl(2)`, Linux).
 
     Elsewhere nothing is set: there a closed pipe ends the server instead.
     """
     if sys.platform.startswith("linux"):
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        _libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
     if os.getppid() != parent:  # it died before the line was tied
         os._exit(1)

@@ -12,14 +12,11 @@ import errno
 import mmap
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-
-from harness.errors import WeighbridgeError
 
 COLD_AT_MOST = 0.001
 """Largest resident fraction that still counts as cold."""
@@ -27,12 +24,11 @@ WARM_AT_LEAST = 0.999
 """Smallest resident fraction that counts as warm."""
 
 _READ_BLOCK = 1 << 20
-_TRIED_BYTES = 1 << 20
-"""Size of the file that the page cache is tried on."""
 _SYS_CACHESTAT = (
     451  # the same number on every architecture but alpha (include/uapi/asm-generic/unistd.h)
 )
 _OVERLAYFS = 0x794C7630  # OVERLAYFS_SUPER_MAGIC (include/uapi/linux/magic.h)
+_FUSE = 0x65735546  # FUSE_SUPER_MAGIC
 # more than struct statfs takes on any architecture; its first member is the file system's magic
 # number
 _STATFS_BYTES = 256
@@ -41,6 +37,8 @@ _WAITS_S = (0.0, 0.002, 0.02, 0.2)
 moment later.
 """
 
+_held: dict[Path, int] = {}
+"""Descriptors kept open, by file."""
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = [
@@ -104,18 +102,6 @@ class Residency:
     def least(self) -> float:
         """The resident share of the file that is least warm."""
         return min(self.fractions, default=self.fraction)
-
-
-@dataclass(frozen=True)
-class Capability:
-    """What a folder's file system allows: which cache states can be set and proved there, how, and
-    why not.
-    """
-
-    cold: bool
-    warm: bool
-    method: str | None
-    reason: str | None
 
 
 def residency(paths: Sequence[Path]) -> Residency:
@@ -218,84 +204,35 @@ class Lock:
             _libc.munmap(address, size)
 
 
-def capability(folder: Path) -> Capability:
-    """Return what can be set and proved in `folder`, found by trying it on a small file there.
-
-    In a folder that cannot be written to, a file that lies in it is tried. Raises
-    `WeighbridgeError` where there is none.
-    """
-    try:
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".page-cache-", delete=True) as file:
-            file.write(os.urandom(_TRIED_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
-            return _tried_on(Path(file.name))
-    except OSError as error:
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) and (
-            present := _any_file(folder)
-        ):
-            return _tried_on(present)
-        raise WeighbridgeError(
-            f"--store {folder}: cannot be written to ({error.strerror}); name a folder you may"
-            " write to"
-        ) from None
-
-
-def _any_file(folder: Path) -> Path | None:
-    """Return a file under a folder that is large enough to tell anything, or None."""
-    return next(
-        (
-            path
-            for path in sorted(folder.rglob("*"))
-            if path.is_file() and path.stat().st_size >= _TRIED_BYTES
-        ),
-        None,
-    )
-
-
-def _tried_on(path: Path) -> Capability:
-    """Return what can be set and proved for a file."""
-    try:
-        full = warm([path])
-        if differ := _disagreement(path):
-            return Capability(False, False, None, differ)
-        if full.fraction < WARM_AT_LEAST:
-            return Capability(
-                False,
-                False,
-                full.method,
-                f"a file just read is reported {full.fraction:.3f} resident",
-            )
-        if not hasattr(os, "posix_fadvise"):
-            return Capability(
-                False,
-                True,
-                full.method,
-                f"{sys.platform} has no posix_fadvise, so no file can be evicted",
-            )
-        left = evict([path])
-        if differ := _disagreement(path):
-            return Capability(False, False, None, differ)
-    except ResidencyHiddenError as error:
-        return Capability(False, False, None, str(error))
-    if left.fraction > COLD_AT_MOST:
-        return Capability(
-            False,
-            True,
-            left.method,
-            f"after fsync and eviction {left.fraction:.3f} of a file stays resident (tmpfs, ramfs,"
-            " DAX and some sandboxes do so)",
-        )
-    return Capability(True, True, left.method, None)
-
-
 @contextmanager
 def _opened(path: Path) -> Iterator[int]:
+    if path in _held:
+        yield _held[path]
+        return
     fd = os.open(path, os.O_RDONLY)
     try:
         yield fd
     finally:
         os.close(fd)
+
+
+def hold_if_opening_drops(paths: Sequence[Path]) -> None:
+    """Keep files open on a file system that may drop a file's pages whenever it is opened (FUSE),
+    so that asking for their residency does not change it; until `let_go`.
+    """
+    for path in paths:
+        if path not in _held:
+            fd = os.open(path, os.O_RDONLY)
+            if _magic_of(fd) == _FUSE:
+                _held[path] = fd
+            else:
+                os.close(fd)
+
+
+def let_go() -> None:
+    """Close what is kept open."""
+    while _held:
+        os.close(_held.popitem()[1])
 
 
 def _pages(size: int) -> int:
@@ -336,7 +273,7 @@ def _magic_of(fd: int) -> int | None:
     return ctypes.c_long.from_buffer(answer).value & 0xFFFFFFFF
 
 
-def _disagreement(path: Path) -> str | None:
+def disagreement(path: Path) -> str | None:
     """Return where `cachestat` and `mincore` differ about a file, or None, also where only one of
     them can be asked.
     """

@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from harness.errors import WeighbridgeError
-from harness.machine.storage import device_of, read_ahead_of, storage
+from harness.machine.storage import read_ahead_of, storage
+from harness.machine.storage_stack import device_of
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 

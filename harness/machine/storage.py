@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+
+from harness.machine.storage_stack import described, device_below, device_of, mount_of, stack
 
 _SYS = Path("/sys")
 
@@ -24,50 +25,30 @@ class Storage:
     read_ahead_kb: int | None
     total_bytes: int
     free_bytes: int
+    stack: tuple[str, ...] = ()
+    """What it stands on, from the file system down, in words without a path."""
 
 
 def storage(folder: Path) -> Storage:
     """Return what the kernel says of the storage under `folder` (`/proc/self/mountinfo` and sysfs,
     so Linux only beyond the sizes).
     """
-    device = device_of(folder)
-    file_system, source = _mount(folder.resolve(), device)
-    disk = _disk_of(_block_device(device, source))
-    file = read_ahead_of(device) or read_ahead_of(_block_device(device, source))
+    mount, below = mount_of(folder), device_below(folder)
+    disk = _disk_of(below or device_of(folder))
+    file = read_ahead_of(device_of(folder)) or (read_ahead_of(below) if below else None)
     read_ahead = _line(file) if file else None
     rotational = _line(disk / "queue/rotational")
     usage = shutil.disk_usage(folder)
     return Storage(
-        file_system,
-        Path(source).name if source else None,
+        mount.file_system if mount else None,
+        Path(mount.source).name if mount else None,
         _line(disk / "device/model"),
         None if rotational is None else rotational == "1",
         int(read_ahead) if read_ahead else None,
         usage.total,
         usage.free,
+        tuple(described(stack(folder))),
     )
-
-
-def _block_device(device: str, source: str | None) -> str:
-    """Return the block device below a file system whose own number is of none, as on btrfs, as
-    `major:minor`; else the number itself.
-    """
-    if not device.startswith("0:") or not source or not source.startswith("/dev/"):
-        return device
-    try:
-        number = Path(source).stat().st_rdev
-    except OSError:
-        return device
-    return f"{os.major(number)}:{os.minor(number)}"
-
-
-def device_of(folder: Path) -> str:
-    """Return the device `folder` lies on as `major:minor`.
-
-    Raises `OSError` where there is no such folder.
-    """
-    number = folder.stat().st_dev
-    return f"{os.major(number)}:{os.minor(number)}"
 
 
 def read_ahead_of(device: str) -> Path | None:
@@ -86,22 +67,6 @@ def _disk_of(device: str) -> Path:
     return (
         block if (block / "queue").is_dir() else block.resolve().parent
     )  # a partition has its queue in its disk
-
-
-def _mount(folder: Path, major_minor: str) -> tuple[str | None, str | None]:
-    """Return (file system, source) of the mount that holds `folder`: the longest mount point above
-    it, on the same device if there is one.
-
-    btrfs gives each subvolume a device number of its own, which no mount has.
-    """
-    best: tuple[bool, int, str | None, str | None] = (False, -1, None, None)
-    for line in (_text(Path("/proc/self/mountinfo")) or "").splitlines():
-        mount, _, kind = line.partition(" - ")
-        fields, kinds = mount.split(), kind.split()
-        point = fields[4].replace("\\040", " ")
-        if folder.is_relative_to(point) and (fields[2] == major_minor, len(point)) > best[:2]:
-            best = (fields[2] == major_minor, len(point), kinds[0], kinds[1])
-    return best[2:]
 
 
 def _text(path: Path) -> str | None:

@@ -13,6 +13,8 @@ from harness.checkpoints.store import Checkpoint, Selection
 from harness.loaders import Contract
 from harness.machine.busy import Meter
 from harness.machine.description import available_memory
+from harness.machine.proof import Depth, Witness
+from harness.machine.requests import Served
 from harness.measure.validity import judge
 from harness.records.cell import Cell
 from harness.records.sample import SCHEMA, Sample
@@ -53,6 +55,12 @@ class Place:
     position: int
     always_throttled: tuple[str, ...] = ()
     """The throttle reasons that the GPU reported before the run loaded anything."""
+    witness: Witness = "bytes read"
+    """By what a load is seen to read storage."""
+    depth: Depth | None = None
+    """How far down what is cold is cold."""
+    served: Callable[[], Served | None] = lambda: None
+    """What storage served so far."""
 
 
 def take_sample(
@@ -84,12 +92,19 @@ def take_sample(
     start = time.perf_counter()
     before, problem = arm.server.set_cache_state(cell.cache_state, artifact.files)
     prepared = time.perf_counter()
+    served_before = place.served()
     answer: dict[str, Any] = {"failure": "unprepared", "detail": problem}
     if before is not None:
         expected = tuple(selection.file for selection in selected) or (checkpoint.checksums_file,)
         load = Load(arm.key, artifact.files, arm.warm_up, expected, cell.device, touch_bytes)
         answer = arm.server.sample(load, timeout_s or sample_timeout(checkpoint.bytes * ranks))
     done = time.perf_counter()
+    served_after, after = place.served(), arm.server.residency(artifact.files)
+    served = served_after.since(served_before) if served_after and served_before else None
+    if "storage_read_bytes" in answer:
+        answer["storage_read_bytes"] = _read_bytes(
+            place.witness, answer["storage_read_bytes"], served, before, after, artifact.file_bytes
+        )
     busyness = METER.end(wait=busy_at_most < 1.0)
     if answer.get("traceback"):
         keep_traceback(answer["traceback"])
@@ -104,6 +119,7 @@ def take_sample(
         place.always_throttled,
         busyness.share,
         busy_at_most,
+        served.late_share if served else None,
     )
     return Sample(
         schema=SCHEMA,
@@ -121,7 +137,11 @@ def take_sample(
         sample_s=round(done - prepared, 9),
         memory_touch_bytes=touch_bytes,
         resident_before=before,
-        resident_after=arm.server.residency(artifact.files),
+        resident_after=after,
+        cold_depth=place.depth if cell.cache_state == "cold" else None,
+        storage_witness=place.witness if "failure" not in answer else None,
+        storage_requests=served.requests if served else None,
+        storage_request_bytes=served.mean_bytes if served else None,
         valid=judgement.valid,
         reason=judgement.reason,
         detail=judgement.detail,
@@ -129,6 +149,26 @@ def take_sample(
         **asdict(busyness),
         **{name: value for name, value in answer.items() if name in _MEASURED},
     )
+
+
+def _read_bytes(
+    witness: Witness,
+    counted: int | None,
+    served: Served | None,
+    before: float | None,
+    after: float | None,
+    file_bytes: int,
+) -> int | None:
+    """Return the bytes that a load read from storage, as its storage tells of them.
+
+    On FUSE the kernel counts none for the process: there the pages that came into the cache tell,
+    or a shape's own count.
+    """
+    if witness == "requests served":
+        return served.bytes if served else None
+    if witness == "pages gained":
+        return None if None in (before, after) else round((after - before) * file_bytes)  # type: ignore[operator]
+    return counted
 
 
 def _memory_to_touch(

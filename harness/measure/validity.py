@@ -24,6 +24,10 @@ proof of a file's pages covers. As single blocks they take some milliseconds of 
 """
 
 
+LATE_AT_MOST = 0.25
+"""Largest share of the waiting for shaped storage that may be its server's own."""
+
+
 @dataclass(frozen=True)
 class Judgement:
     """Whether a sample counts, and why not."""
@@ -43,6 +47,7 @@ def judge(
     always_throttled: Collection[str] = (),
     busy: float | None = None,
     busy_at_most: float = 1.0,
+    late: float | None = None,
 ) -> Judgement:
     """Return whether a sample counts, from the cache state asked for, the residency proved before,
     the bytes asked for and the child's answer.
@@ -52,7 +57,8 @@ def judge(
     without: the file system reads its maps of what is free. `always_throttled` are the throttle
     reasons that the GPU gives at rest too: they tell nothing of a load, and invalidate none. `busy`
     is the share of the usable cores' time that others had; more than `busy_at_most` makes a sample
-    invalid that nothing else does.
+    invalid that nothing else does. `late` is the share of all waiting for shaped storage that its
+    server added to what the shape says.
     """
     if "failure" in answer:
         return Judgement(False, answer["failure"], answer["detail"])
@@ -88,6 +94,12 @@ def judge(
             False,
             "libraries-read",
             f"{answer['libraries_read_bytes']} bytes read from storage before the load",
+        )
+    if state.valid and late is not None and late > LATE_AT_MOST:
+        state = Judgement(
+            False,
+            "storage-late",
+            f"answers took {late:.0%} longer than the shape says, more than {LATE_AT_MOST:.0%}",
         )
     if state.valid and busy is not None and busy > busy_at_most:
         state = Judgement(

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from harness.records.sample import Sample
-from harness.scenarios import CacheState, Pair, pair_for
+from harness.scenarios import AS_IS, CacheState, Pair, pair_for
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,8 @@ class Cell:
     ranks: int | None = None
     read_ahead_kb: int | None = None
     """The readahead set for this cell, None for the device's own."""
+    storage: str = AS_IS
+    """Where the files lie: as they are, or on storage of this shape."""
 
     @property
     def name(self) -> str:
@@ -40,9 +42,9 @@ class Cell:
         """The cell's name within its scenario."""
         ranks = f"{self.ranks}-rank{'' if self.ranks == 1 else 's'}" if self.ranks else None
         ahead = f"read-ahead-{self.read_ahead_kb}" if self.read_ahead_kb is not None else None
-        return "/".join(
-            filter(None, (self.checkpoint, self.part, ranks, self.cache_state, self.device, ahead))
-        )
+        storage = None if self.storage == AS_IS else self.storage
+        state = (self.cache_state, self.device, storage, ahead)
+        return "/".join(filter(None, (self.checkpoint, self.part, ranks, *state)))
 
     @classmethod
     def of(cls, sample: Sample) -> Cell:
@@ -53,12 +55,19 @@ class Cell:
     def recorded(cls, record: Mapping[str, Any]) -> Cell | None:
         """Return the cell of a manifest's entry, None of one that names no cell."""
         known: dict[str, Any] = {field.name: record.get(field.name) for field in fields(cls)}
+        known["storage"] = known["storage"] or AS_IS
         named = (known[name] for name in ("scenario", "checkpoint", "cache_state", "device"))
         return cls(**known) if all(named) else None
 
     def as_json(self) -> dict[str, Any]:
         """Return the cell as a manifest's entry holds it."""
         return asdict(self)
+
+
+def is_shaped(name: str) -> bool:
+    """Return whether the name of a cell is of one on shaped storage."""
+    _, _, after = name.partition("/cold/")
+    return any(not part.startswith("read-ahead-") for part in after.split("/")[1:])
 
 
 MINIMUM_BLOCKS = 6

@@ -40,6 +40,7 @@ class StorageRecord(TypedDict, total=False):
     read_ahead_kb: int | None
     total_bytes: int | None
     free_bytes: int | None
+    stack: list[str]
 
 
 class PageCacheRecord(TypedDict, total=False):
@@ -49,6 +50,9 @@ class PageCacheRecord(TypedDict, total=False):
     cold: bool
     warm: bool
     reason: str | None
+    witness: str | None
+    depth: str | None
+    note: str | None
 
 
 class CellRecord(TypedDict, total=False):
@@ -62,6 +66,7 @@ class CellRecord(TypedDict, total=False):
     part: str | None
     ranks: int | None
     read_ahead_kb: int | None
+    storage: str
     arms: list[str]
     left_out: dict[str, str]
     status: Literal["going", "done", "refused", "cut"]
@@ -116,6 +121,7 @@ class Manifest(TypedDict, total=False):
     seed: int
     options: dict[str, Any]
     limits: dict[str, Any]
+    shapes: dict[str, dict[str, Any]]
     git: dict[str, Any] | None
     packages: dict[str, str | None]
     machine: MachineRecord

@@ -6,7 +6,7 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from harness.scenarios import CacheState
+from harness.scenarios import AS_IS, CacheState
 
 SCHEMA = 1
 """Version of a sample's fields and of the manifest; raised whenever the meaning of one changes."""
@@ -116,6 +116,22 @@ class Sample:
     otherwise stands in the manifest.
     """
 
+    storage: str = AS_IS
+    """Where the files lay: as they are, or on storage of this shape."""
+    cold_depth: str | None = None
+    """Of a cold sample, how far down it was cold: `here`, this kernel's page cache, or `below`,
+    every cache of this machine.
+    """
+
+    storage_witness: str | None = None
+    """What `storage_read_bytes` was told by: the bytes this process read, the pages that came into
+    the cache meanwhile, or the requests that shaped storage served.
+    """
+
+    storage_requests: int | None = None
+    """Read requests that storage served from asking for the load to its end, whoever made them."""
+    storage_request_bytes: float | None = None
+    """Their mean size."""
     requested_bytes: int | None = None
     """Size of the pieces asked for, over all ranks; None where everything was."""
     pss_bytes: int | None = None
@@ -161,6 +177,7 @@ class Sample:
             "environment",
             "device",
             "cache_state",
+            "storage",
         ):
             object.__setattr__(self, name, sys.intern(getattr(self, name)))
 
@@ -185,6 +202,7 @@ REASONS = {
     "throttled": "the GPU held its clocks back",
     "not-cold": "part of the file was in the page cache before",
     "not-warm": "part of the file was missing from the page cache before",
+    "storage-late": "shaped storage answered later than its shape says",
     "storage-unknown": "the system does not tell what was read from storage",
     "storage-short": "storage gave less than was loaded, so something else served the rest",
     "libraries-read": "a library was read from storage while the process started",

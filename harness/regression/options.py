@@ -10,11 +10,15 @@ from typing import Any
 
 from harness.errors import WeighbridgeError, unknown_name
 from harness.loaders import all_loaders
+from harness.machine import shape_mount
 from harness.machine.description import gpus
+from harness.machine.shapes import shape_named
 from harness.measure.slowed_loaders import PERCENTS
 from harness.records.cell import Cell
 from harness.regression.environments import requirements_of
 from harness.run.options import FLAGS, Options, flat, parse
+from harness.run.plan import size_of
+from harness.scenarios import AS_IS
 
 TAKEN = (
     "--profile",
@@ -22,6 +26,7 @@ TAKEN = (
     "--checkpoints",
     "--loaders",
     "--cache-states",
+    "--storage",
     "--rounds",
     "--budget",
     "--store",
@@ -37,6 +42,12 @@ CHECKPOINTS = {
     "default": ("lora-1000", "all-minilm-l6-v2", "gpt2"),
     "full": ("lora-1000", "all-minilm-l6-v2", "gpt2", "llama-3.2-1b"),
 }
+SHAPE = "latency:1ms+rate:250MBps"
+"""The storage of cold cells: so steady that a load 8 % slower is found, where a disk hides 25 %."""
+SHAPED_AT_MOST = 200_000_000
+"""Largest built-in checkpoint, in bytes, that is loaded from it where none is named: a load takes
+its time, and a larger one tells no more.
+"""
 LOADERS = ("torch-load", "torch-load-mmap", "safetensors-load-file", "safetensors-safe-open")
 """The ways of the two libraries under test that people use most; `--loaders` takes any other."""
 _ALWAYS_THERE = {"torch", "safetensors", "numpy", "picklescan"}
@@ -50,6 +61,8 @@ class PairedRequest:
     plan: dict[Cell, tuple[str, ...]]
     peers: bool
     """Whether its loaders need more than torch, safetensors and NumPy."""
+    note: str
+    """On which storage its cold cells are, and why, in a sentence."""
 
 
 def add_shared(parser: argparse.ArgumentParser) -> None:
@@ -86,10 +99,26 @@ def paired_request(given: argparse.Namespace) -> PairedRequest:
     checkpoints = flat(
         options.checkpoints if options.checkpoints is not None else CHECKPOINTS[options.profile]
     )
-    plan = _plan(options, checkpoints, options.loaders or LOADERS, known)
+    storage, note = _cold_storage(options.storage if raw["storage"] is not None else None)
+    largest = None if options.checkpoints is not None or storage == (AS_IS,) else SHAPED_AT_MOST
+    plan = _plan(options, checkpoints, options.loaders or LOADERS, known, storage, largest)
     names = {name for loaders in plan.values() for name in loaders}
     peers = any(set(known[name][1].requires) - _ALWAYS_THERE for name in names)
-    return PairedRequest(options, plan, peers)
+    return PairedRequest(options, plan, peers, note)
+
+
+def _cold_storage(named: tuple[str, ...] | None) -> tuple[tuple[str, ...], str]:
+    """Return the storages of cold cells and a sentence on them: those that are named, else shaped
+    storage where it can be had.
+    """
+    if named is not None:
+        return named, f"cold cells lie on {', '.join(named)}, as asked"
+    if reason := shape_mount.refused():
+        return (AS_IS,), (
+            f"cold cells lie on the disk as it is, where only large slow-downs can be found: no"
+            f" shaped storage here: {reason}"
+        )
+    return (SHAPE,), f"cold cells lie on shaped storage: {shape_named(SHAPE).words}"
 
 
 def injected(texts: Sequence[str]) -> dict[str, int]:
@@ -131,9 +160,12 @@ def _plan(
     checkpoints: Sequence[str],
     loaders: Sequence[str],
     known: Mapping[str, tuple[str, Any]],
+    storages: Sequence[str],
+    largest: int | None,
 ) -> dict[Cell, tuple[str, ...]]:
     """Return the cells of a regression run with their loaders: full loads of each checkpoint, on
-    the CPU and on the GPU where there is one.
+    the CPU and on the GPU where there is one, cold ones from each storage, of built-in checkpoints
+    up to `largest` bytes.
     """
     cells: dict[Cell, tuple[str, ...]] = {}
     for device in ("cpu", *(("cuda",) if gpus() else ())):
@@ -144,8 +176,13 @@ def _plan(
                     for name in loaders
                     if device in known[name][1].devices and state in known[name][1].cache_states
                 )
-                if fit:
+                if not fit:
+                    continue
+                if state == "warm":
                     cells[Cell("full-load", checkpoint, state, device)] = fit
+                elif largest is None or size_of(checkpoint, options) <= largest:
+                    for storage in storages:
+                        cells[Cell("full-load", checkpoint, state, device, storage=storage)] = fit
     if not cells:
         raise WeighbridgeError(
             "none of the loaders asked for takes part in any cell asked for; see `weighbridge"

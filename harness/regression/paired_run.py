@@ -214,23 +214,30 @@ class PairedRun(OpenRun):
             self._entry(cell)["left_out"],
         )
         names = {side.name: side for side in self._turns(block)}
-        position = 0
-        for loader in order_of_block(self._options.seed, cell.name, block, loaders):
-            order = order_of_block(
-                self._options.seed, f"{cell.name}/{loader}", block // 2, list(names)
-            )
-            for name in order[::-1] if block % 2 else order:
-                if f"{loader}@{name}" not in left_out:
-                    place = Place(self.directory.name, block, position)
-                    arm = self._arm(cell, loader, names[name])
-                    for sample in until_quiet(
-                        partial(self._take, cell, checkpoint, arm, place), self._again
-                    ):
-                        self.directory.append(sample)
-                        self.samples.append(sample)
-                        yield sample
-                    position += 1
+        with self._storages.around(cell, checkpoint) as site:
+            there, position = site.moved(checkpoint), 0
+            for loader, name in self._order(cell, block, loaders, list(names)):
+                if f"{loader}@{name}" in left_out:
+                    continue
+                place = site.proving(Place(self.directory.name, block, position))
+                arm = self._arm(cell, loader, names[name])
+                for sample in until_quiet(
+                    partial(self._take, cell, there, arm, place), self._again
+                ):
+                    self.directory.append(sample)
+                    self.samples.append(sample)
+                    yield sample
+                position += 1
         self._blocks[cell] += 1
+
+    def _order(
+        self, cell: Cell, block: int, loaders: Sequence[str], sides: Sequence[str]
+    ) -> Iterator[tuple[str, str]]:
+        """Yield (loader, side) in the order of a block."""
+        for loader in order_of_block(self._options.seed, cell.name, block, loaders):
+            order = order_of_block(self._options.seed, f"{cell.name}/{loader}", block // 2, sides)
+            for name in order[::-1] if block % 2 else order:
+                yield loader, name
 
     def _take(self, cell: Cell, checkpoint: Checkpoint, arm: Arm, place: Place) -> Sample:
         return take_sample(cell, checkpoint, arm, place, busy_at_most=self._options.busy_at_most)

@@ -16,7 +16,7 @@ from harness import __version__
 from harness.errors import WeighbridgeError
 from harness.loaders import distributions
 from harness.machine.description import describe_machine, packages
-from harness.machine.page_cache import Capability
+from harness.machine.proof import Capability
 from harness.machine.storage import storage
 from harness.records.manifest import Manifest, PageCacheRecord, StorageRecord, fingerprint, now
 from harness.records.sample import SCHEMA

@@ -16,15 +16,17 @@ from harness.checkpoints.store import Store
 from harness.checkpoints.store_location import default_store
 from harness.loaders import all_formats
 from harness.machine.description import NO_GPU, gpus
+from harness.machine.left_over import clear_left_over
 from harness.machine.lock import only_run
-from harness.machine.page_cache import capability
-from harness.machine.read_ahead import restore_left_over, setting_refused
+from harness.machine.proof import capability
+from harness.machine.read_ahead import restore_left_over
 from harness.records.cell import Cell
 from harness.records.manifest import CellRecord
 from harness.records.run_directory import RunDirectory
 from harness.records.sample import Sample
 from harness.run.new_manifest import new_manifest, refuse_other_conditions
 from harness.run.options import Options
+from harness.run.storages import Storages
 
 
 def new_entry(cell: Cell, arms: Sequence[str]) -> CellRecord:
@@ -38,6 +40,7 @@ def new_entry(cell: Cell, arms: Sequence[str]) -> CellRecord:
         "part": cell.part,
         "ranks": cell.ranks,
         "read_ahead_kb": cell.read_ahead_kb,
+        "storage": cell.storage,
         "arms": list(arms),
         "left_out": {},
         "status": "going",
@@ -81,6 +84,7 @@ class OpenRun:
         try:
             self._stack.enter_context(only_run(self.directory.path.resolve()))
             restored = restore_left_over()
+            clear_left_over()
             self._store = Store(options.store or default_store(), self._say, all_formats())
             self._folder = self._store.folder
             self._capability = capability(self._folder)
@@ -94,6 +98,8 @@ class OpenRun:
             self.manifest["read_ahead_restored"] = restored or self.manifest.get(
                 "read_ahead_restored"
             )
+            self._storages = Storages(self._folder, self._capability)
+            self._stack.callback(self._storages.close)
             self._recorded_samples = resumed.samples() if resumed else list[Sample]()
             self._open()
             if not resumed:
@@ -117,6 +123,7 @@ class OpenRun:
 
     def save(self) -> None:
         """Write the manifest as it stands."""
+        self.manifest["shapes"] = self.manifest.get("shapes", {}) | self._storages.shapes
         self.directory.write_manifest(self.manifest)
 
     def _refusal(self, cell: Cell) -> str | None:
@@ -125,7 +132,4 @@ class OpenRun:
             return NO_GPU
         if cell.device != "cpu" and (cell.ranks or 1) > len(gpus()):
             return f"{cell.ranks} ranks need a GPU each, there are {len(gpus())}"
-        if cell.read_ahead_kb is not None and (refusal := setting_refused(self._folder)):
-            return f"readahead refused: {refusal}"
-        able = self._capability.cold if cell.cache_state == "cold" else self._capability.warm
-        return None if able else f"{cell.cache_state} refused: {self._capability.reason}"
+        return self._storages.refusal(cell)

@@ -7,17 +7,18 @@ import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 from harness.checkpoints.folders import is_index
 from harness.checkpoints.hub import repository_name, resolve
 from harness.checkpoints.layouts import LAYOUTS
-from harness.checkpoints.parts import PARTS
+from harness.checkpoints.parts import ORDERS, PARTS
 from harness.errors import WeighbridgeError, unknown_name
 from harness.hostile import family_names
 from harness.loaders import DEVICES, KINDS, Contract, all_loaders
+from harness.machine.shapes import EXAMPLE, SHAPES, storage_names
 from harness.records.limits import BUSY_AT_MOST
-from harness.scenarios import CACHE_STATES, CacheState
+from harness.scenarios import AS_IS, CACHE_STATES, CacheState
 
 _PLAIN_NAMES = {
     "model",
@@ -52,11 +53,19 @@ PROFILES = {
     "smoke": Profile(110.0, 12),
     "default": Profile(510.0, 30),
     "full": Profile(5400.0, 60),
+    "storage": Profile(440.0, 12),
     "gpu-short": Profile(480.0, 12, sample_timeout_s=30.0, warm_up_timeout_s=60.0),
 }
 """`gpu-short` is for a GPU that is to be had for minutes: cells on the GPU alone, the most valuable
 first.
 """
+
+
+class Conditions(TypedDict):
+    """What of a cell's storage is set: its readahead in KiB, None for its own, and its shape."""
+
+    read_ahead_kb: int | None
+    storage: str
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,8 @@ class Options:
     parts: tuple[str, ...] | None
     ranks: tuple[int, ...] | None
     read_ahead_kb: tuple[int, ...]
+    storage: tuple[str, ...]
+    """Where the files lie in turn: as they are, or on storage of a shape."""
     families: tuple[str, ...] | None
     ceilings: bool
     sample_timeout_s: float | None
@@ -102,6 +113,7 @@ class Options:
             "parts": list(self.parts) if self.parts is not None else None,
             "ranks": list(self.ranks) if self.ranks is not None else None,
             "read_ahead_kb": list(self.read_ahead_kb),
+            "storage": list(self.storage),
             "families": list(self.families) if self.families is not None else None,
             "no_ceilings": None if self.ceilings else True,
             "sample_timeout": self.sample_timeout_s,
@@ -114,15 +126,21 @@ class Options:
         """Return the names of the person's own checkpoints."""
         return tuple(model_name(path, LAYOUTS) for path in self.models)
 
-    def states(self) -> list[tuple[CacheState, int | None]]:
-        """Return the (cache state, readahead to set in KiB or None) that every scenario goes
-        through; what is warm is not read ahead.
+    def states(self) -> list[tuple[CacheState, Conditions]]:
+        """Return the (cache state, conditions) that every scenario goes through; what is warm is
+        not read, neither ahead nor from any storage.
         """
         swept: tuple[int | None, ...] = self.read_ahead_kb or (None,)
+        cold = [
+            Conditions(read_ahead_kb=kb, storage=storage)
+            for storage in self.storage
+            for kb in swept
+        ]
+        warm = [Conditions(read_ahead_kb=None, storage=AS_IS)]
         return [
-            (state, kb)
+            (state, conditions)
             for state in self.cache_states
-            for kb in (swept if state == "cold" else (None,))
+            for conditions in (cold if state == "cold" else warm)
         ]
 
     def devices(self) -> tuple[str, ...]:
@@ -194,7 +212,11 @@ FLAGS: dict[str, dict[str, Any]] = {
         "metavar": "N",
         "help": "take exactly this many blocks of every cell, whatever the time",
     },
-    "--parts": {"metavar": "A,B", "help": f"of partial loads only these of {', '.join(PARTS)}"},
+    "--parts": {
+        "metavar": "A,B",
+        "help": f"of partial loads only these of {', '.join(PARTS)}; of storage"
+        f" {', '.join(ORDERS)}",
+    },
     "--ranks": {
         "metavar": "N,M",
         "help": "of sharded loads only these numbers of processes that load together",
@@ -203,6 +225,13 @@ FLAGS: dict[str, dict[str, Any]] = {
         "metavar": "N,M",
         "help": (
             "set the device's readahead to each of these (KiB) for cold loads, and back afterwards"
+        ),
+    },
+    "--storage": {
+        "metavar": "A,B",
+        "help": (
+            f"where the files of cold loads lie, in turn: {AS_IS} (default), {', '.join(SHAPES)},"
+            f" or your own, {EXAMPLE}"
         ),
     },
     "--families": {
@@ -257,6 +286,7 @@ _SHAPING: tuple[str, ...] = (
     "parts",
     "ranks",
     "read_ahead_kb",
+    "storage",
 )
 _SHAPING += ("families", "no_ceilings", "sample_timeout", "warm_up_timeout", "busy_at_most", "seed")
 
@@ -292,9 +322,10 @@ def parse(given: dict[str, Any], recorded: dict[str, Any] | None = None) -> Opti
         cache_states=_names("cache state", given.get("cache_states"), CACHE_STATES) or CACHE_STATES,
         rounds=_number("--rounds", given.get("rounds"), int, 1),
         budget=_number("--budget", given.get("budget"), float, 0.0),
-        parts=_names("part", given.get("parts"), tuple(PARTS)),
+        parts=_names("part", given.get("parts"), (*PARTS, *ORDERS)),
         ranks=_numbers("--ranks", given.get("ranks"), 1),
         read_ahead_kb=_numbers("--read-ahead-kb", given.get("read_ahead_kb"), 0) or (),
+        storage=storage_names(given.get("storage")),
         families=_names("family", given.get("families"), family_names()),
         ceilings=not given.get("no_ceilings"),
         sample_timeout_s=_number("--sample-timeout", given.get("sample_timeout"), float, 0.1)

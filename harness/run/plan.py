@@ -18,8 +18,10 @@ from harness.loaders import (
     Contract,
     all_loaders,
 )
+from harness.machine.shapes import shape_named
 from harness.records.cell import Cell
 from harness.run.options import Options, model_name
+from harness.scenarios import AS_IS, STORAGE
 from harness.scenarios import PROCESS_START as PROCESS_START
 
 Plan = Mapping[Cell, tuple[str, ...]]
@@ -35,6 +37,7 @@ _SCENARIOS_BY_VALUE = (
     PROCESS_START,
     "conversion",
     "scan",
+    STORAGE,
     "sharded-load",
 )
 _ON_GPU_BY_VALUE = ("full-load", "partial-load", PROCESS_START, "pipeline-load")
@@ -154,7 +157,10 @@ def block_cost(cell: Cell, arms: tuple[str, ...], size: int) -> float:
         around = _START_S
     elif any(kind_of(cell, name) == MODEL for name in arms):
         around = _MODEL_S
-    return sum(around + load * size / 1e9 * per_gb for load in loads)
+    slower = 0.0
+    if cell.storage != AS_IS:
+        slower = shape_named(cell.storage).likely_s(size, cell.read_ahead_kb)
+    return sum(around + load * (size / 1e9 * per_gb + slower) for load in loads)
 
 
 def size_of(checkpoint: str, options: Options) -> int:

@@ -17,7 +17,6 @@ from harness.checkpoints.store import Checkpoint
 from harness.errors import WeighbridgeError
 from harness.hostile import corpus
 from harness.machine.description import NO_GPU
-from harness.machine.read_ahead import read_ahead
 from harness.measure.blocks import Limits, keeps_failing, order_of_block, run_blocks, spent
 from harness.measure.take_sample import METER, Place, take_sample
 from harness.records.cell import MINIMUM_BLOCKS, Cell
@@ -213,11 +212,13 @@ class Run(OpenRun):
 
         def take(name: str, block: int, position: int) -> Sample:
             self._say(self._progress(cell, block, samples, limits))
-            place = Place(self.directory.name, block, position, self._always_throttled())
+            place = site.proving(
+                Place(self.directory.name, block, position, self._always_throttled())
+            )
             where = f"{cell.name}, {name}, block {block + 1}"
             return take_sample(
                 cell,
-                checkpoint,
+                site.moved(checkpoint),
                 self._resources.arm(cell, name),
                 place,
                 selected,
@@ -242,8 +243,10 @@ class Run(OpenRun):
 
         with ExitStack() as stack:
             stack.callback(self._resources.let_go)
-            if cell.read_ahead_kb is not None:
-                stack.enter_context(read_ahead(self._folder, cell.read_ahead_kb))
+            try:
+                site = stack.enter_context(self._storages.around(cell, checkpoint))
+            except WeighbridgeError as error:
+                raise CannotBeMeasuredError(str(error)) from None
             for item in (
                 run_blocks(arms, arm_samples, limits, order, take, precise, again)
                 if arms

@@ -31,6 +31,10 @@ first line says what is told.
 """
 
 
+class CannotInjectError(WeighbridgeError):
+    """A fault needs what this machine or this user does not have."""
+
+
 class NotCaughtError(WeighbridgeError):
     """A fault went through; the message says what the harness made of it."""
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.loaders import by_key
-from harness.machine import page_cache
+from harness.machine import page_cache, proof
 from harness.machine.description import usable_cores
 from harness.machine.storage import storage
 from harness.records.limits import BUSY_AT_MOST
@@ -118,7 +118,7 @@ def in_memory(_: Fixture) -> str:
     )
     if folder is None or not os.access(folder, os.W_OK):
         raise NotCaughtError("no tmpfs to write to here, so that this fault could not be told")
-    capability = page_cache.capability(folder)
+    capability = proof.capability(folder)
     if capability.cold:
         raise NotCaughtError(f"{folder} was believed to be cold")
     return f"cold refused: {capability.reason}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.machine import page_cache
+from harness.machine import page_cache, proof
 
 _locks: list[page_cache.Lock] = []
 """The lock on what is warm, one at most."""
@@ -30,11 +30,11 @@ def set_cache_state(cache_state: str, files: Sequence[Path]) -> tuple[float | No
         if cache_state == "cold":
             _release()
             _laid.difference_update(files)
-            return page_cache.evict(files).most, None
+            return proof.evict(files), None
         if not (_locks and _locks[0].paths == tuple(files)):
             _release()
             if not _laid.issuperset(files):
-                page_cache.evict(files)
+                proof.evict(files)
                 _laid.update(files)
             page_cache.warm(files)
             _locks.append(page_cache.Lock(files))
@@ -57,6 +57,7 @@ def let_go() -> None:
     """
     _release()
     _laid.clear()
+    page_cache.let_go()
 
 
 def _release() -> None:

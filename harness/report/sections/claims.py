@@ -31,7 +31,8 @@ from harness.report.tables import markdown
 from harness.report.terminal import WIDTH
 
 _READING = """
-Every statement of the page under test, and of what is known beside it (J), has a row. A verdict
+Every statement of the page under test, of what is known beside it (J), and of the field's bug
+reports (F), has a row. A verdict
 follows from its tests by a rule that stands beside each: the *whole* interval has to lie within the
 limits, or the test is not told. Where a claim holds under some conditions and not under others, the
 verdict names those it holds under. Of several runs the one with most pairs counts, whatever it
@@ -159,6 +160,8 @@ def claims_table(
             )
         )
         words = f"**{claim.verdict}**{claim.words.removeprefix(claim.verdict)}"
+        if claim.claim.id.startswith("F"):
+            words += f" (*{claim.replication}*)"
         left = f" Out of reach: {claim.claim.left}." if claim.claim.left else ""
         where = f" (on {elsewhere[claim.claim.id]})" if claim.claim.id in elsewhere else ""
         rows.append(

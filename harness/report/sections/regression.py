@@ -75,6 +75,8 @@ def summary(manifest: Mapping[str, Any], arm_verdict: Sequence[ArmVerdict], code
         ),
         "",
     ]
+    if note := paired_run.get("cold_storage"):
+        lines += [f"{note[0].upper()}{note[1:]}.", ""]
     if paired_run.get("thresholds"):
         lines += [f"Thresholds: {paired_run['thresholds']}.", ""]
     shown = sorted(grave, key=lambda entry: list(_COLOURS).index(entry.change.verdict))
@@ -107,7 +109,7 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
 def _sides(manifest: Mapping[str, Any]) -> str:
     paired_run, environments = manifest["options"]["paired_run"], manifest["environments"]
 
-    def told(role: str) -> str:
+    def described(role: str) -> str:
         name = paired_run[role]
         versions = (environments.get(name) or {}).get("versions") or {}
         text = ", ".join(
@@ -125,7 +127,7 @@ def _sides(manifest: Mapping[str, Any]) -> str:
             else name
         )
 
-    return f"{told('candidate')} against {told('baseline')}"
+    return f"{described('candidate')} against {described('baseline')}"
 
 
 def _table(verdicts: Sequence[ArmVerdict]) -> pd.DataFrame:
