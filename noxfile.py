@@ -50,7 +50,8 @@ def tests(session: nox.Session) -> None:
     install_loaders(session)
     pins = ("-c", "requirements/reference.txt", "-c", "requirements/tools.txt")
     session.install(UNCOMPILED, *pins, "selenium", "pytest-xdist")
-    side_by_side = ("-n", "2", "--dist", "loadfile")
+    # in the order of their names: by number of tests, the files with few long ones would come last
+    side_by_side = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
     session.run(
         *("python", "-m", "pytest", *side_by_side, *session.posargs),
         env={"WEIGHBRIDGE_ALL_LOADERS": "1"},
