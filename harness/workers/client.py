@@ -9,10 +9,9 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from harness.workers.cache_state import residency, set_cache_state
-from harness.workers.protocol import PREPARE_TIMEOUT_S, ROOT, Answer, Worker
+from harness.workers.protocol import PREPARE_TIMEOUT_S, ROOT, Answer, Worker, WorkerClient
 
 LOCAL_ONLY = {
     "HF_HUB_OFFLINE": "1",
@@ -76,7 +75,7 @@ class Load:
         }
 
 
-class Server:
+class Server(WorkerClient):
     """The load worker of one environment under test, `python` being its interpreter."""
 
     def __init__(
@@ -116,19 +115,6 @@ class Server:
     def __enter__(self) -> Server:
         self.environment = self._worker.start()
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._worker.stop()
-
-    @property
-    def pid(self) -> int | None:
-        """Process id of the worker, None when none is running."""
-        return self._worker.pid
 
     def set_cache_state(
         self, cache_state: str, files: Sequence[Path]

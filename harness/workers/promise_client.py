@@ -8,11 +8,10 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 
 from harness.errors import WeighbridgeError
 from harness.workers.client import CLEAN_FORK, LOCAL_ONLY
-from harness.workers.protocol import ROOT, Answer, Worker, WorkerError
+from harness.workers.protocol import ROOT, Answer, Worker, WorkerClient, WorkerError
 
 _SITES = ("site-packages", "dist-packages")
 _STEERING = ("HF_", "HUGGINGFACE_", "TRANSFORMERS_", "DIFFUSERS_", "SAFETENSORS_")
@@ -31,7 +30,7 @@ class CannotBeCheckedError(WeighbridgeError):
     """A promise could not be put to the test; the message says why."""
 
 
-class PromiseClient:
+class PromiseClient(WorkerClient):
     """A process of an environment in which promises are put to the test, with a hub's cache of its
     own.
 
@@ -67,19 +66,6 @@ class PromiseClient:
                 "safetensors can be imported although it was left out of the packages"
             )
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._worker.stop()
-
-    @property
-    def pid(self) -> int | None:
-        """Process id of the worker, None when none is running."""
-        return self._worker.pid
 
     def ask(self, request: Answer, timeout_s: float) -> Answer:
         """Return what a child found.

@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NoReturn
 
 from harness.checkpoints.refusals import without_advice
@@ -283,3 +284,22 @@ class Worker:
             answer: Answer | None = receive(process.stdout.fileno(), time.monotonic() + timeout_s)
             return answer
         return None
+
+
+class WorkerClient:
+    """An orchestrator's end of one worker, which it ends when it is left."""
+
+    _worker: Worker
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._worker.stop()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the worker, None when none is running."""
+        return self._worker.pid

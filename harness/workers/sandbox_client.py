@@ -8,11 +8,10 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from types import TracebackType
 
 from harness.errors import WeighbridgeError
 from harness.workers.client import under_test
-from harness.workers.protocol import Answer, Worker
+from harness.workers.protocol import Answer, Worker, WorkerClient
 
 TIMEOUT_S = 2.0
 """Time a loader has for a file, where the corpus gives it no other."""
@@ -79,7 +78,7 @@ def case(
     return Case(links, tuple(files or (hostile_file[0].name,)))
 
 
-class Sandbox:
+class Sandbox(WorkerClient):
     """A supervisor under which loaders are given hostile files, one at a time, each time in a
     confined child.
     """
@@ -102,19 +101,6 @@ class Sandbox:
     def __enter__(self) -> Sandbox:
         self.environment = self._worker.start()
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._worker.stop()
-
-    @property
-    def pid(self) -> int | None:
-        """Process id of the supervisor, None when none is running."""
-        return self._worker.pid
 
     def trial(self, key: str, case: Case, timeout_s: float) -> Answer:
         """Return how a loader took a case, as `sandbox_worker.trial` tells it.
