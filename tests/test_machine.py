@@ -346,7 +346,7 @@ def test_a_subvolume_s_own_number_still_finds_its_mount(monkeypatch: pytest.Monk
 
 
 OVERLAY = """
-dirs=lowerdir={0}/lower,upperdir={0}/upper,workdir={0}/work
+dirs=lowerdir={0}/lower,upperdir={0}/upper,workdir={0}/scratch
 mount -t overlay overlay -o $dirs {0}/merged && exec {1} -c '
 from pathlib import Path
 from harness.machine import page_cache, proof
@@ -364,7 +364,7 @@ def test_in_a_container_cold_and_warm_are_proved_by_mincore(tmp_path: Path) -> N
     resident.
     """
 
-    for name in ("lower", "upper", "work", "merged"):
+    for name in ("lower", "upper", "scratch", "merged"):
         (tmp_path / name).mkdir()
     (tmp_path / "lower/weights").write_bytes(os.urandom(4 << 20))
     ended = subprocess.run(

@@ -120,7 +120,6 @@ class Manifest(TypedDict, total=False):
     command: str
     seed: int
     options: dict[str, Any]
-    limits: dict[str, Any]
     shapes: dict[str, dict[str, Any]]
     git: dict[str, Any] | None
     packages: dict[str, str | None]
