@@ -22,6 +22,7 @@ from harness.checkpoints.layout import Layout, TensorSpec
 from harness.checkpoints.sources import layout_source
 from harness.checkpoints.store import Checkpoint, Store
 from harness.loaders import Ceiling, Contract, Loader, all_formats, all_loaders, merged
+from harness.loaders.threads import COUNTS
 from harness.machine import page_cache, proof
 from tests.helpers import ceiling_of, hear, loader_of, present, python
 
@@ -45,6 +46,14 @@ DOCUMENTED = (
     "torch-load-unsafe",
     "torch-load-mmap",
     "torch-load-legacy",
+    "torch-load-safetensors",
+    "torch-dcp-safetensors",
+    "safetensors-get-tensors",
+    "safetensors-prefetch-cache",
+    "safetensors-populate",
+    "safetensors-willneed",
+    *(f"safetensors-threads-{threads}" for threads in COUNTS),
+    *(f"safetensors-pread-threads-{threads}" for threads in COUNTS),
 )
 
 SPECS = (
@@ -55,7 +64,11 @@ SPECS = (
 )
 WHOLE = Layout("whole", SPECS)
 NARROWED = Layout("narrowed", tuple(spec for spec in SPECS if spec.dtype not in {"uint8", "bool"}))
-"""What every format can hold: GGUF has no type for the others."""
+"""What GGUF can hold: it has no type for the others."""
+FILLED = Layout("filled", SPECS[:-2])
+"""What FlashPack gives back as it was: not what has no dimensions or no elements."""
+HELD = {"gguf": NARROWED, "flashpack": FILLED}
+"""What a format can hold, where that is not everything."""
 TWO_SHARDS = Layout("two-shards", SPECS, shard_bytes=(6 << 20) + 100)
 
 
@@ -65,7 +78,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Checkpoin
     store = Store(tmp_path_factory.mktemp("store"), formats=all_formats())
     return {
         layout.name: store.checkpoint(layout_source(layout, 0), all_formats())
-        for layout in (WHOLE, NARROWED, TWO_SHARDS)
+        for layout in (WHOLE, NARROWED, FILLED, TWO_SHARDS)
     }
 
 
@@ -145,7 +158,7 @@ def test_a_loader_brings_up_the_checkpoint_s_exact_content(
     name: str, checkpoints: dict[str, Checkpoint]
 ) -> None:
     loader = present(name)
-    layout = NARROWED if loader.format == "gguf" else WHOLE
+    layout = HELD.get(loader.format, WHOLE)
     assert tensor_digests(_load(loader, checkpoints[layout.name])) == _content(layout)
 
 
@@ -163,7 +176,14 @@ def test_a_loader_brings_up_both_shards(name: str, checkpoints: dict[str, Checkp
 )
 @pytest.mark.parametrize(
     ("name", "maps"),
-    [("torch-load-mmap", True), ("torch-load", False), ("safetensors-pread", False)],
+    [
+        ("torch-load-mmap", True),
+        ("torch-load", False),
+        ("safetensors-pread", False),
+        ("torch-load-safetensors", True),
+        ("safetensors-threads-4", True),
+        ("safetensors-pread-threads-4", False),
+    ],
 )
 def test_a_loader_maps_the_file_only_where_its_name_says_so(
     name: str, maps: bool, checkpoints: dict[str, Checkpoint]

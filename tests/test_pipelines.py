@@ -17,6 +17,7 @@ from harness.checkpoints.sources import layout_source
 from harness.checkpoints.stable_diffusion import COMPONENTS, SHAPES, pipeline_layout
 from harness.checkpoints.stable_diffusion_files import pipeline_files
 from harness.checkpoints.store import Checkpoint, Store
+from harness.errors import WeighbridgeError
 from harness.loaders import MODEL, all_formats, all_loaders
 from harness.measure.take_sample import Arm, Place, take_sample
 from harness.records.cell import Cell
@@ -43,7 +44,7 @@ def arms(store: Store) -> Iterator[dict[str, Arm]]:
     known = {
         name: (module, loader)
         for name, (module, loader) in all_loaders(MODEL).items()
-        if "cpu" in loader.devices
+        if "cpu" in loader.devices and loader.threads in (None, 4)
     }
     files = store.warm_up({loader.format for _, loader in known.values()})
     keys = {name: key_of(module, name, MODEL) for name, (module, _) in known.items()}
@@ -161,5 +162,20 @@ def test_smoke_and_default_take_the_small_pipeline() -> None:
     }
     assert taken["smoke"] == taken["default"] == {"small-stable-diffusion"}
     assert taken["full"] == {"small-stable-diffusion", "gpt2", "stable-diffusion-2.1"}
-    arms = {arm for names in scenario.plan(parse({"profile": "full"})).values() for arm in names}
+    every = {"profile": "full", "threads": "1,2,4,8,16"}
+    arms = {arm for names in scenario.plan(parse(every)).values() for arm in names}
     assert arms == set(all_loaders(MODEL))
+
+
+def test_threads_take_part_where_they_are_asked_for() -> None:
+    def arms(**given: str) -> set[str]:
+        plan = scenario.plan(parse({"checkpoints": "gpt2", "cache_states": "warm"} | given))
+        return {arm for names in plan.values() for arm in names if "threads-" in arm}
+
+    assert arms() == set()
+    both = {"transformers-threads-8", "transformers-sharded-threads-8"}
+    assert arms(threads="8") == both
+    assert arms(threads="8", loaders="transformers-bin") == both
+    assert arms(loaders="transformers-threads-2") == {"transformers-threads-2"}
+    with pytest.raises(WeighbridgeError, match="--threads 3: there are loaders with 1, 2, 4"):
+        arms(threads="3")

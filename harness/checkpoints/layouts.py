@@ -107,6 +107,37 @@ def _llama(
         yield "lm_head.weight", (vocabulary, width)
 
 
+def _qwen_moe(
+    vocabulary: int, width: int, layers: int, experts: int, inner: int, heads: tuple[int, int, int]
+) -> Entries:
+    """A mixture of experts as Qwen3 has it: three matrices for each expert of each layer.
+
+    `heads` are the query heads, the key and value heads, and the width of each.
+    """
+    queries, key_values, head = heads
+    yield "model.embed_tokens.weight", (vocabulary, width)
+    for layer in range(layers):
+        block = f"model.layers.{layer}"
+        for name, shape in (
+            ("input_layernorm", (width,)),
+            ("mlp.gate", (experts, width)),
+            ("post_attention_layernorm", (width,)),
+            ("self_attn.k_norm", (head,)),
+            ("self_attn.k_proj", (key_values * head, width)),
+            ("self_attn.o_proj", (width, queries * head)),
+            ("self_attn.q_norm", (head,)),
+            ("self_attn.q_proj", (queries * head, width)),
+            ("self_attn.v_proj", (key_values * head, width)),
+        ):
+            yield f"{block}.{name}.weight", shape
+        for expert in range(experts):
+            for name in ("down_proj", "gate_proj", "up_proj"):
+                shape = (width, inner) if name == "down_proj" else (inner, width)
+                yield f"{block}.mlp.experts.{expert}.{name}.weight", shape
+    yield "model.norm.weight", (width,)
+    yield "lm_head.weight", (vocabulary, width)
+
+
 def _bloom(vocabulary: int, width: int, layers: int) -> Entries:
     """BLOOM: fused queries, keys and values, a norm after the embeddings, and the output head tied
     to them, so it is not in the file.
@@ -172,12 +203,18 @@ LAYOUTS: dict[str, Callable[[], Layout]] = {
         shard_bytes=10_000_000_000,
         heads=8,
     ),
+    "qwen3-moe-slim": lambda: Layout(
+        "qwen3-moe-slim",
+        _uniform("bfloat16", _qwen_moe(151936, 64, 48, 128, 48, (32, 4, 4))),
+        shard_bytes=10_000_000,
+    ),
     "small-stable-diffusion": lambda: pipeline_layout("small-stable-diffusion"),
     "stable-diffusion-2.1": lambda: pipeline_layout("stable-diffusion-2.1"),
 }
-"""Every layout by name. All but two are published: `bloom-slim` is an eighth of bloom-560m's layers
-and vocabulary, `small-stable-diffusion` a pipeline of the same classes with fewer channels, for
-runs in a hurry.
+"""Every layout by name. All but three are published: `bloom-slim` is an eighth of bloom-560m's
+layers and vocabulary, `small-stable-diffusion` a pipeline of the same classes with fewer channels,
+for runs in a hurry, and `qwen3-moe-slim` has every tensor of Qwen3-30B-A3B in shards, 18,867, each
+a small fraction of its size: what such a model pays for each tensor.
 """
 
 

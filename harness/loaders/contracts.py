@@ -69,6 +69,11 @@ class Contract:
     it.
     """
 
+    threads: int | None = None
+    """How many threads it is given, of a family that differs in nothing else; it takes part where
+    `--threads` has the number, or where it is named.
+    """
+
     own_device_memory: bool = False
     """Whether it allocates on the GPU past torch, so that torch's peak of device memory is a lower
     bound.

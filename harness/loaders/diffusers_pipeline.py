@@ -6,6 +6,7 @@ from. Every call asks for float16, as the weights are, and for local files only.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -25,6 +26,9 @@ _EXTRA = "pipelines"
 _WARM_UP = "warm-up-stable-diffusion"
 _STEMS = {"text_encoder": {"safetensors": "model", "torch-zip": "pytorch_model"}}
 _CONFIGURATION = "configuration"
+_LARGEST = "unet"
+SHARDS = 4
+"""How many files the largest network of a sharded pipeline has."""
 
 
 def _weights_file(component: str, format_name: str) -> str:
@@ -56,6 +60,42 @@ def _read_pipeline(folder: Path, format_name: str) -> Tensors:
         f"{component}.{name}": tensor
         for component, tensors in read.items()
         for name, tensor in tensors.items()
+    }
+
+
+def _write_sharded(tensors: Tensors, folder: Path) -> None:
+    """Write a pipeline whose largest network is in shards, as `save_pretrained` writes them."""
+    _write_pipeline(tensors, folder, "safetensors")
+    whole = folder / _weights_file(_LARGEST, "safetensors")
+    weights = COMMON["safetensors"].read(whole)
+    total = sum(tensor.nbytes for tensor in weights.values())
+    shards: list[Tensors] = [{} for _ in range(SHARDS)]
+    before = 0
+    for name, tensor in weights.items():
+        shards[min(before * SHARDS // total, SHARDS - 1)][name] = tensor
+        before += tensor.nbytes
+    filled = [of_file for of_file in shards if of_file]
+    files = [
+        f"{whole.stem}-{number:05d}-of-{len(filled):05d}.safetensors"
+        for number in range(1, len(filled) + 1)
+    ]
+    for file, of_file in zip(files, filled, strict=True):
+        COMMON["safetensors"].write(of_file, whole.parent / file)
+    where = {name: file for file, of_file in zip(files, filled, strict=True) for name in of_file}
+    described = {"metadata": {"total_size": total}, "weight_map": where}
+    index = whole.parent / f"{whole.name}.index.json"
+    index.write_text(json.dumps(described, indent=2), encoding="utf-8")
+    whole.unlink()
+
+
+def _read_sharded(folder: Path) -> Tensors:
+    from harness.checkpoints.stable_diffusion import COMPONENTS
+
+    return {
+        f"{component}.{name}": tensor
+        for component in COMPONENTS
+        for file in sorted((folder / component).glob("*.safetensors"))
+        for name, tensor in COMMON["safetensors"].read(file).items()
     }
 
 
@@ -108,7 +148,9 @@ def _beside(name: str, within: str = "") -> Mapping[str, str] | None:
     )
 
 
-def _from_pretrained(files: Sequence[str], device: str, *, safetensors: bool) -> Any:
+def _from_pretrained(
+    files: Sequence[str], device: str, *, safetensors: bool, **options: Any
+) -> Any:
     import torch
 
     folder, parameters = (
@@ -117,9 +159,32 @@ def _from_pretrained(files: Sequence[str], device: str, *, safetensors: bool) ->
             "dtype": torch.float16,
             "use_safetensors": safetensors,
             "local_files_only": True,
+            **options,
         },
     )
     return _placed(_quiet().DiffusionPipeline.from_pretrained(folder, **parameters), device)
+
+
+def _in_parallel(files: Sequence[str], device: str) -> Any:
+    """Load the shards of a network side by side: what HF_ENABLE_PARALLEL_LOADING asks for.
+
+    The library reads that variable when it is imported, which is long past here.
+    """
+    from diffusers.models import modeling_utils
+
+    modeling_utils.HF_ENABLE_PARALLEL_LOADING = True
+    try:
+        return _from_pretrained(files, device, safetensors=True)
+    finally:
+        modeling_utils.HF_ENABLE_PARALLEL_LOADING = False
+
+
+def _knows_parallel() -> str | None:
+    from diffusers.models import modeling_utils
+
+    if hasattr(modeling_utils, "HF_ENABLE_PARALLEL_LOADING"):
+        return _takes_dtype()
+    return f"diffusers {version('diffusers')} loads no shards side by side"
 
 
 def _from_single_file(files: Sequence[str], device: str, *, name: str) -> Any:
@@ -198,14 +263,18 @@ def _single_format(name: str, file: str) -> Format:
 
 
 def _loader(
-    name: str, format_name: str, load: Callable[..., Any], memory: float = 0.0
+    name: str,
+    format_name: str,
+    load: Callable[..., Any],
+    memory: float = 0.0,
+    supported: Callable[[], str | None] = _takes_dtype,
 ) -> ModelLoader:
     return ModelLoader(
         name,
         format_name,
         load,
         _REQUIRES,
-        _takes_dtype,
+        supported,
         _EXTRA,
         weights=_weights,
         run_once=_run,
@@ -216,6 +285,16 @@ def _loader(
 FORMATS = (
     _folder_format("pipeline-safetensors", "safetensors"),
     _folder_format("pipeline-bin", "torch-zip"),
+    Format(
+        "pipeline-safetensors-sharded",
+        "pipeline-safetensors-sharded",
+        "",
+        _write_sharded,
+        _read_sharded,
+        folder=True,
+        beside=_beside,
+        warm_up=_WARM_UP,
+    ),
     _single_format("single-file-safetensors", "checkpoint.safetensors"),
     _single_format("single-file-ckpt", "checkpoint.ckpt"),
 )
@@ -224,6 +303,23 @@ MODEL_LOADERS = (
         "diffusers-safetensors", "pipeline-safetensors", partial(_from_pretrained, safetensors=True)
     ),
     _loader("diffusers-bin", "pipeline-bin", partial(_from_pretrained, safetensors=False)),
+    _loader(
+        "diffusers-disable-mmap",
+        "pipeline-safetensors",
+        partial(_from_pretrained, safetensors=True, disable_mmap=True),
+        2.0,
+    ),
+    _loader(
+        "diffusers-sharded",
+        "pipeline-safetensors-sharded",
+        partial(_from_pretrained, safetensors=True),
+    ),
+    _loader(
+        "diffusers-parallel",
+        "pipeline-safetensors-sharded",
+        _in_parallel,
+        supported=_knows_parallel,
+    ),
     _loader(
         "diffusers-single-file-safetensors",
         "single-file-safetensors",

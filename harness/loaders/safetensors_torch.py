@@ -21,13 +21,15 @@ def load_mapped(files: Sequence[str], device: str) -> Tensors:
     return merged(lambda file: load_file(file, device=device), files)
 
 
-def _pread(files: Sequence[str], device: str) -> Tensors:
+def load_read(files: Sequence[str], device: str) -> Tensors:
+    """Return the files' tensors by `load_file`, which reads them where it would map them."""
     from safetensors.torch import load_file
 
     return merged(lambda file: load_file(file, device=device, backend="pread"), files)
 
 
-def _has_pread() -> str | None:
+def has_pread() -> str | None:
+    """Return why `load_file` cannot be told to read, or None."""
     import inspect
 
     import safetensors
@@ -47,6 +49,25 @@ def _safe_open(files: Sequence[str], device: str) -> Tensors:
             for name in file.keys():  # noqa: SIM118  # a safe_open is no mapping
                 tensors[name] = file.get_tensor(name)
     return tensors
+
+
+def _get_tensors(files: Sequence[str], device: str) -> Tensors:
+    from safetensors import safe_open
+
+    def load_one(path: str) -> Tensors:
+        with safe_open(path, framework="pt", device=device) as file:
+            tensors: Tensors = file.get_tensors()
+            return tensors
+
+    return merged(load_one, files)
+
+
+def _has_get_tensors() -> str | None:
+    import safetensors
+
+    if hasattr(safetensors.safe_open, "get_tensors"):
+        return None
+    return f"safetensors {safetensors.__version__} has no get_tensors() (0.8 and later have)"
 
 
 def _load_bytes(files: Sequence[str], _device: str) -> Tensors:
@@ -82,8 +103,16 @@ def _cut(selections: Sequence[Selection], device: str, **options: Any) -> Tensor
 
 LOADERS = (
     Loader("safetensors-load-file", "safetensors", load_mapped, _REQUIRES, memory=0.0),
-    Loader("safetensors-pread", "safetensors", _pread, _REQUIRES, _has_pread),
+    Loader("safetensors-pread", "safetensors", load_read, _REQUIRES, has_pread),
     Loader("safetensors-safe-open", "safetensors", _safe_open, _REQUIRES, memory=0.0),
+    Loader(
+        "safetensors-get-tensors",
+        "safetensors",
+        _get_tensors,
+        _REQUIRES,
+        _has_get_tensors,
+        memory=0.0,
+    ),
     Loader(
         "safetensors-load-bytes",
         "safetensors",
@@ -98,5 +127,5 @@ PART_LOADERS = (
     PartLoader(
         "safetensors-load-file", "safetensors", then_cut(load_mapped, mapped=True), _REQUIRES
     ),
-    PartLoader("safetensors-pread", "safetensors", _pread_slices, _REQUIRES, _has_pread),
+    PartLoader("safetensors-pread", "safetensors", _pread_slices, _REQUIRES, has_pread),
 )

@@ -1,14 +1,15 @@
-"""torch's distributed checkpoint (DCP) in one process: a folder of data files and a pickled
-description of them.
+"""torch's distributed checkpoint (DCP) in one process: a folder of data files with a pickled
+description of them, or a folder of safetensors files, which needs no pickle.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.checkpoints.formats import Format
 from harness.loaders import Loader
@@ -26,32 +27,62 @@ def _write(tensors: Tensors, folder: Path) -> None:
         dcp.save(dict(tensors), checkpoint_id=folder, no_dist=True)
 
 
-def _read(folder: Path) -> Tensors:
-    return _load_folder(folder, "cpu")
+def _write_safetensors(tensors: Tensors, folder: Path) -> None:
+    import torch.distributed.checkpoint as dcp
+
+    with _alone():
+        writer = dcp.HuggingFaceStorageWriter(str(folder))
+        dcp.save(dict(tensors), storage_writer=writer, no_dist=True)
 
 
-def _load(files: Sequence[str], device: str) -> Tensors:
-    folders = [Path(file).parent for file in files if file.endswith(f"/{_DESCRIPTION}")]
+def _pickled(folder: Path) -> Any:
+    import torch.distributed.checkpoint as dcp
+
+    return dcp.FileSystemReader(folder)
+
+
+def _of_safetensors(folder: Path) -> Any:
+    import torch.distributed.checkpoint as dcp
+
+    return dcp.HuggingFaceStorageReader(str(folder))
+
+
+def _load(
+    files: Sequence[str], device: str, *, reader: Callable[[Path], Any], marked_by: str
+) -> Tensors:
+    """Return the tensors of every folder that holds a file whose name ends in `marked_by`."""
+    folders = dict.fromkeys(Path(file).parent for file in files if file.endswith(marked_by))
     return {
-        name: tensor for folder in folders for name, tensor in _load_folder(folder, device).items()
+        name: tensor
+        for folder in folders
+        for name, tensor in _load_folder(folder, device, reader).items()
     }
 
 
-def _load_folder(folder: Path, device: str) -> Tensors:
+def _load_folder(folder: Path, device: str, reader: Callable[[Path], Any]) -> Tensors:
     """Fill tensors that the folder's description names: `dcp.load` wants them made, on the device
     where they are to be.
     """
     import torch
     import torch.distributed.checkpoint as dcp
 
-    described = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
+    described = reader(folder).read_metadata().state_dict_metadata
     tensors = {
         name: torch.empty(entry.size, dtype=entry.properties.dtype, device=device)
         for name, entry in described.items()
     }
     with _alone():
-        dcp.load(tensors, checkpoint_id=folder, no_dist=True)
+        dcp.load(tensors, storage_reader=reader(folder), no_dist=True)
     return tensors
+
+
+def _reads_safetensors() -> str | None:
+    import torch
+    import torch.distributed.checkpoint as dcp
+
+    if hasattr(dcp, "HuggingFaceStorageReader"):
+        return None
+    return f"torch {torch.__version__} has no HuggingFaceStorageReader (2.8 and later have)"
 
 
 @contextmanager
@@ -64,7 +95,33 @@ def _alone() -> Iterator[None]:
         yield
 
 
-FORMATS = (Format("dcp", "dcp", "", _write, _read, folder=True),)
-LOADERS = (
-    Loader("torch-dcp", "dcp", _load, memory=1.5, executes_code=True),
-)  # a tensor is read beside the one it is to fill
+FORMATS = (
+    Format(
+        "dcp", "dcp", "", _write, partial(_load_folder, device="cpu", reader=_pickled), folder=True
+    ),
+    Format(
+        "dcp-safetensors",
+        "dcp-safetensors",
+        "",
+        _write_safetensors,
+        partial(_load_folder, device="cpu", reader=_of_safetensors),
+        folder=True,
+    ),
+)
+LOADERS = (  # a tensor is read beside the one it is to fill
+    Loader(
+        "torch-dcp",
+        "dcp",
+        partial(_load, reader=_pickled, marked_by=f"/{_DESCRIPTION}"),
+        memory=1.5,
+        executes_code=True,
+    ),
+    Loader(
+        "torch-dcp-safetensors",
+        "dcp-safetensors",
+        partial(_load, reader=_of_safetensors, marked_by=".safetensors"),
+        ("torch", "safetensors"),
+        _reads_safetensors,
+        memory=1.5,
+    ),
+)

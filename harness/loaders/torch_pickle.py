@@ -39,11 +39,36 @@ def _torch_load(
 EVERYTHING = _torch_load("torch-load", "torch-zip")
 _MAPPED = replace(_torch_load("torch-load-mmap", "torch-zip", mmap=True), memory=0.0)
 
+
+def _by_file_name(files: Sequence[str], device: str) -> Tensors:
+    """Load `.safetensors` files by `torch.load`, which hands them to safetensors by their name."""
+    import torch
+
+    return merged(lambda file: torch.load(file, map_location=device, weights_only=True), files)
+
+
+def _knows_the_name() -> str | None:
+    import torch
+
+    release = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    if release >= (2, 13):
+        return None
+    return f"torch {torch.__version__} loads no .safetensors file (2.13 and later do)"
+
+
 LOADERS = (
     EVERYTHING,
     _torch_load("torch-load-unsafe", "torch-zip", executes_code=True, devices=_CPU),
     _MAPPED,
     _torch_load("torch-load-legacy", "torch-legacy", devices=_CPU),
+    Loader(
+        "torch-load-safetensors",
+        "safetensors",
+        _by_file_name,
+        ("torch", "safetensors"),
+        _knows_the_name,
+        memory=0.0,
+    ),
 )
 PART_LOADERS = (
     PartLoader("torch-load", "torch-zip", then_cut(EVERYTHING.load, mapped=False), whole=True),

@@ -1,5 +1,5 @@
-"""transformers: a text model by `from_pretrained` in both formats, and the same class filled by
-`Module.load_state_dict`.
+"""transformers: a text model by `from_pretrained` in both formats, in one file and in shards, and
+the same class filled by `Module.load_state_dict` and by accelerate.
 
 A format is a folder: the weights under the names the hub uses, and the configuration that the model
 is made from.
@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.checkpoints.formats import FORMATS as COMMON
 from harness.checkpoints.formats import Format
-from harness.loaders import ModelLoader
+from harness.loaders import ModelLoader, variables
+from harness.loaders.threads import COUNTS
 
 if TYPE_CHECKING:
     from harness.loaders import Tensors
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 _REQUIRES = ("torch", "transformers")
 _EXTRA = "pipelines"
 _CONFIGURATION = "config.json"
+SHARDS = 4
+"""How many files a model in shards has."""
 
 
 def _beside(name: str) -> Mapping[str, str] | None:
@@ -42,31 +45,92 @@ def _beside(name: str) -> Mapping[str, str] | None:
     return {_CONFIGURATION: json.dumps(described, indent=2) + "\n"}
 
 
-def _form(name: str, format_name: str) -> Format:
+def _one_file(name: str, format_name: str) -> Format:
     file, common = COMMON[format_name].file_names(1)[0], COMMON[format_name]
-
-    def write(tensors: Tensors, folder: Path) -> None:
-        common.write(tensors, folder / file)
-
-    return Format(
+    return _folder(
         name,
-        name,
-        "",
-        write,
+        lambda tensors, folder: common.write(tensors, folder / file),
         lambda folder: common.read(folder / file),
-        folder=True,
-        beside=_beside,
-        warm_up="warm-up-gpt2",
     )
 
 
-def _from_pretrained(files: Sequence[str], device: str, *, safetensors: bool) -> Any:
+def _folder(
+    name: str, write: Callable[[Tensors, Path], None], read: Callable[[Path], Tensors]
+) -> Format:
+    return Format(name, name, "", write, read, folder=True, beside=_beside, warm_up="warm-up-gpt2")
+
+
+def _write_shards(tensors: Tensors, folder: Path) -> None:
+    """Write shards of about the same size with their index, as `save_pretrained` does."""
+    common = COMMON["safetensors"]
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    shards: list[Tensors] = [{}]
+    for name, tensor in tensors.items():
+        filled = sum(kept.nbytes for kept in shards[-1].values())
+        if shards[-1] and filled + tensor.nbytes > total / SHARDS and len(shards) < SHARDS:
+            shards.append({})
+        shards[-1][name] = tensor
+    files = common.file_names(len(shards))
+    for file, of_file in zip(files, shards, strict=True):
+        common.write(of_file, folder / file)
+    where = {name: file for file, of_file in zip(files, shards, strict=True) for name in of_file}
+    described = {"metadata": {"total_size": total}, "weight_map": where}
+    (folder / str(common.index)).write_text(json.dumps(described, indent=2), encoding="utf-8")
+
+
+def _read_shards(folder: Path) -> Tensors:
+    return {
+        name: tensor
+        for file in sorted(folder.glob("*.safetensors"))
+        for name, tensor in COMMON["safetensors"].read(file).items()
+    }
+
+
+def _from_pretrained(
+    files: Sequence[str], device: str, *, safetensors: bool, **options: Any
+) -> Any:
     from transformers import GPT2Model
 
     folder = str(Path(files[0]).parent)
-    return GPT2Model.from_pretrained(folder, use_safetensors=safetensors, local_files_only=True).to(
-        device
-    )
+    return GPT2Model.from_pretrained(
+        folder, use_safetensors=safetensors, local_files_only=True, **options
+    ).to(device)
+
+
+def _with_threads(files: Sequence[str], device: str, *, threads: int) -> Any:
+    """Load with a pool of so many threads, which no argument or variable of the library sets."""
+    from transformers import core_model_loading
+
+    usual = core_model_loading.GLOBAL_WORKERS
+    core_model_loading.GLOBAL_WORKERS = threads
+    try:
+        return _from_pretrained(files, device, safetensors=True)
+    finally:
+        core_model_loading.GLOBAL_WORKERS = usual
+
+
+def _without_threads(files: Sequence[str], device: str) -> Any:
+    """Load tensor by tensor in the calling thread, as the library's variable has it."""
+    with variables({"HF_DEACTIVATE_ASYNC_LOAD": "1"}):
+        return _from_pretrained(files, device, safetensors=True)
+
+
+def _has_threads() -> str | None:
+    from transformers import core_model_loading
+
+    if hasattr(core_model_loading, "GLOBAL_WORKERS"):
+        return None
+    return f"transformers {version('transformers')} loads without a pool of threads"
+
+
+def _can_disable_mmap() -> str | None:
+    import inspect
+
+    from transformers import PreTrainedModel
+
+    if "disable_mmap" in inspect.signature(PreTrainedModel.from_pretrained).parameters:
+        return None
+    return f"transformers {version('transformers')} has no disable_mmap"
 
 
 def _mapped_to(files: Sequence[str], device: str) -> Any:
@@ -98,6 +162,18 @@ def _filled(files: Sequence[str], device: str, *, format_name: str, assign: bool
     return model.to(device).eval()
 
 
+def _dispatched(files: Sequence[str], device: str) -> Any:
+    """Make a model without weights and have accelerate load them to where they are to be."""
+    from accelerate import init_empty_weights, load_checkpoint_and_dispatch
+    from transformers import GPT2Config, GPT2Model
+
+    folder = Path(files[0]).parent
+    with init_empty_weights():
+        model = GPT2Model(GPT2Config.from_json_file(folder / _CONFIGURATION))
+    weights = str(folder / COMMON["safetensors"].file_names(1)[0])
+    return load_checkpoint_and_dispatch(model, weights, device_map={"": device}).eval()
+
+
 def _weights(model: Any) -> Tensors:
     return dict(model.state_dict())
 
@@ -111,30 +187,48 @@ def _run(model: Any) -> None:
 
 
 def _loader(
-    name: str, format_name: str, load: Callable[..., Any], memory: float = 0.0
+    name: str, format_name: str, load: Callable[..., Any], memory: float = 0.0, **what: Any
 ) -> ModelLoader:
     return ModelLoader(
         name,
         format_name,
         load,
-        _REQUIRES,
         extra=_EXTRA,
         weights=_weights,
         run_once=_run,
         memory=memory,
+        **{"requires": _REQUIRES} | what,
     )
 
 
-_SAFETENSORS, _BIN = "transformers-safetensors", "transformers-bin"
-FORMATS = (_form(_SAFETENSORS, "safetensors"), _form(_BIN, "torch-zip"))
+_SAFETENSORS, _SHARDED = "transformers-safetensors", "transformers-safetensors-sharded"
+_BIN = "transformers-bin"
+_WITH_ACCELERATE = (*_REQUIRES, "accelerate")
+FORMATS = (
+    _one_file(_SAFETENSORS, "safetensors"),
+    _folder(_SHARDED, _write_shards, _read_shards),
+    _one_file(_BIN, "torch-zip"),
+)
 MODEL_LOADERS = (
     _loader("transformers-safetensors", _SAFETENSORS, partial(_from_pretrained, safetensors=True)),
-    replace(
-        _loader("transformers-device-map", _SAFETENSORS, _mapped_to),
-        requires=(*_REQUIRES, "accelerate"),
+    _loader(
+        "transformers-device-map",
+        _SAFETENSORS,
+        _mapped_to,
+        requires=_WITH_ACCELERATE,
         devices=("cuda",),
     ),
+    _loader(
+        "transformers-disable-mmap",
+        _SAFETENSORS,
+        partial(_from_pretrained, safetensors=True, disable_mmap=True),
+        2.0,
+        supported=_can_disable_mmap,
+    ),
+    _loader("transformers-no-threads", _SAFETENSORS, _without_threads, supported=_has_threads),
     _loader("transformers-bin", _BIN, partial(_from_pretrained, safetensors=False)),
+    _loader("transformers-sharded", _SHARDED, partial(_from_pretrained, safetensors=True)),
+    _loader("accelerate-dispatch", _SAFETENSORS, _dispatched, 1.0, requires=_WITH_ACCELERATE),
     _loader(
         "assign-safetensors", _SAFETENSORS, partial(_filled, format_name="safetensors", assign=True)
     ),
@@ -146,4 +240,18 @@ MODEL_LOADERS = (
     ),
     _loader("assign-torch", _BIN, partial(_filled, format_name="torch-zip", assign=True), 1.0),
     _loader("copy-torch", _BIN, partial(_filled, format_name="torch-zip", assign=False), 2.0),
+    *(
+        _loader(
+            f"{family}-{threads}",
+            format_name,
+            partial(_with_threads, threads=threads),
+            supported=_has_threads,
+            threads=threads,
+        )
+        for family, format_name in (
+            ("transformers-threads", _SAFETENSORS),
+            ("transformers-sharded-threads", _SHARDED),
+        )
+        for threads in COUNTS
+    ),
 )

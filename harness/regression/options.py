@@ -42,7 +42,7 @@ CHECKPOINTS = {
     "default": ("lora-1000", "all-minilm-l6-v2", "gpt2"),
     "full": ("lora-1000", "all-minilm-l6-v2", "gpt2", "llama-3.2-1b"),
 }
-SHAPE = "latency:1ms+rate:250MBps"
+SHAPE = "latency:1ms+rate:100MBps"
 """The storage of cold cells: so steady that a load 8 % slower is found, where a disk hides 25 %."""
 SHAPED_AT_MOST = 200_000_000
 """Largest built-in checkpoint, in bytes, that is loaded from it where none is named: a load takes

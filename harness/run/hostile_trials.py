@@ -38,6 +38,8 @@ from harness.workers.sandbox_client import TIMEOUT_S, Case, NoTrialError, Sandbo
 
 SIDE_BY_SIDE = 2
 """Most trials at a time: none of them is timed against another."""
+THREADS = 4
+"""Of loaders that differ in their number of threads alone, the one that meets the files."""
 _SAME_READING = {
     "file-copy": "it copies a file and reads no format",
     "convert-and-verify": "it reads as convert does",
@@ -54,7 +56,12 @@ def loaders_to_test() -> dict[str, tuple[str, str, Contract]]:
     known: dict[str, tuple[str, str, Contract]] = {}
     for kind in (EVERYTHING, PART, CONVERTER, SCANNER, MODEL):
         for name, (module, loader) in all_loaders(kind).items():
-            if not loader.ceiling and "cpu" in loader.devices and name not in _SAME_READING:
+            if (
+                not loader.ceiling
+                and "cpu" in loader.devices
+                and name not in _SAME_READING
+                and loader.threads in (None, THREADS)
+            ):
                 known.setdefault(name, (module, kind, loader))
     return known
 

@@ -16,6 +16,7 @@ from harness.checkpoints.parts import ORDERS, PARTS
 from harness.errors import WeighbridgeError, unknown_name
 from harness.hostile import family_names
 from harness.loaders import DEVICES, KINDS, Contract, all_loaders
+from harness.loaders.threads import COUNTS
 from harness.machine.shapes import EXAMPLE, SHAPES, storage_names
 from harness.records.limits import BUSY_AT_MOST
 from harness.scenarios import AS_IS, CACHE_STATES, CacheState
@@ -83,6 +84,8 @@ class Options:
     budget: float | None
     parts: tuple[str, ...] | None
     ranks: tuple[int, ...] | None
+    threads: tuple[int, ...]
+    """Of loaders that are given threads, the numbers that take part."""
     read_ahead_kb: tuple[int, ...]
     storage: tuple[str, ...]
     """Where the files lie in turn: as they are, or on storage of a shape."""
@@ -112,6 +115,7 @@ class Options:
             "budget": self.budget,
             "parts": list(self.parts) if self.parts is not None else None,
             "ranks": list(self.ranks) if self.ranks is not None else None,
+            "threads": list(self.threads),
             "read_ahead_kb": list(self.read_ahead_kb),
             "storage": list(self.storage),
             "families": list(self.families) if self.families is not None else None,
@@ -160,15 +164,22 @@ class Options:
         them unless they are switched off.
 
         None are where none of those asked for takes part in such a cell. `usual` are those that it
-        has where the person names none.
+        has where the person names none. What is given threads takes part where it is named, or
+        where its number is asked for.
         """
         fit = {
             name: loader
             for name, (_, loader) in known.items()
             if device in loader.devices and cache_state in loader.cache_states
         }
-        selection = self.loaders or usual or fit
-        if not any(name in selection for name in fit):
+        threaded = {name for name, loader in fit.items() if loader.threads is not None}
+        selection = {
+            name
+            for name in fit
+            if name in (self.loaders or usual or fit.keys() - threaded)
+            or fit[name].threads in self.threads
+        }
+        if not selection:
             return ()
         return tuple(
             name
@@ -220,6 +231,13 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--ranks": {
         "metavar": "N,M",
         "help": "of sharded loads only these numbers of processes that load together",
+    },
+    "--threads": {
+        "metavar": "N,M",
+        "help": (
+            "add the loaders that are given this many threads (1, 2, 4, 8 or 16), on shards and"
+            " in transformers"
+        ),
     },
     "--read-ahead-kb": {
         "metavar": "N,M",
@@ -285,6 +303,7 @@ _SHAPING: tuple[str, ...] = (
     "budget",
     "parts",
     "ranks",
+    "threads",
     "read_ahead_kb",
     "storage",
 )
@@ -324,6 +343,7 @@ def parse(given: dict[str, Any], recorded: dict[str, Any] | None = None) -> Opti
         budget=_number("--budget", given.get("budget"), float, 0.0),
         parts=_names("part", given.get("parts"), (*PARTS, *ORDERS)),
         ranks=_numbers("--ranks", given.get("ranks"), 1),
+        threads=_threads(given.get("threads")),
         read_ahead_kb=_numbers("--read-ahead-kb", given.get("read_ahead_kb"), 0) or (),
         storage=storage_names(given.get("storage")),
         families=_names("family", given.get("families"), family_names()),
@@ -420,6 +440,16 @@ def _numbers(flag: str, text: str | None, least: int) -> tuple[int, ...] | None:
         return None
     numbers = (_number(flag, part.strip(), int, least) for part in text.split(","))
     return tuple(dict.fromkeys(number for number in numbers if number is not None))
+
+
+def _threads(text: str | None) -> tuple[int, ...]:
+    numbers = _numbers("--threads", text, 1) or ()
+    for number in numbers:
+        if number not in COUNTS:
+            raise WeighbridgeError(
+                f"--threads {number}: there are loaders with {', '.join(map(str, COUNTS))} threads"
+            )
+    return numbers
 
 
 def _as_text(value: Any) -> str | None:
