@@ -126,7 +126,7 @@ def recorded(writer: Place) -> list[Check]:
 
 
 def test_every_claim_has_checks_and_no_two_are_called_the_same() -> None:
-    assert {promise.claim for promise in PROMISES} == {"C8", "C9", "C11"}
+    assert {promise.claim for promise in PROMISES} == {"C8", "C9", "C11", "F5"}
     assert len(BY_NAME) == len(PROMISES)
 
 
@@ -150,6 +150,15 @@ def test_a_bin_in_the_place_of_safetensors_breaks_the_promise() -> None:
         judge(PICKS_SAFETENSORS, {"loaded": "safetensors", "made": "CLIPTextModel"}).outcome
         == PromiseResult.KEPT
     )
+
+
+def test_a_variable_that_another_library_reads_breaks_the_promise() -> None:
+    promise = BY_NAME["variable-transformers-hf-enable-parallel-loading"]
+    read = {"loaded": None, "read_by": ["diffusers", "transformers"], "warnings": []}
+    assert judge(promise, read).outcome == PromiseResult.KEPT
+    unread = judge(promise, read | {"read_by": ["diffusers"]})
+    assert unread.outcome == PromiseResult.BROKEN
+    assert "read by diffusers" in unread.happened
 
 
 @pytest.mark.parametrize("loaded", ["neither", "mixed", "bin"])

@@ -26,6 +26,8 @@ class PromiseAnswer(StrEnum):
     REFUSED = "refused"
     SAME = "same"
     DIFFERENT = "different"
+    READ = "read"
+    UNREAD = "unread"
     FAILED = "failed"
 
 
@@ -46,17 +48,23 @@ class Promise:
     expected: PromiseAnswer
     """What must happen: the content that is loaded, `refused`, or what a comparison finds."""
     call: str
-    """`pipeline`, `text-encoder`, `single-file`, `from-ckpt` or `compare`."""
+    """`pipeline`, `text-encoder`, `single-file`, `from-ckpt`, `compare` or `variable`."""
     repository: str
     use_safetensors: bool | None = None
     revision: str | None = None
     package: bool = True
     """Whether safetensors is installed."""
+    variable: str | None = None
+    """The environment variable that is asked about."""
 
     @property
     def parameters(self) -> dict[str, Any]:
         """What a person's call has beside the repository."""
-        given = {"use_safetensors": self.use_safetensors, "revision": self.revision}
+        given = {
+            "use_safetensors": self.use_safetensors,
+            "revision": self.revision,
+            "variable": self.variable,
+        }
         return {name: value for name, value in given.items() if value is not None}
 
 
@@ -91,7 +99,7 @@ def judge(promise: Promise, answer: Mapping[str, Any]) -> Verdict:
             f"{promise.library} could not be imported, so nothing can be loaded by it",
             text,
         )
-    observed = _observed(answer)
+    observed = _observed(promise, answer)
     return Verdict(
         PromiseResult.KEPT if observed == promise.expected else PromiseResult.BROKEN,
         _happened(promise, observed, answer),
@@ -99,7 +107,10 @@ def judge(promise: Promise, answer: Mapping[str, Any]) -> Verdict:
     )
 
 
-def _observed(answer: Mapping[str, Any]) -> str:
+def _observed(promise: Promise, answer: Mapping[str, Any]) -> str:
+    if "read_by" in answer:
+        read = promise.library in answer["read_by"]
+        return PromiseAnswer.READ if read else PromiseAnswer.UNREAD
     if "differing" in answer:
         return PromiseAnswer.DIFFERENT if answer["differing"] else PromiseAnswer.SAME
     if answer.get("error"):
@@ -120,6 +131,9 @@ def _happened(promise: Promise, observed: str, answer: Mapping[str, Any]) -> str
             f"{len(answer['differing'])} of {answer['compared']} tensors differ, the first is"
             f" {answer['differing'][0]}"
         )
+    if observed in (PromiseAnswer.READ, PromiseAnswer.UNREAD):
+        readers = ", ".join(answer["read_by"]) or "nothing"
+        return f"read by {readers} between its import and the end of the load"
     words = {
         PromiseAnswer.SAFETENSORS: f"loaded the `.safetensors` content, as {answer.get('made')}",
         PromiseAnswer.BIN: f"loaded the `{pickled}` content, as {answer.get('made')}",
@@ -290,5 +304,30 @@ def _revisions(pull_request: str = "refs/pr/22") -> Iterator[Promise]:
         )
 
 
-PROMISES = (*_local(), *_single_files(), *_revisions())
+_VARIABLES = (
+    ("transformers", "HF_DEACTIVATE_ASYNC_LOAD"),
+    ("transformers", "HF_ENABLE_PARALLEL_LOADING"),
+    ("diffusers", "HF_ENABLE_PARALLEL_LOADING"),
+)
+"""Which library documents which variable that is about threads."""
+
+
+def _variables() -> Iterator[Promise]:
+    """Yield F5: the variables that are documented to load by threads are read at all."""
+    for library, variable in _VARIABLES:
+        call = next(call for call, (owner, _) in _MAKERS.items() if owner == library)
+        yield Promise(
+            f"variable-{library}-{variable.lower().replace('_', '-')}",
+            "F5",
+            library,
+            f"`{variable}=1`, `{_MAKERS[call][1]}.from_pretrained(folder)`",
+            f"{library} reads the variable that it documents",
+            PromiseAnswer.READ,
+            "variable",
+            "only-safetensors",
+            variable=variable,
+        )
+
+
+PROMISES = (*_local(), *_single_files(), *_revisions(), *_variables())
 """Every check there is, in the order it is carried out."""

@@ -33,6 +33,8 @@ FORMATS = (
     "npy",
     "gguf",
     "tensorizer",
+    "flashpack",
+    "dcp-safetensors",
     "index",
     "none",
 )

@@ -1,8 +1,10 @@
-"""NumPy's, GGUF's and tensorizer's own formats, broken and lying."""
+"""NumPy's, GGUF's, tensorizer's and FlashPack's own formats, broken and lying."""
 
 from __future__ import annotations
 
+import json
 import struct
+from typing import Any
 
 from harness.hostile import Family
 from harness.hostile.archives import FLOATS, Member, zipped
@@ -99,6 +101,71 @@ tensorizer.table(
             "sizes-huge",
             "its head says as many tensors as there are numbers",
             _MAGIC + struct.pack("<I", 5) + bytes(32) + b"\xff" * 64,
+            Harm.MEMORY,
+        ),
+    ),
+    bytes,
+    harms=True,
+)
+
+flashpack = Family("flashpack-files", "flashpack", Harm.LIE)
+
+
+def _flashpack(size: int | None = None, **said: Any) -> bytes:
+    """Return a file of one block of six floats, whose description may lie, of `size` bytes.
+
+    The form: `get_flashpack_file_metadata` of flashpack 0.4.5.
+    """
+    record = {"name": "a", "shape": [2, 3], "offset": 0, "length": 6, "macroblock": 0}
+    block = {"dtype": "float32", "offset_bytes": 0, "length_bytes": 24, "length_elems": 6}
+    described = {
+        "format": "flashpack_v4",
+        "align_bytes": 128,
+        "macroblocks": [block | said.pop("block", {})],
+        "index": [record | said.pop("record", {})],
+    } | said
+    text = json.dumps(described, separators=(",", ":")).encode()
+    footer = struct.pack("<Q", len(text) if size is None else size) + b"FLASHPK\0"
+    return FLOATS + text + footer
+
+
+flashpack.table(
+    "{}.flashpack",
+    (
+        (
+            "footer-longer",
+            "says its description is longer than the file",
+            _flashpack(size=1 << 62),
+            Harm.LIE,
+        ),
+        (
+            "tensor-beyond",
+            "a tensor that ends behind its block",
+            _flashpack(record={"length": 600, "shape": [600]}),
+            Harm.LIE,
+        ),
+        (
+            "tensor-before",
+            "a tensor that begins before its block",
+            _flashpack(record={"offset": -128}),
+            Harm.LIE,
+        ),
+        (
+            "block-missing",
+            "a tensor in a block that there is none of",
+            _flashpack(record={"macroblock": 7}),
+            Harm.LIE,
+        ),
+        (
+            "block-beyond",
+            "a block that ends behind the file",
+            _flashpack(block={"length_bytes": 1 << 30, "length_elems": 1 << 28}),
+            Harm.LIE,
+        ),
+        (
+            "block-huge",
+            "a block of a million million floats",
+            _flashpack(block={"length_bytes": 1 << 42, "length_elems": 1 << 40}),
             Harm.MEMORY,
         ),
     ),

@@ -262,3 +262,46 @@ around.table(
 def _noise(rng: Random) -> bytes:
     """A kilobyte of noise."""
     return rng.randbytes(1024)
+
+
+sharding = Family("sharding-information", "dcp-safetensors", Harm.LIE)
+
+
+def _sharded(saved: Any) -> bytes:
+    """Return a file that says where its tensor lies in a larger one, as DCP writes it."""
+    text = saved if isinstance(saved, str) else json.dumps(saved)
+    return safetensors({"__metadata__": {"DCP_SHARDING_INFO": text}, "a": A})
+
+
+sharding.table(
+    "dcp-{}.safetensors",
+    (
+        (
+            "offset-huge",
+            "says its tensor is the end of one of a million million rows",
+            {"a": {"saved_offsets": [1 << 40, 0]}},
+            Harm.MEMORY,
+        ),
+        (
+            "offset-negative",
+            "says its tensor begins before the one it is part of",
+            {"a": {"saved_offsets": [-5, 0]}},
+            Harm.LIE,
+        ),
+        (
+            "offset-few",
+            "says where its tensor lies in one dimension of two",
+            {"a": {"saved_offsets": [1]}},
+            Harm.LIE,
+        ),
+        (
+            "tensor-missing",
+            "says nothing of its tensor",
+            {"b": {"saved_offsets": [0, 0]}},
+            Harm.LIE,
+        ),
+        ("not-json", "what it says is no JSON", "{", Harm.BROKEN),
+    ),
+    _sharded,
+    harms=True,
+)

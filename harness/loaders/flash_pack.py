@@ -1,5 +1,8 @@
 """FlashPack and its own format: the tensors of each dtype in one block, with a description at the
 end of the file, mapped or read by several threads.
+
+What is mapped is mapped for reading alone: writing to such a tensor ends the process (release
+0.4.5).
 """
 
 from __future__ import annotations

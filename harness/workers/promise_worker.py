@@ -12,6 +12,7 @@ import importlib.util
 import json
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -34,10 +35,13 @@ _COMPONENTS = ("unet", "text_encoder", "vae")
 _OF_TORCH = ("torch", "torch._dynamo")  # the second is most of what importing diffusers takes
 _LIBRARIES = (*_OF_TORCH, "transformers", "diffusers")
 _MESSAGE_LINES, _MESSAGE_LENGTH = 4, 500
+_READERS: dict[str, set[str]] = {}
+"""The packages that read each environment variable so far, by the variable."""
 
 
 def main() -> None:
     """Serve until standard input ends or the parent dies."""
+    _watch_variables()
     serve({"prepare": prepare, "attempt": attempt})
 
 
@@ -75,8 +79,9 @@ def _attempt(request: Answer) -> Answer:
     try:
         if call == "compare":
             return _compare(request)
-        library, name = _CLASSES[call]
-        maker = getattr(importlib.import_module(library), name)
+        if call == "variable":
+            return _readers(request)
+        maker = _maker(call)
         stage = CALL
         with _heard(text):
             loaded = _call(maker, request)
@@ -110,6 +115,36 @@ def _silence() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
+
+
+def _watch_variables() -> None:
+    """Note from now on which package reads which environment variable, set or not."""
+    kind = type(os.environ)
+    read = kind.__getitem__
+
+    def noted(environment: Any, name: str) -> str:
+        frame = sys._getframe(1)
+        while frame.f_back and frame.f_globals.get("__name__") in ("os", "_collections_abc"):
+            frame = frame.f_back
+        package = str(frame.f_globals.get("__name__")).partition(".")[0]
+        _READERS.setdefault(name, set()).add(package)
+        return read(environment, name)
+
+    kind.__getitem__ = noted  # type: ignore[method-assign]  # the one place that all ways come by
+
+
+def _readers(request: Answer) -> Answer:
+    """Load with a variable set and return the packages that read it: {"read_by", "warnings"}."""
+    variable = request["asked"]["variable"]
+    os.environ[variable] = "1"
+    with suppress(Exception):  # whether it loads is asked elsewhere
+        _call(_maker("text-encoder"), request | {"call": "text-encoder", "asked": {}})
+    return {"loaded": None, "read_by": sorted(_READERS.get(variable, ())), "warnings": []}
+
+
+def _maker(call: str) -> Any:
+    library, name = _CLASSES[call]
+    return getattr(importlib.import_module(library), name)
 
 
 def _call(maker: Any, request: Answer) -> Any:
