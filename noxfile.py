@@ -88,6 +88,7 @@ def types(session: nox.Session) -> None:
         "markdown-it-py",
         "msgspec",
         "jinja2",
+        "rich",
     )
     session.run("mypy", *session.posargs)
 
