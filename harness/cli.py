@@ -71,6 +71,10 @@ COMMANDS = {
         " first"
     ),
     "report": "make the page, tables and figures of runs from what they recorded",
+    "check": (
+        "hold a run, or this machine before a run, against the rules for evidence; exit 1 for an"
+        " issue, 2 where there is no such run"
+    ),
     "pack": (
         "copy a run of yours so that it can be contributed, small and with nothing private in it"
     ),
