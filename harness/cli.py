@@ -36,6 +36,7 @@ COMMANDS = {
         "say what unpickling files would run, without running it; exit 1 for a finding, 2 where a"
         " file could not be read"
     ),
+    "bench": "measure the loaders by the benchmarks of this installation (see --help for options)",
     "regression": (
         "compare a candidate with a baseline, two environments in one run; exit 1 for a confirmed"
         " regression"
