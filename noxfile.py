@@ -60,7 +60,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and format of all code, and the workflows against the public schema."""
+    """Check style and format of all code, and workflows and citation against public schemas."""
     session.install("-c", "requirements/tools.txt", "ruff", "check-jsonschema")
     session.run("ruff", "check", *session.posargs)
     session.run("ruff", "format", "--check")
@@ -70,6 +70,8 @@ def lint(session: nox.Session) -> None:
         "vendor.github-workflows",
         *map(str, sorted(Path(".github/workflows").glob("*.yml"))),
     )
+    citation = ("--builtin-schema", "vendor.citation-file-format", "CITATION.cff")
+    session.run("check-jsonschema", *citation)
 
 
 @nox.session
@@ -88,6 +90,7 @@ def types(session: nox.Session) -> None:
         "markdown-it-py",
         "msgspec",
         "jinja2",
+        "rich",
     )
     session.run("mypy", *session.posargs)
 
@@ -190,6 +193,13 @@ def gate(session: nox.Session) -> None:
     session.install("-c", "requirements/reference.txt", "setuptools")
     session.install("--no-deps", "--no-build-isolation", "-e", ".")
     gated(session, "gate")
+
+
+@nox.session
+def check(session: nox.Session) -> None:
+    """Hold runs against the rules for evidence, or this machine before a run without any."""
+    install_reference(session, UNCOMPILED)
+    gated(session, "check")
 
 
 @nox.session

@@ -11,15 +11,15 @@ it names one, and for the CPU otherwise.
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
-import shutil
+import sys
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 import pytest
 
@@ -27,8 +27,11 @@ from benchmarks.replay import Arm
 from harness.analysis.promises import Promise
 from harness.errors import USAGE_EXIT, WeighbridgeError
 from harness.records.cell import Cell
+from harness.records.checks import Check
 from harness.records.run_directory import BENCHMARK, RunDirectory
 from harness.records.sample import Sample
+from harness.records.trials import Trial
+from harness.report.progress import RunProgress
 from harness.run.options import FLAGS, Options, parse
 from harness.run.plan import in_order
 
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 
 _OPTIONS = pytest.StashKey[Options]()
 _RUN: pytest.StashKey[Run] = pytest.StashKey()
+_PROGRESS = pytest.StashKey[RunProgress]()
 _NOT_RECORDED = pytest.StashKey[str]()
 """Why pytest-benchmark recorded nothing."""
 
@@ -153,14 +157,15 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     )  # only here, for it brings torch: what cannot be had is answered at once
 
     config = session.config
-    watcher = _Watcher(config)
+    verbose = config.get_verbosity() > 0
+    progress = RunProgress(_terminal(), len(plan), tables=verbose)
     command = ["pytest", *config.invocation_params.args]
     run = Run(
         config.stash[_OPTIONS],
         plan,
         [str(argument) for argument in command],
-        watcher.say,
-        watcher.tell,
+        progress.say,
+        lambda _: None,
         promises,
         tested,
     )
@@ -168,7 +173,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         run.__enter__()
     except WeighbridgeError as error:
         pytest.exit(str(error), returncode=USAGE_EXIT)
-    config.stash[_RUN] = run
+    config.stash[_RUN], config.stash[_PROGRESS] = run, progress
 
 
 def _selected(item: pytest.Item) -> tuple[Cell, str] | None:
@@ -198,10 +203,13 @@ def run(request: pytest.FixtureRequest) -> Run:
 def arm(request: pytest.FixtureRequest) -> Arm:
     """The arm that a test is about; the first test of a cell measures the whole cell."""
     cell, loader = request.param
+    stash = request.config.stash
     try:
-        return Arm(loader, request.config.stash[_RUN].measure(cell))
+        result = stash[_RUN].measure(cell)
     except WeighbridgeError as error:
         pytest.exit(str(error), returncode=USAGE_EXIT)
+    stash[_PROGRESS].cell_done(cell.name, result.samples, result.reason)
+    return Arm(loader, result)
 
 
 @pytest.fixture
@@ -226,6 +234,7 @@ def benchmark(request: pytest.FixtureRequest) -> Any:
 def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
     run = session.config.stash.get(_RUN, None)
     if run:
+        session.config.stash[_PROGRESS].pause()
         run.__exit__(None, None, None)
         if run.measured_nothing and session.exitstatus == 0:
             session.exitstatus = USAGE_EXIT
@@ -277,22 +286,27 @@ def pytest_terminal_summary(
     run = config.stash.get(_RUN, None)
     if run is None:
         return
+    from harness.report.answer import answer
     from harness.report.run_page import write_run_report
-    from harness.report.sections.hostile_files import trials_lines
-    from harness.report.sections.promises import promises_lines
-    from harness.report.terminal import run_summary
 
+    console = config.stash[_PROGRESS].console
     page = write_run_report(run.directory)
-    terminalreporter.section("what was measured")
+    terminalreporter.section("what to use")
+    terminalreporter.flush()
     if run.measured_nothing:
-        terminalreporter.write_line(
-            f"Nothing could be measured: {run.measured_nothing}. Name other storage with --store."
+        console.print(
+            f"Nothing could be measured: {run.measured_nothing}. Name other storage with --store.",
+            markup=False,
         )
-    terminalreporter.write_line(run_summary(run.manifest, run.directory.samples()))
-    for line in promises_lines(run.directory.checks()):
-        terminalreporter.write_line(line)
-    for line in trials_lines(run.manifest, run.directory.trials()):
-        terminalreporter.write_line(line)
+    samples, checks, trials = (
+        run.directory.samples(),
+        run.directory.checks(),
+        run.directory.trials(),
+    )
+    for line in answer(run.manifest, samples, checks, trials):
+        console.print(line, markup=False)
+    if config.get_verbosity() > 0:
+        _show_details(terminalreporter, run, samples, checks, trials)
     if failure := config.stash.get(_NOT_RECORDED, None):
         release, words = (
             version("pytest-benchmark"),
@@ -305,44 +319,31 @@ def pytest_terminal_summary(
     terminalreporter.write_line(f"\nreport: {page}")
 
 
-class _Watcher:
-    """Says what goes on: one line that is written over on a terminal, nothing elsewhere.
-
-    And each cell's table as soon as it stands.
+def _show_details(
+    reporter: pytest.TerminalReporter,
+    run: Run,
+    samples: Sequence[Sample],
+    checks: Sequence[Check],
+    trials: Sequence[Trial],
+) -> None:
+    """Write what `-v` shows beside the answer: a line for each cell, check that differs and loader
+    that met hostile files.
     """
+    from harness.report.sections.hostile_files import trials_lines
+    from harness.report.sections.promises import promises_lines
+    from harness.report.terminal import run_summary
 
-    def __init__(self, config: pytest.Config) -> None:
-        self._config = config
-        self._width = 0
+    reporter.section("what was measured")
+    reporter.write_line(run_summary(run.manifest, samples))
+    for line in (*promises_lines(checks), *trials_lines(run.manifest, trials)):
+        reporter.write_line(line)
 
-    def say(self, text: str) -> None:
-        """Show what is going on, on a terminal only."""
-        reporter = self._reporter()
-        if reporter is not None and reporter.isatty:
-            columns = shutil.get_terminal_size().columns - 1
-            self._write(f"\r{text[:columns]:<{self._width}}")
-            self._width = min(len(text), columns)
 
-    def tell(self, samples: Sequence[Sample]) -> None:
-        """Show a cell's table."""
-        from harness.report.terminal import (
-            cell_table,
-        )  # pandas and matplotlib stay out of a run until it has something to show
-
-        clear = f"\r{' ' * self._width}\r" if self._width else "\n"
-        self._width = 0
-        self._write(f"{clear}{cell_table(samples)}\n")
-
-    def _reporter(self) -> pytest.TerminalReporter | None:
-        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
-        return reporter if isinstance(reporter, pytest.TerminalReporter) else None
-
-    def _write(self, text: str) -> None:
-        """Write past the capture that holds while a test runs."""
-        capture, reporter = (
-            self._config.pluginmanager.get_plugin("capturemanager"),
-            self._reporter(),
-        )
-        with capture.global_and_fixture_disabled() if capture else nullcontext():
-            if reporter is not None:
-                reporter.write(text, flush=True)
+def _terminal() -> TextIO:
+    """Return the terminal or pipe that this process was started with, past pytest's capture of what
+    tests print.
+    """
+    try:
+        return os.fdopen(os.dup(1), "w", encoding="utf-8", errors="replace")
+    except OSError:  # whoever started this closed it
+        return sys.stdout

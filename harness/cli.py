@@ -36,6 +36,7 @@ COMMANDS = {
         "say what unpickling files would run, without running it; exit 1 for a finding, 2 where a"
         " file could not be read"
     ),
+    "bench": "measure the loaders by the benchmarks of this installation (see --help for options)",
     "regression": (
         "compare a candidate with a baseline, two environments in one run; exit 1 for a confirmed"
         " regression"
@@ -71,6 +72,10 @@ COMMANDS = {
         " first"
     ),
     "report": "make the page, tables and figures of runs from what they recorded",
+    "check": (
+        "hold a run, or this machine before a run, against the rules for evidence; exit 1 for an"
+        " issue, 2 where there is no such run"
+    ),
     "pack": (
         "copy a run of yours so that it can be contributed, small and with nothing private in it"
     ),

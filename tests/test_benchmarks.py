@@ -4,6 +4,7 @@ store, results and lock.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -127,6 +128,31 @@ def test_a_run_ends_well_and_names_its_page(finished: Finished) -> None:
     assert (place.only_run / "report.md").is_file()
     assert list((place.only_run / "figures").glob("*.svg"))
     assert list((place.only_run / "tables").glob("*.csv"))
+
+
+def test_a_run_ends_with_an_answer_of_ten_lines_or_fewer(finished: Finished) -> None:
+    _, ended = finished
+    after = ended.stdout.partition("what to use")[2].splitlines()[1:]
+    text = list(itertools.takewhile(lambda line: not line.startswith("report: "), after))
+    told = [line for line in text if line.strip()]
+    assert 2 <= len(told) <= 10
+    assert any("lora-1000" in line and "use " in line for line in told)
+    assert any(line.startswith("How sure: ") for line in told)
+
+
+def test_a_piped_run_tells_each_cell_once_in_plain_text(finished: Finished) -> None:
+    _, ended = finished
+    cells = [line for line in ended.stdout.splitlines() if re.match(r"cell \d+ of 2: ", line)]
+    assert len(cells) == len({line.split(":")[1] for line in cells}) == 2
+    assert "\x1b" not in ended.stdout
+    assert "valid/taken" not in ended.stdout
+
+
+def test_details_come_with_verbose(place: Place) -> None:
+    ended = place.run("-m", "cpu", "-v", *QUICK)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "valid/taken" in ended.stdout
+    assert "fastest to ready" in ended.stdout
 
 
 def test_every_arm_of_every_cell_is_taken_once_a_block(finished: Finished) -> None:

@@ -29,6 +29,7 @@ from harness.machine.page_cache import Residency
 from harness.machine.proof import Capability
 from harness.machine.storage import storage
 from harness.machine.storage_stack import mount_of
+from harness.records.limits import COLD_AT_MOST
 from tests.helpers import ROOT, hear, python
 
 PAGE = mmap.PAGESIZE
@@ -95,7 +96,7 @@ def test_advice_alone_leaves_unsynced_pages_and_evict_does_not(disk: Path) -> No
     fd = os.open(path, os.O_RDONLY)
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     os.close(fd)
-    assert page_cache.residency([path]).fraction > page_cache.COLD_AT_MOST
+    assert page_cache.residency([path]).fraction > COLD_AT_MOST
     assert page_cache.evict([path]).cached == 0
 
 

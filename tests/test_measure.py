@@ -22,6 +22,7 @@ from harness.machine import page_cache
 from harness.machine.counters import memory
 from harness.measure.take_sample import Arm, Place, take_sample
 from harness.records.cell import Cell
+from harness.records.limits import COLD_AT_MOST
 from harness.records.sample import Sample
 from harness.scenarios import CacheState
 from harness.workers.cache_state import set_cache_state
@@ -88,7 +89,7 @@ def test_a_cold_sample_is_cold_before(checkpoint: Checkpoint, arms: dict[str, Ar
     taken = sample(checkpoint, arms["behaves"], "cold")
     assert taken.valid, taken.detail
     assert taken.resident_before is not None
-    assert taken.resident_before <= page_cache.COLD_AT_MOST
+    assert taken.resident_before <= COLD_AT_MOST
     assert taken.storage_read_bytes is not None
     assert taken.storage_read_bytes >= LAYOUT.bytes
     assert taken.resident_after == 1.0

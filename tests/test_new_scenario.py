@@ -86,7 +86,7 @@ def test_a_toy_scenario_joins_by_three_files(tmp_path: Path) -> None:
         timeout=300,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "toy-load: fastest loader to ready" in ended.stdout
+    assert "Toy load, lora-1000 (4.10 MB), warm: use " in ended.stdout
     (page,) = (tmp_path / "results").glob("*/report.md")
     text = page.read_text(encoding="utf-8")
     assert "## Loading a toy" in text

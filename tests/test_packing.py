@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from harness.cli import main
-from harness.commands import pack
+from harness.records import limits
 from harness.records.privacy import private_in
 from harness.records.run_directory import BENCHMARK, MANIFEST, SAMPLES, RunDirectory
 from tests.helpers import ROOT
@@ -49,7 +49,7 @@ def test_a_large_run_is_packed_the_same_each_time(
 ) -> None:
     run = make_run(tmp_path, cell_samples(), **FINISHED)
     (run.path / BENCHMARK).write_text(" " * 20_000)
-    monkeypatch.setattr(pack, "AT_MOST", 20_000)
+    monkeypatch.setattr(limits, "RUN_BYTES_AT_MOST", 20_000)
     assert packed(run, tmp_path / "one") == packed(run, tmp_path / "other") == 0
     assert contents(tmp_path / "one") == contents(tmp_path / "other")
     assert set(contents(tmp_path / "one")) == {f"{RUN}/{MANIFEST}", f"{RUN}/{SAMPLES}.gz"}
@@ -95,7 +95,7 @@ def test_a_path_in_a_packed_sample_is_found_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = make_run(tmp_path, cell_samples(detail="cannot open /srv/anna/model.bin"), **FINISHED)
-    monkeypatch.setattr(pack, "AT_MOST", 20_000)
+    monkeypatch.setattr(limits, "RUN_BYTES_AT_MOST", 20_000)
     assert packed(run, tmp_path / "contributed") == 2
     assert f"{SAMPLES}.gz holds /srv/anna/model.bin" in capsys.readouterr().err
     assert not (tmp_path / "contributed").exists()
@@ -104,7 +104,7 @@ def test_a_path_in_a_packed_sample_is_found_too(
 def test_a_run_too_large_even_packed_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(pack, "AT_MOST", 100)
+    monkeypatch.setattr(limits, "RUN_BYTES_AT_MOST", 100)
     assert packed(make_run(tmp_path, cell_samples(), **FINISHED), tmp_path / "contributed") == 2
     assert "packed it takes" in capsys.readouterr().err
     assert not (tmp_path / "contributed").exists()
@@ -147,4 +147,6 @@ def test_no_committed_run_tells_of_its_owner() -> None:
             )
             assert private_in(content.decode()) == [], file
         assert json.loads(run.read_text())["finished_at"]
-        assert sum(file.stat().st_size for file in files) <= pack.AT_MOST, run.parent.name
+        assert sum(file.stat().st_size for file in files) <= limits.RUN_BYTES_AT_MOST, (
+            run.parent.name
+        )

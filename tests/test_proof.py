@@ -17,6 +17,7 @@ from harness.machine import page_cache, proof, shape_mount
 from harness.machine.shape_mount import Mounted
 from harness.machine.shapes import Shape
 from harness.machine.storage_stack import described, stack
+from harness.records.limits import COLD_AT_MOST
 
 pytestmark = [
     pytest.mark.slow,
@@ -80,8 +81,8 @@ def test_on_a_loop_device_what_lies_below_is_made_cold_too(
     path, backing = _file(folder), tmp_path / f"{kind}.img"
     page_cache.warm([path, backing])
     assert proof.files_below([path]) == (backing,)
-    assert proof.evict([path]) <= page_cache.COLD_AT_MOST
-    assert page_cache.residency([backing]).fraction <= page_cache.COLD_AT_MOST
+    assert proof.evict([path]) <= COLD_AT_MOST
+    assert page_cache.residency([backing]).fraction <= COLD_AT_MOST
 
 
 def test_an_image_in_memory_is_refused_by_name(image: Make) -> None:
@@ -104,7 +105,7 @@ def test_an_image_that_stays_resident_leaves_the_file_not_cold(image: Make, tmp_
     try:
         if not lock.bytes:
             pytest.skip("nothing can be locked in memory here")
-        assert proof.evict([path]) > page_cache.COLD_AT_MOST
+        assert proof.evict([path]) > COLD_AT_MOST
         refused = proof.capability(folder)
     finally:
         lock.release()

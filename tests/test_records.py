@@ -272,7 +272,7 @@ def test_a_manifest_outside_a_checkout_has_no_commit(
 ) -> None:
     monkeypatch.setattr("harness.run.new_manifest.__file__", str(tmp_path / "new_manifest.py"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert manifest_module._git() is None
+    assert manifest_module.git_here() is None
 
 
 # Directories

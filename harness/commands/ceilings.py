@@ -22,6 +22,7 @@ from harness.machine.lock import only_run
 from harness.measure.blocks import order_of_block
 from harness.measure.take_sample import Place, take_sample
 from harness.records.cell import Cell
+from harness.records.limits import COLD_AT_MOST
 from harness.run.options import parse
 from harness.run.resources import Resources
 
@@ -149,7 +150,7 @@ def _ceiling(resources: Resources, cell: Cell, name: str) -> _Read:
 def _fio(arguments: Sequence[str], file: Path) -> _Read:
     def read(_: int) -> float:
         left = page_cache.evict([file]).fraction
-        if left > page_cache.COLD_AT_MOST:
+        if left > COLD_AT_MOST:
             raise WeighbridgeError(
                 f"{file.name} could not be made cold for fio: {left:.4f} of it stayed in the page"
                 " cache"

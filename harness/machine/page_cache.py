@@ -18,10 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-COLD_AT_MOST = 0.001
-"""Largest resident fraction that still counts as cold."""
-WARM_AT_LEAST = 0.999
-"""Smallest resident fraction that counts as warm."""
+from harness.records.limits import COLD_AT_MOST
 
 _READ_BLOCK = 1 << 20
 _SYS_CACHESTAT = (

@@ -22,8 +22,9 @@ from typing import Literal
 from harness.errors import WeighbridgeError
 from harness.machine import page_cache
 from harness.machine.counters import counters
-from harness.machine.page_cache import COLD_AT_MOST, WARM_AT_LEAST, ResidencyHiddenError
+from harness.machine.page_cache import ResidencyHiddenError
 from harness.machine.storage_stack import MEMORY, NETWORK, Layer, stack
+from harness.records.limits import COLD_AT_MOST, WARM_AT_LEAST
 
 Witness = Literal["bytes read", "pages gained", "requests served"]
 """What tells that a load read storage: the kernel's count of this process's bytes, the pages that

@@ -13,8 +13,9 @@ from typing import Literal
 
 from harness.errors import WeighbridgeError
 from harness.machine import page_cache, proof
-from harness.machine.page_cache import COLD_AT_MOST, WARM_AT_LEAST, ResidencyHiddenError
+from harness.machine.page_cache import ResidencyHiddenError
 from harness.machine.storage_stack import MEMORY, stack
+from harness.records.limits import COLD_AT_MOST, WARM_AT_LEAST
 from harness.scenarios import CacheState
 
 

@@ -9,14 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.machine.nvidia import THROTTLED
-from harness.machine.page_cache import COLD_AT_MOST, WARM_AT_LEAST
+from harness.records.limits import COLD_AT_MOST, STORAGE_AT_LEAST, WARM_AT_LEAST
 from harness.records.sample import BUSY
-
-STORAGE_AT_LEAST = 0.99
-"""Smallest share of the tensors' bytes that a cold load must have fetched from storage; what is
-left is the most that a warm one that writes may.
-"""
-
 
 LIBRARIES_READ_AT_MOST = 1 << 16
 """Most bytes that a process may read from storage before its load: blocks of folders, which no

@@ -122,6 +122,7 @@ class Manifest(TypedDict, total=False):
     options: dict[str, Any]
     shapes: dict[str, dict[str, Any]]
     git: dict[str, Any] | None
+    code: str
     packages: dict[str, str | None]
     machine: MachineRecord
     storage: StorageRecord

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from io import StringIO
 from itertools import groupby
 from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from harness.analysis.arms import ArmSummary
 from harness.analysis.run_cells import MeasuredCell, cells_of, shortfalls
@@ -187,16 +192,13 @@ def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     first = min(widths[0], max(WIDTH - sum(2 + width for width in widths[1:]), _SHORTEST_NAME))
-    return [
-        "  ".join(
-            [
-                _shortened(row[0], first),
-                *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
-            ]
-        )
-        for row in rows
-    ]
-
-
-def _shortened(name: str, length: int) -> str:
-    return name.ljust(length) if len(name) <= length else f"{name[: length - 3]}..."
+    table = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column(width=first, no_wrap=True, overflow="ellipsis")
+    for width in widths[1:]:
+        table.add_column(width=width, no_wrap=True, justify="right")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console = Console(file=StringIO(), width=first + sum(2 + width for width in widths[1:]) + 2)
+    with console.capture() as capture:
+        console.print(table)
+    return [line.rstrip() for line in capture.get().splitlines()]

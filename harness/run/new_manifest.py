@@ -20,6 +20,7 @@ from harness.machine.proof import Capability
 from harness.machine.storage import storage
 from harness.records.manifest import Manifest, PageCacheRecord, StorageRecord, fingerprint, now
 from harness.records.sample import SCHEMA
+from harness.workers.code_digest import code_digest
 
 
 def new_manifest(
@@ -41,7 +42,8 @@ def new_manifest(
         **conditions_here(store),
         "page_cache": msgspec.convert(asdict(capability), PageCacheRecord),
         "packages": packages(distributions()),
-        "git": _git(),
+        "git": git_here(),
+        "code": code_digest(),
         "environments": {},
         "checkpoints": {},
         "skipped": [],
@@ -109,7 +111,7 @@ def _public(argument: str) -> str:
     return f"…/{Path(argument).name}" if Path(argument).is_absolute() else argument
 
 
-def _git() -> dict[str, Any] | None:
+def git_here() -> dict[str, Any] | None:
     """Return {commit, dirty} of the checkout this code runs from.
 
     Where it is none, `WEIGHBRIDGE_COMMIT` may name the commit (whether it was changed is unknown
