@@ -45,16 +45,24 @@ class Profile:
 
     total_s: float
     blocks: int
+    measures: str
+    """What it takes on, in a few words."""
     sample_timeout_s: float | None = None
     warm_up_timeout_s: float = 300.0
 
 
 PROFILES = {
-    "smoke": Profile(110.0, 12),
-    "default": Profile(510.0, 30),
-    "full": Profile(5400.0, 60),
-    "storage": Profile(440.0, 12),
-    "gpu-short": Profile(480.0, 12, sample_timeout_s=30.0, warm_up_timeout_s=60.0),
+    "smoke": Profile(110.0, 12, "small checkpoints and a pipeline of 115 MB"),
+    "default": Profile(510.0, 30, "checkpoints of up to 1.1 GB"),
+    "full": Profile(5400.0, 60, "2.5 GB whole, 7B in shards, a pipeline of 2.6 GB, 1 to 8 ranks"),
+    "storage": Profile(440.0, 12, "cold loads on shaped storage"),
+    "gpu-short": Profile(
+        480.0,
+        12,
+        "loads to a GPU, the cells that answer most first",
+        sample_timeout_s=30.0,
+        warm_up_timeout_s=60.0,
+    ),
 }
 """`gpu-short` is for a GPU that is to be had for minutes: cells on the GPU alone, the most valuable
 first.

@@ -1,0 +1,180 @@
+"""Figures and tables that come from the reference runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cache, cached_property
+from pathlib import Path
+
+from harness.analysis.claims import ClaimVerdict, by_machine, judged_here
+from harness.analysis.hostile import ScannerResult, accounts, files_of, loaders_of, scanned
+from harness.analysis.machines import Machine
+from harness.analysis.quoted_figures import Quote, TimeFigure, quote, read_figures
+from harness.analysis.recorded_run import RecordedRun, gather
+from harness.analysis.statistics import Estimate
+from harness.documentation.tables import table
+from harness.errors import WeighbridgeError, unknown_name
+from harness.records.run_directory import REFERENCE, RunDirectory
+from harness.records.trials import Harm, Outcome
+from harness.report.format import significant, time_text
+
+FIGURES = Path(__file__).with_name("figures.toml")
+_FORMS = ("short", "interval", "sooner", "plain")
+
+
+class ReferenceRuns:
+    """The committed runs, read once and only where a page quotes one."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._figures = read_figures(FIGURES)
+
+    @cached_property
+    def runs(self) -> list[RecordedRun]:
+        """Every reference run, oldest first."""
+        return gather(RunDirectory.all_in(self._root / REFERENCE))
+
+    @cached_property
+    def machines(self) -> list[Machine]:
+        """Their machines, the one that most is known of first."""
+        return by_machine(self.runs)
+
+    @cache  # noqa: B019  # there is one object, and it lives as long as the program
+    def quote(self, name: str) -> Quote:
+        """Return the figure of a name; raises `WeighbridgeError` where there is none."""
+        if name not in self._figures:
+            raise unknown_name("figure", name, self._figures)
+        return quote(self._figures[name], self.machines)
+
+    def text(self, asked: str) -> str:
+        """Return a figure as text: `NAME` or `NAME, FORM`, a form being one of `_FORMS`."""
+        name, _, form = (part.strip() for part in asked.partition(","))
+        return in_words(self.quote(name), form or "short")
+
+    def figures_table(self) -> str:
+        """Return a table of every quoted figure with the cell and run that it is of."""
+        rows = []
+        for name, figure in self._figures.items():
+            value = self.quote(name)
+            shown = in_words(value, "interval")
+            rows.append((f"`{name}`", figure.says, shown, f"`{figure.cell}`", _link(value.run)))
+        return table(("figure", "what it is", "value", "cell", "run"), rows)
+
+    def claims(self) -> str:
+        """Return how many claims there are and how many have each verdict, in a few words."""
+        counts = Counter(claim.verdict for claim in judged_here(self.runs))
+        words = [f"{counts[v]} {_VERDICTS[v]}" for v in ClaimVerdict if counts[v]]
+        return f"Of {sum(counts.values())} claims, {', '.join(words[:-1])} and {words[-1]}"
+
+    def hostile_outcomes(self) -> str:
+        """Return a table of how each loader met the hostile files."""
+        run = self._hostile
+        rows = [
+            (f"`{of.loader}`", *(str(of.counts.get(outcome, 0)) for outcome in Outcome))
+            for of in accounts(run.trials, loaders_of(run.manifest))
+        ]
+        return table(("loader", *Outcome), rows)
+
+    def scanner_results(self) -> str:
+        """Return a table of what each scanner made of the files with a payload and the rest."""
+        run = self._hostile
+        groups = scanned(run.trials, files_of(run.manifest))
+        rows = [
+            (
+                f"`{name}`",
+                *(str(of["code"][result]) for result in _OF_A_PAYLOAD),
+                str(of["harmless"][ScannerResult.FALSE_ALARM]),
+            )
+            for name, of in groups.items()
+        ]
+        return table(("scanner", *_OF_A_PAYLOAD, "false alarms"), rows)
+
+    def payloads(self) -> str:
+        """Return how many of the hostile files would run code."""
+        return str(sum(f.harm == Harm.CODE for f in files_of(self._hostile.manifest).values()))
+
+    def ran(self, loader: str) -> str:
+        """Return of how many hostile files a loader ran the code."""
+        for of in accounts(self._hostile.trials, loaders_of(self._hostile.manifest)):
+            if of.loader == loader:
+                return str(of.counts.get(Outcome.RAN, 0))
+        raise WeighbridgeError(f"no reference run gave {loader} the hostile files")
+
+    def hostile_run(self) -> str:
+        """Return the name of the run with the hostile files, as a link to its manifest."""
+        return _link(self._hostile.name)
+
+    @cached_property
+    def _hostile(self) -> RecordedRun:
+        """The newest run of those with most trials."""
+        return max(self.runs, key=lambda run: (len(run.trials), run.name))
+
+
+_OF_A_PAYLOAD = (
+    ScannerResult.FOUND,
+    ScannerResult.MISSED,
+    ScannerResult.SILENT,
+    ScannerResult.BROKE,
+)
+"""What a scanner can make of a file that runs code."""
+_VERDICTS = {
+    ClaimVerdict.HOLDS: "hold",
+    ClaimVerdict.ONLY_IF: "hold only under some conditions",
+    ClaimVerdict.DOES_NOT: "do not hold",
+    ClaimVerdict.NOT_TESTED: "could not be tested here",
+}
+
+
+def in_words(quoted: Quote, form: str) -> str:
+    """Return a figure as text.
+
+    `short` is the median with two significant digits, `plain` the same with three, `interval` adds
+    the interval and the number of pairs, and `sooner` says by how many per cent the first loader
+    is sooner or later.
+    """
+    value = quoted.estimate
+    assert value.low is not None and value.high is not None
+    if form not in _FORMS:
+        raise unknown_name("form of a figure", form, _FORMS)
+    if form == "sooner":
+        return _sooner(value)
+    short = form == "short"
+    if isinstance(quoted.figure, TimeFigure):
+        text = time_text(_two_digits(value.median) if short else value.median)
+        text = _plain_time(text) if short else text
+        counted = f"{value.count} samples"
+        ends = [time_text(end) for end in (value.low, value.high)]
+    else:
+        text = significant(_two_digits(value.median) if short else value.median)
+        text = f"{_plain(text) if short else text} times"
+        counted = f"{value.count} pairs"
+        ends = [significant(end) for end in (value.low, value.high)]
+    return f"{text} ({ends[0]} to {ends[1]}, {counted})" if form == "interval" else text
+
+
+def _link(run: str) -> str:
+    """Return a link from a page of docs to a run's manifest."""
+    return f"[{run}](../{REFERENCE.as_posix()}/{run}/manifest.json)"
+
+
+def _sooner(value: Estimate) -> str:
+    """Return a ratio as per cent sooner or later, with its interval."""
+    assert value.low is not None and value.high is not None
+    sign, word = (-1, "sooner") if value.median < 1 else (1, "later")
+    ends = sorted(100 * sign * (end - 1) for end in (value.low, value.high))
+    median = 100 * sign * (value.median - 1)
+    return f"{median:.0f} % {word} ({ends[0]:.0f} to {ends[1]:.0f} %, {value.count} pairs)"
+
+
+def _two_digits(value: float) -> float:
+    return float(f"{value:.1e}")
+
+
+def _plain_time(text: str) -> str:
+    number, _, unit = text.partition(" ")
+    return f"{_plain(number)} {unit}"
+
+
+def _plain(text: str) -> str:
+    """Return a number without the zeros behind its point."""
+    return text.rstrip("0").rstrip(".") if "." in text else text
