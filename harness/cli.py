@@ -71,9 +71,7 @@ COMMANDS = {
         " measurements"
     ),
     "report": "write the page, tables and figures of runs from their records",
-    "pack": (
-        "copy a finished run for contribution: small, and with nothing private in it"
-    ),
+    "pack": ("copy a finished run for contribution: small, and with nothing private in it"),
 }
 """Every command and its help; the module of the same name in `harness.commands` is imported only
 when it is asked for.

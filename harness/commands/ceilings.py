@@ -70,7 +70,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the checkpoint whose file is read (default: gpt2)",
     )
     parser.add_argument(
-        "--rounds", type=int, default=11, metavar="N", help="how often each of them reads it (default: 11)"
+        "--rounds",
+        type=int,
+        default=11,
+        metavar="N",
+        help="how often each of them reads it (default: 11)",
     )
     parser.add_argument(
         "--store",

@@ -58,12 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--baseline",
         metavar="REQUIREMENTS",
-        help="what to install as the baseline, such as safetensors==0.7.0 (default: the pinned reference)",
+        help="what to install as the baseline (default: the pinned reference)",
     )
     parser.add_argument(
         "--candidate",
         metavar="REQUIREMENTS",
-        help="what to install as the candidate (default: the newest releases, pre-releases included)",
+        help="what to install as the candidate (default: the newest releases)",
     )
     parser.add_argument(
         "--candidate-path",

@@ -14,6 +14,7 @@ from pathlib import Path
 from harness.atomic_write import write_text
 from harness.console import complain, say
 from harness.documentation.blocks import Drift, Generate, by_name, documents, filled
+from harness.documentation.recorded import record
 from harness.documentation.stand_ins import stand_in_for_missing
 from harness.errors import USAGE_EXIT, WeighbridgeError
 
@@ -50,6 +51,8 @@ def generators(root: Path) -> Mapping[str, Generate]:
         "figures": runs.figures_table,
         "hostile-outcomes": runs.hostile_outcomes,
         "scanner-results": runs.scanner_results,
+        "regression-rules": runs.regression_rules,
+        "storage-grid": runs.storage_grid,
     }
     blocks |= recorded.outputs(root)
     counts: dict[str, Callable[[], str]] = {
@@ -91,9 +94,17 @@ def main() -> int:
     parser.add_argument(
         "--documents", type=Path, default=ROOT, metavar="DIR", help="the folder of README and docs"
     )
+    parser.add_argument(
+        "--record",
+        type=Path,
+        metavar="DIR",
+        help="first run the commands of docs/outputs again, in the folder that holds their files",
+    )
     given = parser.parse_args()
-    stand_in_for_missing()
     try:
+        for file in record(ROOT, given.record) if given.record else ():
+            say(f"recorded {file.name}")
+        stand_in_for_missing()
         texts, differing = drifts(given.documents, generators(ROOT))
     except WeighbridgeError as error:
         return complain(error, USAGE_EXIT)

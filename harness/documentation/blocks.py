@@ -61,6 +61,11 @@ def filled(text: str, file: str, generators: Mapping[str, Generate]) -> tuple[st
             raise WeighbridgeError(f"{file}: block `{kind}: {name}`: {error}") from None
         if kind == "generated":
             generated = f"\n{generated.strip(chr(10))}\n"
+        if kind == "figure" and text[: match.start()].rpartition("\n")[2] == "":
+            raise WeighbridgeError(
+                f"{file}: the figure `{name}` begins a line, and Markdown would take the line for"
+                " HTML; put a word before it"
+            )
         if generated != written:
             drifts.append(Drift(file, kind, name, written, generated))
         return match[0].replace(f"-->{written}<!--", f"-->{generated}<!--")

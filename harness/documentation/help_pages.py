@@ -71,7 +71,7 @@ def _command(name: str, text: str) -> str:
     parser = argparse.ArgumentParser(prog=f"weighbridge {name}")
     importlib.import_module(f"harness.commands.{name}").add_arguments(parser)
     arguments = _arguments(parser)
-    usage = " ".join([parser.prog, *(_usage(argument) for argument in arguments)])
+    usage = parser.usage or " ".join([parser.prog, *map(_usage, arguments)])
     parts = [f"### {name}", f"{text[:1].upper()}{text[1:]}.", f"    {usage}"]
     if arguments:
         parts.append(table(("argument", "what it is"), _rows(arguments)))
@@ -83,7 +83,9 @@ def _arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
 
 
 def _rows(arguments: Iterable[argparse.Action]) -> list[tuple[str, str]]:
-    return [(f"`{_spelt(argument)}`", argument.help or "") for argument in arguments]
+    return [
+        (f"`{_spelt(argument)}`", (argument.help or "") % vars(argument)) for argument in arguments
+    ]
 
 
 def _spelt(argument: argparse.Action) -> str:

@@ -5,18 +5,29 @@ from __future__ import annotations
 from collections import Counter
 from functools import cache, cached_property
 from pathlib import Path
+from statistics import mean
 
 from harness.analysis.claims import ClaimVerdict, by_machine, judged_here
 from harness.analysis.hostile import ScannerResult, accounts, files_of, loaders_of, scanned
 from harness.analysis.machines import Machine
-from harness.analysis.quoted_figures import Quote, TimeFigure, quote, read_figures
+from harness.analysis.quoted_figures import (
+    AnyFigure,
+    Quote,
+    RatioFigure,
+    RequestsFigure,
+    TimeFigure,
+    quote,
+    read_figures,
+)
 from harness.analysis.recorded_run import RecordedRun, gather
 from harness.analysis.statistics import Estimate
 from harness.documentation.tables import table
 from harness.errors import WeighbridgeError, unknown_name
+from harness.machine.shapes import shape_named
 from harness.records.run_directory import REFERENCE, RunDirectory
 from harness.records.trials import Harm, Outcome
-from harness.report.format import significant, time_text
+from harness.report.format import significant, spread, time_text
+from harness.scenarios import AS_IS, STORAGE
 
 FIGURES = Path(__file__).with_name("figures.toml")
 _FORMS = ("short", "interval", "sooner", "plain")
@@ -64,7 +75,7 @@ class ReferenceRuns:
         """Return how many claims there are and how many have each verdict, in a few words."""
         counts = Counter(claim.verdict for claim in judged_here(self.runs))
         words = [f"{counts[v]} {_VERDICTS[v]}" for v in ClaimVerdict if counts[v]]
-        return f"Of {sum(counts.values())} claims, {', '.join(words[:-1])} and {words[-1]}"
+        return f"of {sum(counts.values())} claims, {', '.join(words[:-1])} and {words[-1]}"
 
     def hostile_outcomes(self) -> str:
         """Return a table of how each loader met the hostile files."""
@@ -88,6 +99,50 @@ class ReferenceRuns:
             for name, of in groups.items()
         ]
         return table(("scanner", *_OF_A_PAYLOAD, "false alarms"), rows)
+
+    def regression_rules(self) -> str:
+        """Return a table of how the regression check and other tools' rules judge the simulated
+        runs of the newest calibration.
+        """
+        calibrations = (run.manifest.get("calibration") for run in reversed(self.runs))
+        calibration = next(filter(None, calibrations), None)
+        if calibration is None:
+            raise WeighbridgeError(
+                "no reference run is a calibration; `nox -s calibrate` makes one"
+            )
+        warm = [
+            arm["found_by_percent"]["10"] for arm in calibration["arms"] if "/warm/" in arm["cell"]
+        ]
+        rows = [("this check", calibration["confirmed_alarm_on"], mean(warm))]
+        rows += [
+            (name, rule["alarm_on_nights"], rule["found_10_percent_warm"])
+            for name, rule in calibration["rivals"].items()
+        ]
+        rows.sort(key=lambda row: (row[1], -row[2]))
+        heads = (
+            "rule",
+            f"false alarm, of {calibration['simulated_runs']} runs",
+            "10 % found, warm",
+        )
+        return table(heads, [(name, f"{a:.0%}", f"{f:.0%}") for name, a, f in rows])
+
+    def storage_grid(self) -> str:
+        """Return a table of mapping against three other ways, by storage and readahead.
+
+        It is of the run with most cells on storage, and of as many the newest.
+        """
+        run = max(self.runs, key=lambda run: (len(run.cells_of(STORAGE)), run.name))
+        rows = [
+            (
+                "as it is" if cell.key.storage == AS_IS else shape_words(cell.key.storage),
+                f"{cell.key.read_ahead_kb} KiB",
+                *(_spread(figure.estimate(cell)) for figure in _OF_STORAGE.values()),
+            )
+            for cell in run.cells_of(STORAGE)
+        ]
+        return "\n\n".join(
+            (table(("storage", "readahead", *_OF_STORAGE), rows), f"Of run {_link(run.name)}.")
+        )
 
     def payloads(self) -> str:
         """Return how many of the hostile files would run code."""
@@ -119,10 +174,36 @@ _OF_A_PAYLOAD = (
 """What a scanner can make of a file that runs code."""
 _VERDICTS = {
     ClaimVerdict.HOLDS: "hold",
-    ClaimVerdict.ONLY_IF: "hold only under some conditions",
+    ClaimVerdict.ONLY_IF: "hold under some conditions",
     ClaimVerdict.DOES_NOT: "do not hold",
-    ClaimVerdict.NOT_TESTED: "could not be tested here",
+    ClaimVerdict.NOT_TESTED: "could not be tested",
 }
+
+
+_MAPPED = "safetensors-load-file"
+_OF_STORAGE: dict[str, AnyFigure] = {
+    "mapped over read": RatioFigure(cell="", says="", over=_MAPPED, under="safetensors-pread"),
+    "a read's request over a mapping's": RequestsFigure(
+        cell="", says="", over="safetensors-pread", under=_MAPPED
+    ),
+    "mapped over prefetched": RatioFigure(
+        cell="", says="", over=_MAPPED, under="safetensors-prefetch-cache"
+    ),
+    "mapped over the whole file read first": RatioFigure(
+        cell="", says="", over=_MAPPED, under="safetensors-load-bytes"
+    ),
+}
+"""The columns of the table by storage."""
+
+
+def shape_words(storage: str) -> str:
+    """Return the storage of a cell in words, without how many requests it answers at once."""
+    parts = shape_named(storage).words.split(", ")
+    return ", ".join(part for part in parts if "at once" not in part)
+
+
+def _spread(value: Estimate | None) -> str:
+    return "not measured" if value is None else spread(value, "")
 
 
 def in_words(quoted: Quote, form: str) -> str:

@@ -239,7 +239,7 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--storage": {
         "metavar": "A,B",
         "help": (
-            f"cold loads: the storage that the files lie on: {AS_IS} (default), {', '.join(SHAPES)},"
+            f"cold loads: the storage the files lie on: {AS_IS} (default), {', '.join(SHAPES)},"
             f" or your own, {EXAMPLE}"
         ),
     },
@@ -249,7 +249,7 @@ FLAGS: dict[str, dict[str, Any]] = {
     },
     "--sample-timeout": {
         "metavar": "SECONDS",
-        "help": "a sample that takes longer is invalid as hung (default: by its size, 60 s or more)",
+        "help": "a sample that takes longer is invalid as hung (default: by size, 60 s or more)",
     },
     "--warm-up-timeout": {
         "metavar": "SECONDS",
@@ -273,7 +273,10 @@ FLAGS: dict[str, dict[str, Any]] = {
         ),
     },
     "--results": {"metavar": "DIR", "help": "where runs are written (default: results)"},
-    "--seed": {"metavar": "N", "help": "seed of the content and of the order of loaders (default: 0)"},
+    "--seed": {
+        "metavar": "N",
+        "help": "seed of the content and of the order of loaders (default: 0)",
+    },
     "--resume": {
         "metavar": "RUN",
         "help": "complete this run with its own options; no sample is taken twice",
