@@ -19,6 +19,8 @@ REWRITE = "nox -s docs"
 _BLOCK = re.compile(
     r"<!-- (?P<kind>generated|figure): (?P<name>[^>]*?) -->(?P<text>.*?)<!-- end -->", re.DOTALL
 )
+_CODE = "    "
+"""How a line of code begins, in which a marker is an example."""
 _MARKER = re.compile(r"<!-- (?:generated|figure): [^>]*? -->")
 
 
@@ -51,6 +53,9 @@ def filled(text: str, file: str, generators: Mapping[str, Generate]) -> tuple[st
 
     def replace(match: re.Match[str]) -> str:
         kind, name, written = match["kind"], match["name"], match["text"]
+        before = text[: match.start()].rpartition("\n")[2]
+        if before.startswith(_CODE):
+            return match[0]
         if _MARKER.search(written):
             raise WeighbridgeError(
                 f"{file}: the block `{kind}: {name}` has no end; close it with `<!-- end -->`"
@@ -61,7 +66,7 @@ def filled(text: str, file: str, generators: Mapping[str, Generate]) -> tuple[st
             raise WeighbridgeError(f"{file}: block `{kind}: {name}`: {error}") from None
         if kind == "generated":
             generated = f"\n{generated.strip(chr(10))}\n"
-        if kind == "figure" and text[: match.start()].rpartition("\n")[2] == "":
+        if kind == "figure" and not before:
             raise WeighbridgeError(
                 f"{file}: the figure `{name}` begins a line, and Markdown would take the line for"
                 " HTML; put a word before it"
