@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def test_the_check_fails_for_a_page_that_drifted(pages: Path) -> None:
         readme.read_text("utf-8") + "\nAn <!-- figure: fault-count -->0<!-- end -->\n"
     )
     checked = subprocess.run(
-        ["python", "-m", "harness.documentation", "--check", "--documents", str(pages)],
+        [sys.executable, "-m", "harness.documentation", "--check", "--documents", str(pages)],
         cwd=ROOT,
         capture_output=True,
         text=True,
