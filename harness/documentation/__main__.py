@@ -61,6 +61,8 @@ def generators(root: Path) -> Mapping[str, Generate]:
         "fault-count": code_pages.fault_count,
         "claim-verdicts": runs.claims,
         "payload-count": runs.payloads,
+        "hash-tower-bytes": partial(runs.bytes_of, "hash-tower.bin"),
+        "bytearray-bytes": partial(runs.bytes_of, "bytearray.bin"),
         "hostile-run": runs.hostile_run,
         "pickle-load-ran": partial(runs.ran, "pickle-load"),
         "torch-load-ran": partial(runs.ran, "torch-load"),
@@ -68,8 +70,12 @@ def generators(root: Path) -> Mapping[str, Generate]:
         "torch-dcp-ran": partial(runs.ran, "torch-dcp"),
     }
 
+    numbers = code_pages.numbers()
+
     def figure(name: str) -> str:
-        return counts[name]() if name in counts else runs.text(name)
+        if name in counts:
+            return counts[name]()
+        return numbers[name] if name in numbers else runs.text(name)
 
     return {"generated": by_name(blocks), "figure": figure}
 

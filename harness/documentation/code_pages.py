@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from harness.analysis.regression import SAFE_COLD, SAFE_SHAPED, SAFE_WARM
 from harness.checkpoints.layouts import LAYOUTS
 from harness.documentation.tables import code, table
 from harness.hostile import corpus, family_names
@@ -26,9 +27,13 @@ from harness.loaders import (
     all_loaders,
 )
 from harness.loaders.contracts import DEVICES
+from harness.machine.confinement import Limits
 from harness.machine.shapes import EXAMPLE, SHAPES
+from harness.records.cell import MINIMUM_BLOCKS
+from harness.records.limits import BUSY_AT_MOST
 from harness.scenarios import AS_IS, CACHE_STATES
 from harness.selftest import run_faults, sample_faults, storage_faults
+from harness.workers.sandbox_client import TIMEOUT_S
 
 _DESCRIPTIONS = Path(__file__).with_name("loaders.toml")
 FAULTS = (*sample_faults.FAULTS, *run_faults.FAULTS, *storage_faults.FAULTS)
@@ -96,6 +101,20 @@ def faults() -> str:
         for fault in FAULTS
     ]
     return table(("fault", "what is wrong"), rows)
+
+
+def numbers() -> dict[str, str]:
+    """Return limits and defaults that pages quote, by name."""
+    limits = Limits()
+    return {
+        "sandbox-memory": f"{limits.memory >> 20} MiB",
+        "sandbox-time": f"{TIMEOUT_S:g} s",
+        "safe-warm": f"{SAFE_WARM:.0%}",
+        "safe-cold": f"{SAFE_COLD:.0%}",
+        "safe-shaped": f"{SAFE_SHAPED:.0%}",
+        "busy-at-most": f"{BUSY_AT_MOST:.0%}",
+        "minimum-blocks": str(MINIMUM_BLOCKS),
+    }
 
 
 def hostile_files() -> str:

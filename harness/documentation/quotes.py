@@ -148,6 +148,10 @@ class ReferenceRuns:
         """Return how many of the hostile files would run code."""
         return str(sum(f.harm == Harm.CODE for f in files_of(self._hostile.manifest).values()))
 
+    def bytes_of(self, file: str) -> str:
+        """Return the size of a hostile file in bytes."""
+        return str(files_of(self._hostile.manifest)[file].bytes)
+
     def ran(self, loader: str) -> str:
         """Return of how many hostile files a loader ran the code."""
         for of in accounts(self._hostile.trials, loaders_of(self._hostile.manifest)):
