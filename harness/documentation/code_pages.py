@@ -133,6 +133,10 @@ def fault_count() -> str:
 
 
 def _loaders(kinds: Iterable[str]) -> str:
+    """Return a table of loaders: those that are described first, in the order of their file."""
+    place = {name: number for number, name in enumerate(_descriptions())}
+    entries = [entry for kind in kinds for entry in all_loaders(kind).values()]
+    entries.sort(key=lambda entry: place.get(entry[1].name, len(place)))
     rows = [
         (
             f"`{loader.name}`",
@@ -141,8 +145,7 @@ def _loaders(kinds: Iterable[str]) -> str:
             _where(loader),
             code([loader.extra]) if loader.extra else "",
         )
-        for kind in kinds
-        for module, loader in all_loaders(kind).values()
+        for module, loader in entries
         if not loader.ceiling
     ]
     return table(("loader", "what it calls", "format", "where", "extra"), rows)
@@ -164,4 +167,4 @@ def _where(loader: Contract) -> str:
     devices = [] if loader.devices == DEVICES else [*loader.devices]
     states = [] if loader.cache_states == CACHE_STATES else [*loader.cache_states]
     only = [{"cuda": "GPU", "cpu": "CPU"}.get(name, name) for name in (*devices, *states)]
-    return f"{', '.join(only)} only" if only else "everywhere"
+    return f"{', '.join(only)} only" if only else ""
