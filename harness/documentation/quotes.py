@@ -243,12 +243,21 @@ def _link(run: str) -> str:
 
 
 def _sooner(value: Estimate) -> str:
-    """Return a ratio as per cent sooner or later, with its interval."""
+    """Return a ratio as per cent sooner or later, with its interval.
+
+    An interval that holds 1 is called inconclusive.
+    """
     assert value.low is not None and value.high is not None
-    sign, word = (-1, "sooner") if value.median < 1 else (1, "later")
-    ends = sorted(100 * sign * (end - 1) for end in (value.low, value.high))
-    median = 100 * sign * (value.median - 1)
-    return f"{median:.0f} % {word} ({ends[0]:.0f} to {ends[1]:.0f} %, {value.count} pairs)"
+    median = _against_one(value.median)
+    if value.low <= 1 <= value.high:
+        ends = f"{_against_one(value.high)} to {_against_one(value.low)}"
+        return f"{median} (inconclusive: {ends}, {value.count} pairs)"
+    near, far = sorted(abs(100 * (end - 1)) for end in (value.low, value.high))
+    return f"{median} ({near:.0f} to {far:.0f} %, {value.count} pairs)"
+
+
+def _against_one(ratio: float) -> str:
+    return f"{abs(100 * (ratio - 1)):.0f} % {'sooner' if ratio < 1 else 'later'}"
 
 
 def _two_digits(value: float) -> float:
