@@ -124,7 +124,7 @@ class ReferenceRuns:
             f"false alarm, of {calibration['simulated_runs']} runs",
             "10 % found, warm",
         )
-        return table(heads, [(name, f"{a:.0%}", f"{f:.0%}") for name, a, f in rows])
+        return table(heads, [(name, f"{100 * a:.0f} %", f"{100 * f:.0f} %") for name, a, f in rows])
 
     def storage_grid(self) -> str:
         """Return a table of mapping against three other ways, by storage and readahead.
