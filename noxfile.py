@@ -20,6 +20,8 @@ nox.options.sessions = ["lint", "types", "tests"]
 GPU = (Path("/proc/driver/nvidia/gpus"), Path("/dev/nvidia0"))
 
 
+DOCUMENTATION = ("msgspec", "numpy", "pandas")
+"""What generates README's and docs' blocks needs no more, and above all no torch."""
 UNCOMPILED = "--no-compile"
 """pip option for sessions that report neither memory nor first-call times.
 
@@ -60,8 +62,11 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and format of all code, and workflows and citation against public schemas."""
+    """Check the style of all code, workflows and citation against their schemas, and that the
+    generated blocks of README and docs are what the code and the reference runs give.
+    """
     session.install("-c", "requirements/tools.txt", "ruff", "check-jsonschema")
+    session.install("-c", "requirements/reference.txt", *DOCUMENTATION)
     session.run("ruff", "check", *session.posargs)
     session.run("ruff", "format", "--check")
     session.run(
@@ -72,6 +77,14 @@ def lint(session: nox.Session) -> None:
     )
     citation = ("--builtin-schema", "vendor.citation-file-format", "CITATION.cff")
     session.run("check-jsonschema", *citation)
+    session.run("python", "-m", "harness.documentation", "--check")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Rewrite the generated blocks of README and docs: tables, help pages and quoted figures."""
+    session.install("-c", "requirements/reference.txt", *DOCUMENTATION)
+    session.run("python", "-m", "harness.documentation", *session.posargs)
 
 
 @nox.session
@@ -97,7 +110,7 @@ def types(session: nox.Session) -> None:
 
 @nox.session(name="bench-cpu")
 def bench_cpu(session: nox.Session) -> None:
-    """Measure every loader on the CPU, cold and warm; options after -- (see README)."""
+    """Measure every loader on the CPU, cold and warm; options of a run go after --."""
     install_reference(session)
     install_loaders(session)
     session.run("python", "-m", "pytest", "benchmarks", "-m", "cpu", *session.posargs)
@@ -125,10 +138,7 @@ def bench_gpu(session: nox.Session) -> None:
 
 @nox.session(name="bench-gpu-prefetch")
 def bench_gpu_prefetch(session: nox.Session) -> None:
-    """Measure safetensors' prefetch to an NVIDIA GPU, which only its release candidate 0.9 has.
-
-    An environment of its own.
-    """
+    """Measure safetensors' prefetch to an NVIDIA GPU, which only its release candidate 0.9 has."""
     if not any(path.exists() for path in GPU):
         session.skip(f"no NVIDIA GPU: looked for {' and '.join(map(str, GPU))}")
     install_reference(session)
@@ -153,9 +163,7 @@ def bench_gpu_prefetch(session: nox.Session) -> None:
 
 @nox.session(name="bench-safety")
 def bench_safety(session: nox.Session) -> None:
-    """Have every loader meet a corpus of hostile files, each in a confined process, and every
-    scanner too.
-    """
+    """Give every hostile file to every loader and every scanner, each in a sandboxed process."""
     install_reference(session, UNCOMPILED)
     install_loaders(session, UNCOMPILED)
     session.run(
@@ -176,9 +184,8 @@ def gated(session: nox.Session, *command: str, posargs: bool = True) -> None:
 
 @nox.session
 def regression(session: nox.Session) -> None:
-    """Hold a candidate against a baseline, two environments in one run.
-
-    Exit 1 for a confirmed regression (see README).
+    """Compare a candidate with a baseline, two environments in one run; exit 1 for a confirmed
+    regression.
     """
     install_reference(session)
     gated(session, "regression")
@@ -186,10 +193,7 @@ def regression(session: nox.Session) -> None:
 
 @nox.session
 def gate(session: nox.Session) -> None:
-    """Give the exit code of the regression runs in results/, once everything is published.
-
-    It installs nothing that measures.
-    """
+    """Return the exit code of the regression runs in results/, after publishing them."""
     session.install("-c", "requirements/reference.txt", "setuptools")
     session.install("--no-deps", "--no-build-isolation", "-e", ".")
     gated(session, "gate")
@@ -204,8 +208,8 @@ def check(session: nox.Session) -> None:
 
 @nox.session
 def calibrate(session: nox.Session) -> None:
-    """Find how far this machine differs from itself, and write the thresholds that the regression
-    check reads.
+    """Measure how much this machine differs from itself, and write the thresholds that the
+    regression check uses.
     """
     install_reference(session)
     gated(session, "calibrate")
@@ -213,16 +217,17 @@ def calibrate(session: nox.Session) -> None:
 
 @nox.session
 def selftest(session: nox.Session) -> None:
-    """Put the harness on trial: lies that must be caught, and a slow-down that must be found."""
+    """Test the harness itself: it must detect every injected fault and find an injected
+    slow-down.
+    """
     install_reference(session, UNCOMPILED)
     gated(session, "selftest")
 
 
 @nox.session
 def claims(session: nox.Session) -> None:
-    """Give a verdict on every claim of the page under test, what is missing measured here first.
-
-    --only C3,C5 takes some.
+    """Judge every claim of the documentation under test, and measure first what is missing; --only
+    C3,C5 takes some.
     """
     install_reference(session)
     install_loaders(session)
@@ -231,17 +236,14 @@ def claims(session: nox.Session) -> None:
 
 @nox.session
 def report(session: nox.Session) -> None:
-    """Make reports/ from the runs in results/reference/."""
+    """Write reports/ from the runs in results/reference/."""
     install_reference(session, UNCOMPILED)
     session.run("weighbridge", "report", *session.posargs)
 
 
 @nox.session
 def scale(session: nox.Session) -> None:
-    """Make the report of 1,000,000 made-up samples.
-
-    Exit 1 over 60 s or 2 GB of memory. Another number may follow --.
-    """
+    """Make the report of 1,000,000 made-up samples; exit 1 over 60 s or 2 GB of memory."""
     install_reference(session)
     session.run("python", "-m", "tests.scale", *session.posargs)
 

@@ -19,40 +19,40 @@ from harness.errors import USAGE_EXIT, WeighbridgeError
 from harness.machine.left_over import clear_left_over
 
 COMMANDS = {
-    "make": "make checkpoints in the store ahead of a run, on a machine that takes part in one",
+    "make": "make checkpoints in the store, ahead of a run",
     "doctor": (
-        "say what this machine can do: cold or not and why, storage, processor, GPU, memory,"
-        " loaders"
+        "show what this machine can do: whether files can be made cold, storage, processor,"
+        " memory, GPU, loaders"
     ),
     "ceilings": "compare the cold ceilings with fio on the same file; exit 1 where they fall short",
     "convert": (
-        "make safetensors of a torch checkpoint, scanned first: a file, a sharded folder or a whole"
-        " pipeline"
+        "convert a torch checkpoint to safetensors after scanning it: a file, a sharded folder or"
+        " a whole pipeline"
     ),
     "verify": (
         "compare two checkpoints tensor by tensor, whatever their formats; exit 1 where they differ"
     ),
     "scan": (
-        "say what unpickling files would run, without running it; exit 1 for a finding, 2 where a"
-        " file could not be read"
+        "say what code unpickling these files would run, without running it; exit 1 for a"
+        " finding, 2 where a file could not be read"
     ),
     "bench": "measure the loaders by the benchmarks of this installation (see --help for options)",
     "regression": (
         "compare a candidate with a baseline, two environments in one run; exit 1 for a confirmed"
         " regression"
     ),
-    "gate": "give the exit code of the regression runs in a folder, once everything is published",
-    "compare": "give the same verdicts for two stored runs of one machine",
+    "gate": "return the exit code of the regression runs in a folder, after publishing them",
+    "compare": "compare two stored runs of one machine by the rules of `regression`",
     "calibrate": (
-        "measure how far this machine differs from itself, and write the thresholds that"
-        " `regression` reads"
+        "measure how much this machine differs from itself, and write the thresholds that"
+        " `regression` uses"
     ),
     "selftest": (
-        "test the harness itself: injected faults that it must detect, and a slow-down that it must"
-        " find"
+        "test the harness itself: it must detect every injected fault and find an injected"
+        " slow-down"
     ),
     "preflight": (
-        "load the tiny checkpoint once by every loader, and say which work here; exit 1 where one"
+        "load a tiny checkpoint once with every loader, and say which work here; exit 1 where one"
         " failed"
     ),
     "advise": (
@@ -61,24 +61,22 @@ COMMANDS = {
     ),
     "cold": (
         "take files out of the page cache and prove it; exit 1 where pages stay, 2 where it cannot"
-        " be told here"
+        " be proved here"
     ),
     "warm": (
         "read files into the page cache and prove it; exit 1 where they do not stay, 2 where it"
-        " cannot be told here"
+        " cannot be proved here"
     ),
     "claims": (
-        "give a verdict on every claim of the page under test, from stored runs or measured here"
-        " first"
+        "judge every claim of the documentation under test, from stored runs or from new"
+        " measurements"
     ),
-    "report": "make the page, tables and figures of runs from what they recorded",
     "check": (
         "hold a run, or this machine before a run, against the rules for evidence; exit 1 for an"
         " issue, 2 where there is no such run"
     ),
-    "pack": (
-        "copy a run of yours so that it can be contributed, small and with nothing private in it"
-    ),
+    "report": "write the page, tables and figures of runs from their records",
+    "pack": ("copy a finished run for contribution: small, and with nothing private in it"),
 }
 """Every command and its help; the module of the same name in `harness.commands` is imported only
 when it is asked for.

@@ -31,7 +31,7 @@ MAKE = (*GROUND, "analysis", *MADE_BY)
 known.
 """
 
-ALL = (*GROUND, "analysis", "report", *MADE_BY, "commands", "cli")
+ALL = (*GROUND, "analysis", "report", *MADE_BY, "commands", "cli", "documentation")
 HEAVY = {"torch", "safetensors"}
 
 

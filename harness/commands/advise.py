@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--store",
         metavar="DIR",
-        help="where the formats it lacks are made (default: where runs keep theirs)",
+        help="where the formats it lacks are made (default: the store of all runs)",
     )
     parser.add_argument(
         "--results", metavar="DIR", help="where the run is written (default: results)"

@@ -68,16 +68,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         default="gpt2",
         metavar="CHECKPOINT",
-        help="whose file is read (default: gpt2)",
+        help="the checkpoint whose file is read (default: gpt2)",
     )
     parser.add_argument(
-        "--rounds", type=int, default=11, metavar="N", help="how often each reads it (default: 11)"
+        "--rounds",
+        type=int,
+        default=11,
+        metavar="N",
+        help="how often each of them reads it (default: 11)",
     )
     parser.add_argument(
         "--store",
         type=Path,
         metavar="DIR",
-        help="where checkpoints are kept (default: where runs keep theirs)",
+        help="where checkpoints are kept (default: the store of all runs)",
     )
 
 

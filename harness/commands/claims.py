@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--measure",
         action="store_true",
-        help="measure first whatever no run of this machine tells yet",
+        help="first measure whatever no run of this machine has measured yet",
     )
     parser.add_argument(
         "--only", metavar="A,B", help=f"only these of {', '.join(claim.id for claim in claims())}"
@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--store",
         type=Path,
         metavar="DIR",
-        help="where checkpoints are kept (default: where runs keep theirs)",
+        help="where checkpoints are kept (default: the store of all runs)",
     )
 
 

@@ -16,8 +16,10 @@ from harness.scenarios import CacheState
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `cold`, and of `warm`."""
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    parser.add_argument("--json", action="store_true", help="print a JSON array, an entry a file")
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="any file")
+    parser.add_argument(
+        "--json", action="store_true", help="print a JSON array with an entry for each file"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

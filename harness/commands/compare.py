@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "b",
         type=Path,
         metavar="RUN_B",
-        help="that of the candidate, of the same machine and schema",
+        help="the directory of the run that is the candidate, of the same machine",
     )
     parser.add_argument(
         "--thresholds",

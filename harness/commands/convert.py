@@ -29,15 +29,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pull-request",
         action="store_true",
         help=(
-            "put it into the hub's cache on this machine instead, as the next refs/pr/N of its"
-            " repository; nothing is sent"
+            "put the result into the hub's cache on this machine, as the next refs/pr/N of its"
+            " repository; nothing is uploaded"
         ),
     )
     parser.add_argument("--key", metavar="NAME", help=KEY_HELP)
     parser.add_argument(
         "--repo",
         metavar="ORG/NAME",
-        help="with --pull-request and a local SOURCE: whose pull request it is",
+        help="with --pull-request and a local SOURCE: the repository it belongs to",
     )
 
 

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("results"),
         metavar="DIR",
-        help="the folder whose runs are asked (default: results)",
+        help="the folder of the runs (default: results)",
     )
 
 

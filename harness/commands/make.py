@@ -23,10 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "checkpoints",
         nargs="+",
         metavar="CHECKPOINT",
-        help="names of layouts, as --checkpoints takes them",
+        help="a built-in checkpoint, such as gpt2",
     )
     parser.add_argument(
-        "--ranks", type=int, metavar="N", help="note the shares of this many ranks as well"
+        "--ranks", type=int, metavar="N", help="also note which share each of N ranks loads"
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="seed of the content (default: 0)"
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--store",
         type=Path,
         metavar="DIR",
-        help="where to keep them (default: where runs keep theirs)",
+        help="where to keep them (default: the store of all runs)",
     )
 
 

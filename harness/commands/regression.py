@@ -58,23 +58,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--baseline",
         metavar="REQUIREMENTS",
-        help="in place of the reference's pins, such as safetensors==0.7.0",
+        help="what to install as the baseline (default: the pinned reference)",
     )
     parser.add_argument(
         "--candidate",
         metavar="REQUIREMENTS",
-        help="the same for the candidate (default: the newest releases, pre-releases too)",
+        help="what to install as the candidate (default: the newest releases)",
     )
     parser.add_argument(
         "--candidate-path",
         type=Path,
         metavar="DIR",
-        help="a source tree that pip installs as the candidate",
+        help="a source tree to install as the candidate",
     )
     parser.add_argument(
         "--history",
         metavar="NAME==A,B,C",
-        help="measure these releases side by side instead, all in the same blocks",
+        help="measure these releases of one package side by side, in the same blocks",
     )
     parser.add_argument(
         "--inject",
@@ -83,17 +83,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="LOADER=PERCENT",
-        help="slow this loader of the candidate, to see that it is found",
+        help="slow down this loader of the candidate by so many per cent, to test the check",
     )
     parser.add_argument(
         "--resume",
         metavar="RUN",
-        help="complete this run; its own options hold, and no sample is taken again",
+        help="complete this run with its own options; no sample is taken twice",
     )
     parser.add_argument(
         "--gate-later",
         action="store_true",
-        help="return 0 whatever the verdicts; `weighbridge gate` gives their exit code afterwards",
+        help="return 0 whatever the verdicts; `weighbridge gate` returns their exit code later",
     )
 
 

@@ -12,7 +12,10 @@ from harness.console import say
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `scan`."""
     parser.add_argument(
-        "paths", nargs="+", metavar="PATH", help=f"{CHECKPOINT_HELP}; folders are touched"
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help=f"{CHECKPOINT_HELP}; every file of a folder is scanned",
     )
 
 

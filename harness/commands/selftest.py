@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--store",
         type=Path,
         metavar="DIR",
-        help="where checkpoints are kept (default: where runs keep theirs)",
+        help="where checkpoints are kept (default: the store of all runs)",
     )
 
 

@@ -14,7 +14,7 @@ from harness.errors import one_line_errors
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `verify`."""
     parser.add_argument("a", metavar="A", help=CHECKPOINT_HELP)
-    parser.add_argument("b", metavar="B", help="the same, in any format")
+    parser.add_argument("b", metavar="B", help="another, in any format")
     parser.add_argument("--key", metavar="NAME", help=KEY_HELP)
 
 

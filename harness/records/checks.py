@@ -13,7 +13,9 @@ class Check:
     """One promise put to the test in a run, in words that stand by themselves."""
 
     schema: int
+    """Version of the fields."""
     run: str
+    """The run's name."""
     claim: str
     """Which claim of the page it belongs to."""
     check: str
@@ -23,14 +25,16 @@ class Check:
     condition: str
     """What was called, on what."""
     promised: str
+    """What the documentation promises."""
     happened: str
+    """What happened."""
     message: str | None
-    """What a person is told: the error, or else what was warned of; None where nothing was said."""
+    """The error, or else the warning, that a person sees; None where there was none."""
     outcome: str
     """`kept`, `broken` or `not tested here`."""
     seconds: float
-    """How long the check took, its process included, and for the first of an environment what all
-    its checks need.
+    """How long the check took, its process included. The first check of an environment also
+    includes what all its checks need.
     """
 
     started_at: str

@@ -20,55 +20,78 @@ class Sample:
     """
 
     schema: int
+    """Version of the fields, `SCHEMA`."""
     run: str
+    """The run's name."""
     scenario: str
+    """What was asked of the loader."""
     checkpoint: str
+    """The name of the checkpoint."""
     format: str
+    """The format of its files."""
     bytes: int
+    """Size of its tensors."""
     tensors: int
+    """How many tensors it has."""
     loader: str
+    """The name of the loader."""
     environment: str
+    """The name of the environment; a run has one unless it compares two."""
     device: str
+    """Where the tensors go: `cpu` or `cuda`."""
     cache_state: CacheState
+    """The state that was set: `cold` or `warm`."""
     block: int
+    """The number of the block, from 0."""
     position: int
+    """The place in the block, from 0."""
     started_at: str
     """When the cache state began to be set, UTC, ISO 8601."""
     prepare_s: float
     """Time to set and prove the cache state."""
     sample_s: float
-    """Time from asking the server to the child being gone."""
+    """Time from asking the worker to the end of its child process."""
     resident_before: float | None
+    """Share of the files' pages in the page cache before the load."""
     resident_after: float | None
+    """The same after the load."""
     valid: bool
+    """Whether the sample counts."""
     reason: str | None
     """Why the sample is invalid, as one word of `REASONS`."""
     detail: str | None
     """The figure or message behind `reason`."""
     context_s: float | None = None
+    """Time to make the GPU's context, before the clock starts."""
     first_call_s: float | None = None
-    """The same call on a tiny checkpoint, just before, in the same process, its imports done."""
+    """Time of the warm-up load, in the same process just before."""
     memory_touch_bytes: int | None = None
-    """Memory that was touched and given back just before a warm load, so that it does not wait for
-    a host to back it.
+    """Memory touched and freed just before a warm load, so that the load does not wait for a
+    virtual machine's host to supply it.
     """
 
     memory_touch_s: float | None = None
     returned_s: float | None = None
+    """From just before the call to its return."""
     ready_s: float | None = None
+    """From just before the call until every page of every tensor has been touched."""
     module_ready_s: float | None = None
     """When each network of a model had run once, after `ready`; None where the loader makes no
     model.
     """
 
     touch_s: float | None = None
-    """What the page touch inside `ready_s` costs by itself, measured by walking once more."""
+    """What the page touch inside `ready_s` costs by itself, measured by a second one."""
     check_s: float | None = None
+    """Time to compare the content with the checkpoint, after the clocks have stopped."""
     cpu_s: float | None = None
     """Processor time, user and system, of all threads, from the start to `ready`."""
     storage_read_bytes: int | None = None
+    """Bytes that storage gave during the load."""
     minor_faults: int | None = None
+    """Page faults during the load that needed no storage."""
     major_faults: int | None = None
+    """Page faults during the load that waited for storage."""
     peak_rss_bytes: int | None = None
     """Highest resident size of the process during the load, its base included."""
     peak_growth_bytes: int | None = None
@@ -79,11 +102,12 @@ class Sample:
     anonymous_bytes: int | None = None
     """Growth of private memory from the start to `ready`."""
     mapped_bytes: int | None = None
-    """Growth of mapped file pages from the start to `ready`; they are the page cache's own and can
-    be dropped.
+    """Growth of mapped file pages from the start to `ready`; they belong to the page cache, and the
+    kernel can drop them.
     """
 
     content_ok: bool | None = None
+    """Whether every tensor is the checkpoint's, byte by byte."""
     peak_device_bytes: int | None = None
     """Highest growth of the GPU's memory during the load, as far as torch and the driver tell of
     it.
@@ -95,26 +119,27 @@ class Sample:
     """
 
     sm_clock_mhz: int | None = None
+    """Clock of the GPU's processors just after the load, in MHz."""
     memory_clock_mhz: int | None = None
+    """Clock of the GPU's memory just after the load, in MHz."""
     pcie_generation: int | None = None
     """Generation of the PCI Express link just after the load, which may be below the most it
     can.
     """
 
     pcie_lanes: int | None = None
+    """Lanes of the PCI Express link just after the load."""
     throttle_reasons: list[str] | None = None
     """What held the GPU's clocks back just before or just after, in words."""
     part: str | None = None
     """What part of the checkpoint was asked for; None where it was everything."""
     ranks: int | None = None
-    """How many processes loaded together, each its share; times are then the slowest rank's, memory
-    the largest, counts the sum.
+    """How many processes loaded together, each its share. Times are then those of the slowest
+    rank, memory that of the largest, and counts are sums.
     """
 
     read_ahead_kb: int | None = None
-    """The device's readahead while this was taken, where it was set for the purpose; what it is
-    otherwise stands in the manifest.
-    """
+    """The device's readahead in KiB, where the run set it; the manifest has the device's own."""
 
     storage: str = AS_IS
     """Where the files lay: as they are, or on storage of this shape."""
@@ -124,7 +149,7 @@ class Sample:
     """
 
     storage_witness: str | None = None
-    """What `storage_read_bytes` was told by: the bytes this process read, the pages that came into
+    """Where `storage_read_bytes` comes from: the bytes this process read, the pages that came into
     the cache meanwhile, or the requests that shaped storage served.
     """
 
@@ -135,14 +160,14 @@ class Sample:
     requested_bytes: int | None = None
     """Size of the pieces asked for, over all ranks; None where everything was."""
     pss_bytes: int | None = None
-    """Growth of the proportional set size, all ranks holding their share; a page that n processes
-    share counts as 1/n.
+    """Growth of the proportional set size while all ranks hold their shares; a page that n
+    processes share counts as 1/n.
     """
 
     phases: dict[str, float] | None = None
-    """What a whole process spent until its weights were ready, in s: start, import_torch,
-    import_library, context (on a GPU), first_call, load. They add up to `ready_s`; what else the
-    harness did in between is in neither, and every counter is of the load alone.
+    """Time of each phase of a whole process until its weights were ready, in s: start,
+    import_torch, import_library, context (on a GPU), first_call, load. They add up to `ready_s`.
+    Every counter is of the load alone.
     """
 
     others_cpu_share: float | None = None
@@ -151,14 +176,16 @@ class Sample:
     """
 
     steal_share: float | None = None
-    """Share of it that the host gave to other machines."""
+    """Share of the usable cores' time that the host gave to other machines."""
     cpu_pressure_share: float | None = None
-    """Share of the time during which something waited for a processor, the load's own threads among
-    it (`/proc/pressure/cpu`).
+    """Share of the time during which a thread waited for a processor, the load's own threads
+    included (`/proc/pressure/cpu`).
     """
 
     io_pressure_share: float | None = None
+    """The same for storage."""
     memory_pressure_share: float | None = None
+    """The same for memory."""
     per_rank: list[dict[str, Any]] | None = None
     """Each rank's own figures, by rank."""
 
@@ -191,19 +218,19 @@ REASONS = {
     "exited": "the process exited before it gave a result",
     "killed": "the process was killed by a signal",
     "hung": "the process gave no result in time",
-    "server-died": "the server of the environment died",
+    "server-died": "the worker of the environment died",
     "unprepared": "the cache state could not be set or read",
-    "wrong-content": "the tensors are not the checkpoint's",
+    "wrong-content": "a tensor differs from the checkpoint's",
     "not-private": (
-        "a tensor is no contiguous memory of its own: it lies in a mapped file or holds more than"
-        " it fills"
+        "a tensor has no contiguous memory of its own: it lies in a mapped file, or its memory is"
+        " larger than it is"
     ),
     "misplaced": "a tensor is not on the device it was asked for",
     "throttled": "the GPU held its clocks back",
     "not-cold": "part of the file was in the page cache before",
     "not-warm": "part of the file was missing from the page cache before",
     "storage-late": "shaped storage answered later than its shape says",
-    "storage-unknown": "the system does not tell what was read from storage",
+    "storage-unknown": "the system does not report what was read from storage",
     "storage-short": "storage gave less than was loaded, so something else served the rest",
     "libraries-read": "a library was read from storage while the process started",
     "storage-read": "storage was read although everything was in the page cache",

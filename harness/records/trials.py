@@ -20,10 +20,15 @@ class Trial:
     """
 
     scenario: str
+    """`hostile-files` for a loader, `hostile-scan` for a scanner."""
     file: str
+    """The name of the hostile file."""
     family: str
+    """Its family."""
     loader: str
+    """The name of the loader or scanner."""
     outcome: Outcome
+    """How the trial ended."""
     error: str | None
     """The class of what was raised and its first line, the name of the signal, or what was handed
     back.
@@ -32,12 +37,11 @@ class Trial:
     seconds: float
     """Time from just before the call to the outcome."""
     peak_rss_bytes: int | None = None
-    """Highest resident size of the process; what it had before the call, its libraries, stands in
-    the manifest by loader.
+    """Highest resident size of the process; the manifest has its size before the call, by loader.
     """
 
     left: int | None = None
-    """Processes that were left behind and had to be ended; None where none was."""
+    """Processes that the trial left behind and the sandbox ended; None where there was none."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the trial as its line holds it: what is None is left out but for the error."""

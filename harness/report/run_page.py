@@ -14,6 +14,7 @@ from harness.records.run_directory import BENCHMARK, MANIFEST, SAMPLES, RunDirec
 from harness.records.sample import BUSY
 from harness.records.trials import TRIALS
 from harness.records.verdicts import VERDICTS_FILE
+from harness.report.figures.first_figure import first_figure
 from harness.report.format import busy_line
 from harness.report.index_page import Front, front_sections
 from harness.report.section_writer import SectionWriter
@@ -57,8 +58,8 @@ def write_reports(runs: Sequence[RunDirectory], folder: Path) -> Path:
     Return the first's path.
 
     `README.md` and `index.html` stand by themselves: every other file is only linked from the pages
-    of runs. Nothing else is ever written or removed in `folder` but `figures/*/*.svg` and
-    `tables/*/*.csv`.
+    of runs. Nothing else is ever written or removed in `folder` but `figures/*/*.svg`,
+    `tables/*/*.csv` and the figure that the project's README shows.
     """
     evidence = gather(runs)
     _remove_stale(
@@ -79,6 +80,7 @@ def write_reports(runs: Sequence[RunDirectory], folder: Path) -> Path:
         web_page,
     )  # what it converts with is not everywhere that a run is taken
 
+    SectionWriter(folder, "", 1).figure(lambda: first_figure(evidence))
     front, sections = front_sections(SectionWriter(folder, "front", 1), evidence, writers)
     _text(folder / "index.html", web_page(front, sections, pages, folder))
     return _written(

@@ -46,16 +46,24 @@ class Profile:
 
     total_s: float
     blocks: int
+    measures: str
+    """What it takes on, in a few words."""
     sample_timeout_s: float | None = None
     warm_up_timeout_s: float = 300.0
 
 
 PROFILES = {
-    "smoke": Profile(110.0, 12),
-    "default": Profile(510.0, 30),
-    "full": Profile(5400.0, 60),
-    "storage": Profile(440.0, 12),
-    "gpu-short": Profile(480.0, 12, sample_timeout_s=30.0, warm_up_timeout_s=60.0),
+    "smoke": Profile(110.0, 12, "small checkpoints and a pipeline of 115 MB"),
+    "default": Profile(510.0, 30, "checkpoints of up to 1.1 GB"),
+    "full": Profile(5400.0, 60, "2.5 GB whole, 7B in shards, a pipeline of 2.6 GB, 1 to 8 ranks"),
+    "storage": Profile(440.0, 12, "cold loads on shaped storage"),
+    "gpu-short": Profile(
+        480.0,
+        12,
+        "loads to a GPU, the cells that answer most first",
+        sample_timeout_s=30.0,
+        warm_up_timeout_s=60.0,
+    ),
 }
 """`gpu-short` is for a GPU that is to be had for minutes: cells on the GPU alone, the most valuable
 first.
@@ -189,7 +197,7 @@ class Options:
 
 
 FLAGS: dict[str, dict[str, Any]] = {
-    "--profile": {"help": f"how much to take on: {', '.join(PROFILES)} (default: default)"},
+    "--profile": {"help": f"how much to measure: {', '.join(PROFILES)} (default: default)"},
     "--model": {
         "action": "append",
         "metavar": "PATH",
@@ -201,36 +209,36 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--key": {
         "metavar": "NAME",
         "help": (
-            "where in a training checkpoint of --model the tensors lie, such as params_ema or"
-            " model.ema"
+            "which entry of a training checkpoint holds the tensors of --model, such as params_ema"
+            " or model.ema"
         ),
     },
     "--checkpoints": {"metavar": "A,B", "help": f"only these of {', '.join(LAYOUTS)}"},
     "--loaders": {
         "metavar": "A,B",
-        "help": "only these loaders (and the ceilings, unless --no-ceilings)",
+        "help": "only these loaders, and the ceilings unless --no-ceilings",
     },
     "--no-ceilings": {
         "action": "store_const",
         "const": "True",
         "help": (
-            "measure no ceilings: half the time of a cold cell, and no share of what the hardware"
-            " allows"
+            "measure no ceilings: a cold cell takes half the time, and no load has a share of its"
+            " ceiling"
         ),
     },
     "--cache-states": {"metavar": "A,B", "help": f"only these of {', '.join(CACHE_STATES)}"},
     "--rounds": {
         "metavar": "N",
-        "help": "take exactly this many blocks of every cell, whatever the time",
+        "help": "take exactly N blocks of every cell, however long that takes",
     },
     "--parts": {
         "metavar": "A,B",
-        "help": f"of partial loads only these of {', '.join(PARTS)}; of storage"
-        f" {', '.join(ORDERS)}",
+        "help": f"partial loads: only these of {', '.join(PARTS)}; storage: only these"
+        f" of {', '.join(ORDERS)}",
     },
     "--ranks": {
         "metavar": "N,M",
-        "help": "of sharded loads only these numbers of processes that load together",
+        "help": "sharded loads: only these numbers of ranks, which load together",
     },
     "--threads": {
         "metavar": "N,M",
@@ -242,23 +250,24 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--read-ahead-kb": {
         "metavar": "N,M",
         "help": (
-            "set the device's readahead to each of these (KiB) for cold loads, and back afterwards"
+            "cold loads: set the device's readahead to each of these (KiB, as root); it is put back"
+            " afterwards"
         ),
     },
     "--storage": {
         "metavar": "A,B",
         "help": (
-            f"where the files of cold loads lie, in turn: {AS_IS} (default), {', '.join(SHAPES)},"
+            f"cold loads: the storage the files lie on: {AS_IS} (default), {', '.join(SHAPES)},"
             f" or your own, {EXAMPLE}"
         ),
     },
     "--families": {
         "metavar": "A,B",
-        "help": f"of hostile files only these families: {', '.join(family_names())}",
+        "help": f"hostile files: only these families: {', '.join(family_names())}",
     },
     "--sample-timeout": {
         "metavar": "SECONDS",
-        "help": "a sample that takes longer counts as hung (default: by its bytes, 60 s or more)",
+        "help": "a sample that takes longer is invalid as hung (default: by size, 60 s or more)",
     },
     "--warm-up-timeout": {
         "metavar": "SECONDS",
@@ -267,13 +276,13 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--busy-at-most": {
         "metavar": "SHARE",
         "help": (
-            "a sample during which others had more of the cores' time is taken again (default:"
+            "take a sample again if others used more than this share of the cores' time (default:"
             f" {BUSY_VARIABLE}, or {BUSY_AT_MOST:g})"
         ),
     },
     "--budget": {
         "metavar": "SECONDS",
-        "help": "time for each cell, instead of its share of the profile's",
+        "help": "time for each cell, in place of its share of the profile's time",
     },
     "--store": {
         "metavar": "DIR",
@@ -282,10 +291,13 @@ FLAGS: dict[str, dict[str, Any]] = {
         ),
     },
     "--results": {"metavar": "DIR", "help": "where runs are written (default: results)"},
-    "--seed": {"metavar": "N", "help": "seed of content and order (default: 0)"},
+    "--seed": {
+        "metavar": "N",
+        "help": "seed of the content and of the order of loaders (default: 0)",
+    },
     "--resume": {
         "metavar": "RUN",
-        "help": "complete this run; its own options hold, and no sample is taken again",
+        "help": "complete this run with its own options; no sample is taken twice",
     },
 }
 """Every option with its `argparse` keywords; all are text or lists of text here, and `parse` gives

@@ -26,7 +26,7 @@ from harness.workers.client import Server
 
 
 def fixed_order(fixture: Fixture) -> str:
-    """The baseline is taken first in every block, and everything slows down meanwhile."""
+    """The baseline comes first in every block while the machine gets slower."""
     base = [
         replace(made_up(fixture), block=block, position=0, ready_s=1.0, environment="a")
         for block in range(20)
@@ -52,7 +52,7 @@ def missing_cell(fixture: Fixture) -> str:
 
 
 def other_machine(fixture: Fixture) -> str:
-    """The baseline is another machine's."""
+    """The baseline comes from another machine."""
     other = fixture.manifest | {
         "machine": fixture.manifest["machine"] | {"cpu": "a faster one"},
         "run": "elsewhere",
@@ -63,7 +63,7 @@ def other_machine(fixture: Fixture) -> str:
 
 
 def truncated_samples(fixture: Fixture) -> str:
-    """A file of samples has lost the middle of a line."""
+    """A file of samples lacks the middle of a line."""
     run = RunDirectory(fixture.folder / "truncated")
     run.path.mkdir()
     for block in range(3):
@@ -75,7 +75,7 @@ def truncated_samples(fixture: Fixture) -> str:
 
 
 def shortened_samples(fixture: Fixture) -> str:
-    """A file of samples ends too early, so that a cell has fewer pairs than it says."""
+    """A file of samples ends too early, so that a cell has fewer pairs than recorded."""
     run = RunDirectory(fixture.folder / "shortened")
     run.path.mkdir()
     samples = [
@@ -100,7 +100,7 @@ def shortened_samples(fixture: Fixture) -> str:
 
 
 def other_worker(fixture: Fixture) -> str:
-    """The worker that answers runs other measuring code than the one that asks."""
+    """The worker runs other measuring code than the process that asks it."""
     python = fixture.folder / "python"
     python.write_text(
         f"#!{sys.executable}\nimport json, sys\nfor line in sys.stdin:\n   "
@@ -127,7 +127,7 @@ def other_library(fixture: Fixture) -> str:
 
 
 def no_baseline(fixture: Fixture) -> str:
-    """The baseline has no valid sample, so that anything would be as good."""
+    """The baseline has no valid sample, so that anything would pass."""
     new = [replace(made_up(fixture), block=block, environment="b") for block in range(20)]
     verdicts = judged(
         [{"name": Cell.of(new[0]).name, "arms": ["honest"]}], new, "a", "b", safe_thresholds

@@ -53,7 +53,7 @@ sys.stdin.read()
 
 
 def eviction_skipped(fixture: Fixture) -> str:
-    """Eviction is skipped, and the file told to be cold."""
+    """Eviction is skipped, but the file is reported as cold."""
     return invalid(
         fixture.sample("cold", server=FaultyWorker(fixture.server, page_cache.warm, claimed=0.0)),
         "storage-short",
@@ -61,7 +61,7 @@ def eviction_skipped(fixture: Fixture) -> str:
 
 
 def no_fsync(fixture: Fixture) -> str:
-    """A file just written is evicted without fsync before."""
+    """A file just written is evicted without an fsync before."""
 
     def prepare(files: Sequence[Path]) -> None:
         for file in files:
@@ -92,14 +92,14 @@ def mapped_by_another(fixture: Fixture) -> str:
 
 
 def warm_for_cold(fixture: Fixture) -> str:
-    """A warm file is passed as cold."""
+    """A warm file is passed off as cold."""
     return invalid(
         fixture.sample("cold", server=FaultyWorker(fixture.server, page_cache.warm)), "not-cold"
     )
 
 
 def cold_for_warm(fixture: Fixture) -> str:
-    """A cold file is passed as warm, and told to be so."""
+    """A cold file is passed off as warm."""
     return invalid(
         fixture.sample("warm", server=FaultyWorker(fixture.server, page_cache.evict, claimed=1.0)),
         "storage-read",
@@ -125,17 +125,17 @@ def in_memory(_: Fixture) -> str:
 
 
 def returns_early(fixture: Fixture) -> str:
-    """A loader returns before it loads, and a thread of it fills the tensors later."""
+    """A loader returns before it has loaded, and a thread of it fills the tensors later."""
     return invalid(fixture.sample("warm", "returns-early"), "wrong-content")
 
 
 def wrong_content(fixture: Fixture) -> str:
-    """A loader returns tensors of which one byte is another."""
+    """A loader returns tensors with one wrong byte."""
     return invalid(fixture.sample("warm", "one-byte"), "wrong-content")
 
 
 def unwaited_device(fixture: Fixture) -> str:
-    """A device works on after the call has returned, and the clock is not told to wait."""
+    """A device still works after the call has returned, and the clock does not wait for it."""
     pending = [0.0]
 
     class Late(Cpu):
@@ -168,7 +168,7 @@ def unwaited_device(fixture: Fixture) -> str:
 
 
 def previous_tensors(fixture: Fixture) -> str:
-    """A process hands back what an earlier one has kept of the file."""
+    """A process returns what an earlier process has kept of the file."""
     os.environ[STASH_VARIABLE] = str(fixture.folder / "stash.safetensors")
     with Server({}, [], sys.executable) as server:  # which inherits the place of the stash
         fixture.sample("warm", "from-a-stash", server=server)
@@ -177,7 +177,7 @@ def previous_tensors(fixture: Fixture) -> str:
 
 
 def busy_neighbour(fixture: Fixture) -> str:
-    """Another process burns a core while a sample is taken."""
+    """Another process uses a core fully while a sample is taken."""
     with burning():
         return invalid(fixture.sample("warm", busy_at_most=BUSY_AT_MOST), BUSY)
 

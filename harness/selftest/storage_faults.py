@@ -32,7 +32,7 @@ _IMAGE_BYTES = 64 << 20
 
 
 def image_in_memory(_: Fixture) -> str:
-    """The checkpoints lie in an image on a loop device, and the image in memory."""
+    """The checkpoints lie on a loop device whose image is in memory."""
     memory = Path("/dev/shm")  # noqa: S108  # to be refused
     mount = mount_of(memory) if memory.is_dir() else None
     if mount is None or mount.file_system not in MEMORY:
@@ -67,7 +67,7 @@ def cache_behind_fuse(fixture: Fixture) -> str:
 
 
 def hot_below_overlay(fixture: Fixture) -> str:
-    """A file of an overlay is evicted, and the file below it read in again."""
+    """A file of an overlay is evicted, but the file below it is read in again."""
     with tempfile.TemporaryDirectory(dir=fixture.folder) as folder:
         places = {name: Path(folder) / name for name in ("lower", "upper", "work", "merged")}
         for place in places.values():
