@@ -442,7 +442,7 @@ CONDITIONED = claim_of(
             3.0,
             3.0,
             ClaimVerdict.HOLDS,
-            "It is warm: yes, 3 times as fast; it is cold: yes, 3 times",
+            "It is warm: yes, 3 times as fast; it is cold: yes",
         ),
         (3.0, 1.0, ClaimVerdict.PARTLY, "it is cold: no measurable difference"),
         (3.0, 0.8, ClaimVerdict.PARTLY, "it is cold: no, 20 % slower"),
@@ -489,7 +489,7 @@ def test_a_figure_is_told_as_its_test_reads_it() -> None:
         ("{slowness}", "Here: no, 2 times as fast."),
         ("{times} as long", "Here: no, 0.50 times as long."),
         ("{share} of it", "Here: no, 50 % of it."),
-        (None, "Here: no, 50 % slower."),
+        (None, "Here: no, 2 times as slow."),
     ):
         test = msgspec.structs.replace(ratio_test(), side="here", reads=reads)
         assert sentence(judge(claim_of(test), [run_of(loads(0.5, jitter=0.001))])) == phrase

@@ -79,6 +79,11 @@ def number(value: float) -> str:
     return f"{rounded:.{max(0, 1 - math.floor(math.log10(abs(rounded))))}f}".removesuffix(".0")
 
 
+def _holds_one(estimate: Estimate) -> bool:
+    low, high = estimate.low, estimate.high
+    return low is not None and high is not None and low <= 1 <= high
+
+
 def _phrase(side: Side) -> str:
     if side.answer == Answer.NOT_MEASURED:
         return f"{side.name}: {side.answer}"
