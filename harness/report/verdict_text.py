@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from harness.analysis.claim_rules import LimitedTest, RuleOutcome
 from harness.analysis.claims import Answer, ClaimVerdict, JudgedClaim, JudgedTest, Side
 from harness.analysis.statistics import Estimate
-from harness.report.format import listed, time_text
+from harness.report.format import listed
 
 _FASTER, _SLOWER = 1.5, 2.0
 """From these ratios on a speed is told as a multiple, below them in per cent."""
@@ -67,6 +67,20 @@ def speed_text(estimates: Sequence[Estimate], invert: bool = False) -> str:
             else f"{_range([1 - most, 1 - least], lambda share: number(100 * share))} % slower"
         )
     return f"{number(least)} to {number(most)} times as fast"
+
+
+def comparison(
+    subject: str, ratio: Estimate, other: str, mark: str = "", invert: bool = False
+) -> str:
+    """Return as a clause how fast a subject is beside another, `mark` around the figure.
+
+    `ratio` is the other's time over the subject's; inverted, the subject's over the other's.
+    """
+    text = speed_text([ratio], invert)
+    if text == NO_DIFFERENCE:
+        return f"{subject} and {other} show {mark}{text}{mark}"
+    join = "as" if text.startswith(tuple("0123456789")) and "times" in text else "than"
+    return f"{subject} is {mark}{text}{mark} {join} {other}"
 
 
 def number(value: float) -> str:
@@ -129,9 +143,9 @@ def _figure(side: Side) -> str:
         places |= {
             "speed": speed_text(estimates),
             "slowness": speed_text(estimates, invert=True),
-            "times": f"{_range(medians, _multiple)} times",
+            "times": f"{_range(medians, multiple)} times",
             "share": _share(max(medians)),
-            "time": _range(medians, time_text),
+            "time": _range(medians, prose_time),
             "loads": f"{_range(medians, number)} loads",
         }
     if counts:
@@ -151,9 +165,15 @@ def _range(values: Sequence[float], text: Callable[[float], str]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _multiple(value: float) -> str:
+def multiple(value: float) -> str:
+    """Return a multiple for prose: two significant figures, and one after the point below 10."""
     text = number(value)
     return f"{text}.0" if value < 10 and "." not in text and text != "0" else text
+
+
+def prose_time(seconds: float) -> str:
+    """Return a time in s with two significant figures and the unit that suits it."""
+    return f"{multiple(seconds)} s" if seconds >= 1 else f"{multiple(seconds * 1e3)} ms"
 
 
 def _share(value: float) -> str:
