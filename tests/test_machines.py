@@ -131,7 +131,9 @@ def test_runs_of_different_days_are_preferred(
     assert other_machines(one) == [], "a machine without a first load tells only half of it"
     two = runs(tmp_path / "two", ("2025-01-01", HERE, both), ("2025-01-02", THERE, both))
     (other,) = other_machines(two)
-    assert re.match(r"On machine 2: 8-core Another, ext4: [\d.]+ times as fast from memory", other)
+    assert re.match(
+        r"On machine 2 \(8-core Another, ext4\): [\d.]+ times as fast from memory", other
+    )
     assert lead([]) == NOTHING
 
 

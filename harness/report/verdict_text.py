@@ -26,13 +26,17 @@ NO_DIFFERENCE = "no measurable difference"
 def sentence(judged: JudgedClaim) -> str:
     """Return what a verdict rests on: a phrase for each side, such as `Warm: yes, 36 times as
     fast; cold: no, 21 % slower.`, or why the claim was not tested.
+
+    More than two sides have a sentence each.
     """
     sides = [side for side in judged.sides if side.answer != Answer.NOT_MEASURED]
     if judged.verdict == ClaimVerdict.NOT_TESTED and not sides:
-        text = "; ".join(judged.reasons) or "no run here measured it"
+        phrases = list(judged.reasons) or ["no run here measured it"]
     else:
-        text = "; ".join(_phrase(side) for side in judged.sides)
-    return f"{text[:1].upper()}{text[1:]}."
+        phrases = [_phrase(side) for side in judged.sides]
+    if len(phrases) > 2:
+        return " ".join(f"{_capital(phrase)}." for phrase in phrases)
+    return f"{_capital('; '.join(phrases))}."
 
 
 def verdict_line(judged: JudgedClaim) -> str:
@@ -91,6 +95,10 @@ def number(value: float) -> str:
     if rounded == 0:
         return "0"
     return f"{rounded:.{max(0, 1 - math.floor(math.log10(abs(rounded))))}f}".removesuffix(".0")
+
+
+def _capital(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"
 
 
 def _holds_one(estimate: Estimate) -> bool:

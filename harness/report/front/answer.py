@@ -48,7 +48,7 @@ def background(evidence: Sequence[RecordedRun]) -> str:
 def other_machines(evidence: Sequence[RecordedRun]) -> list[str]:
     """Return a sentence for each other machine that measured the same figures."""
     return [
-        f"On {machine.name}: {speed_text([theirs['ready']])} from memory,"
+        f"On {machine.short} ({machine.hardware}): {speed_text([theirs['ready']])} from memory,"
         f" {speed_text([theirs['first load']])} from disk."
         for machine, judged in _judged(evidence)[1:]
         if {"ready", "first load"} <= set(theirs := _figures(judged))
