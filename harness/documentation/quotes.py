@@ -178,7 +178,7 @@ _OF_A_PAYLOAD = (
 """What a scanner can make of a file that runs code."""
 _VERDICTS = {
     ClaimVerdict.HOLDS: "hold",
-    ClaimVerdict.ONLY_IF: "hold under some conditions",
+    ClaimVerdict.PARTLY: "hold partly",
     ClaimVerdict.DOES_NOT: "do not hold",
     ClaimVerdict.NOT_TESTED: "could not be tested",
 }
