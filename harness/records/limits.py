@@ -8,3 +8,5 @@ BUSY_AT_MOST = 0.10
 With one of two cores taken, ratios of loaders came out wrong by a factor of two; below a tenth no
 shift was found.
 """
+BUSY_VARIABLE = "WEIGHBRIDGE_BUSY_AT_MOST"
+"""The variable of the environment that holds another share."""

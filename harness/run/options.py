@@ -17,7 +17,7 @@ from harness.errors import WeighbridgeError, unknown_name
 from harness.hostile import family_names
 from harness.loaders import DEVICES, KINDS, Contract, all_loaders
 from harness.machine.shapes import EXAMPLE, SHAPES, storage_names
-from harness.records.limits import BUSY_AT_MOST
+from harness.records.limits import BUSY_AT_MOST, BUSY_VARIABLE
 from harness.scenarios import AS_IS, CACHE_STATES, CacheState
 
 _PLAIN_NAMES = {
@@ -31,7 +31,6 @@ _PLAIN_NAMES = {
 }
 _Number = TypeVar("_Number", int, float)
 _Name = TypeVar("_Name", bound=str)
-BUSY_VARIABLE = "WEIGHBRIDGE_BUSY_AT_MOST"
 
 
 @dataclass(frozen=True)
