@@ -60,7 +60,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and format of all code, and the workflows against the public schema."""
+    """Check style and format of all code, the workflows and the action against public schemas."""
     session.install("-c", "requirements/tools.txt", "ruff", "check-jsonschema")
     session.run("ruff", "check", *session.posargs)
     session.run("ruff", "format", "--check")
@@ -70,6 +70,7 @@ def lint(session: nox.Session) -> None:
         "vendor.github-workflows",
         *map(str, sorted(Path(".github/workflows").glob("*.yml"))),
     )
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-actions", "action.yml")
 
 
 @nox.session

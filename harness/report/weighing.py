@@ -88,23 +88,22 @@ def table(columns: Mapping[str, Sequence[Weighing]]) -> str:
 
 
 def comparison(weighings: Sequence[Weighing], verdict: ArmVerdict, limit: float) -> str:
-    """Return what the command takes against the other, and the verdict, in one line."""
+    """Return the verdict on the command against the other in one line, the answer first."""
     ratio, change = ratio_of(weighings, "time_s"), verdict.change
     judged = "time not judged" if math.isinf(limit) else f"limit {significant(1 + limit)}"
     times = (
-        "no pairs"
+        "No pair of runs is valid"
         if ratio is None
-        else f"{significant(ratio.median)} times{_interval(ratio)} as long as the other ({judged})"
+        else f"The command takes {significant(ratio.median)} times{_interval(ratio)} as long as the"
+        f" other ({judged})"
     )
-    word = change.verdict.value
-    if change.verdict == Verdict.SLOWER and change.metric != "time_s":
-        word = "worse"
-    reason = (
-        ""
-        if change.verdict in (Verdict.SAME, Verdict.FASTER) and math.isinf(limit)
-        else f": {change.reason}"
-    )
-    return f"{verdict.cell}: {word}. The command takes {times}{reason}"
+    by_time = change.metric == "time_s"
+    if change.verdict in (Verdict.SAME, Verdict.FASTER):
+        return f"{verdict.cell}: {change.verdict}. {times}."
+    if change.verdict == Verdict.SLOWER and by_time:
+        return f"{verdict.cell}: slower. {times}; fresh blocks confirm it."
+    word = "worse" if change.verdict == Verdict.SLOWER else change.verdict.value
+    return f"{verdict.cell}: {word}. {times}. {change.reason.capitalize()}."
 
 
 def warnings(weighings: Mapping[str, Sequence[Weighing]], file_bytes: int) -> list[str]:
@@ -160,4 +159,5 @@ def _spread(estimate: Estimate | None, written: Callable[[float], str]) -> str:
     if written is size_text:
         factor = 1e-9 if estimate.median >= 1e9 else 1e-6
         return written(estimate.median) + _interval(estimate, factor)
-    return f"{written(estimate.median)} [{written(estimate.low)}-{written(estimate.high)}]"
+    low, high = written(estimate.low), written(estimate.high)
+    return low if low == high else f"{written(estimate.median)} [{low}-{high}]"

@@ -22,7 +22,7 @@ from harness.scenarios import CACHE_STATES, CacheState
 from harness.workers.weighed_client import CommandOptions
 
 ROUNDS, BUDGET_S = 10, 60.0
-PAIRED_ROUNDS, PAIRED_BUDGET_S = 15, 120.0
+PAIRED_ROUNDS, PAIRED_BUDGET_S = 12, 120.0
 """Most rounds of a state, and the seconds after which none is begun once there are enough for an
 interval.
 """
