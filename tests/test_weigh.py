@@ -118,15 +118,22 @@ def test_until_ends_the_clock_and_then_the_command(weights: Path) -> None:
     assert "61.5" not in subprocess.run(["ps", "ax"], capture_output=True, text=True).stdout
 
 
+def test_since_leaves_the_start_up_out() -> None:
+    options = CommandOptions(since="^loaded", until="^ready")
+    used = run_command(["sh", "-c", "sleep 0.5; echo loaded; sleep 0.1; echo ready"], options)
+    assert 0.1 <= used.time_s < 0.45
+
+
 @pytest.mark.parametrize(
     ("line", "options", "problem"),
     [
         ("echo first; echo last >&2; exit 7", CommandOptions(), "status 7.*first\n  last"),
         ("echo up; sleep 60", CommandOptions(timeout_s=0.3), "within 0.3 s.*up"),
-        ("echo up", CommandOptions(until="ready"), "without a line that matches.*up"),
+        ("echo up", CommandOptions(until="ready"), "that matches --until 'ready'.*up"),
+        ("echo up", CommandOptions(since="ready"), "that matches --since 'ready'.*up"),
         ("kill -9 $$", CommandOptions(), "killed by signal 9"),
     ],
-    ids=["failed", "too long", "no line", "killed"],
+    ids=["failed", "too long", "no end", "no begin", "killed"],
 )
 def test_a_failed_run_shows_the_end_of_its_output(
     line: str, options: CommandOptions, problem: str

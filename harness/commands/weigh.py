@@ -176,6 +176,7 @@ def _document(
         "files": [{"name": file.name, "bytes": file.stat().st_size} for file in load.files],
         "command": list(load.commands["command"]),
         "against": list(load.commands.get("against", ())) or None,
+        "since": load.options.since,
         "until": load.options.until,
         "seed": load.seed,
         "cores": _cores(),

@@ -62,6 +62,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"runs in each state (default: {ROUNDS} within about {BUDGET_S:.0f} s, at least 6)",
     )
     parser.add_argument(
+        "--since",
+        metavar="PATTERN",
+        help="measure from the first line of output that matches: what comes beyond the start-up",
+    )
+    parser.add_argument(
         "--until",
         metavar="PATTERN",
         help="measure up to the first line of output that matches, then end the command",
@@ -97,10 +102,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def weigh_request(arguments: argparse.Namespace) -> WeighRequest:
     """Return what is asked for; raises `WeighbridgeError` that names what is missing or wrong."""
     commands = _commands(arguments)
-    try:
-        re.compile(arguments.until or "")
-    except re.error as error:
-        raise WeighbridgeError(f"--until {arguments.until}: no pattern ({error})") from None
+    for flag, pattern in (("--since", arguments.since), ("--until", arguments.until)):
+        try:
+            re.compile(pattern or "")
+        except re.error as error:
+            raise WeighbridgeError(f"{flag} {pattern}: no pattern ({error})") from None
     busy = _share("--busy-at-most", arguments.busy_at_most or os.environ.get(BUSY_VARIABLE))
     seed = random.randrange(1 << 31) if arguments.seed is None else arguments.seed  # noqa: S311  # an order, no secret
     load = Load(
@@ -108,7 +114,10 @@ def weigh_request(arguments: argparse.Namespace) -> WeighRequest:
         _files(arguments.files),
         commands,
         CommandOptions(
-            arguments.until, _at_least_one("--timeout", arguments.timeout), arguments.show
+            arguments.since,
+            arguments.until,
+            _at_least_one("--timeout", arguments.timeout),
+            arguments.show,
         ),
         BUSY_AT_MOST if busy is None else busy,
         seed,

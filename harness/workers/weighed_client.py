@@ -32,8 +32,10 @@ _SHOWN_LINES = 12
 class CommandOptions:
     """How commands are run, the same for each."""
 
+    since: str | None = None
+    """The clock begins at the first line of output that this pattern matches."""
     until: str | None = None
-    """The time is that to the first line of output that this pattern matches."""
+    """The clock ends at the first line of output, after that, that this pattern matches."""
     timeout_s: float = 600.0
     show: bool = False
     """Whether the output is shown on the standard error as it comes."""
@@ -55,6 +57,8 @@ class Used(msgspec.Struct, frozen=True):
     major_faults: int
     peak_bytes: int
     """Largest resident memory of one of the processes."""
+    began: bool
+    """Whether the line came at which the clock begins."""
     matched: bool
     timed_out: bool
     exit_status: int
@@ -71,6 +75,7 @@ def run_command(command: Sequence[str], options: CommandOptions) -> Used:
     """
     request = {
         "command": list(command),
+        "since": options.since,
         "until": options.until,
         "timeout_s": options.timeout_s,
         "show": options.show,
@@ -104,6 +109,8 @@ def _problem(used: Used, options: CommandOptions) -> str | None:
     """Return what went wrong with a command, or None."""
     if used.timed_out:
         return f"did not end within {options.timeout_s:g} s (--timeout); its last lines:"
+    if not used.began:
+        return f"ended without a line that matches --since {options.since!r}; its last lines:"
     if options.until and not used.matched:
         return f"ended without a line that matches --until {options.until!r}; its last lines:"
     if not options.until and used.exit_status:

@@ -41,10 +41,13 @@ class _Output:
     """The pipe that a command's output comes by, the end of what came, and what is looked for."""
 
     descriptor: int
+    since: re.Pattern[str] | None
     until: re.Pattern[str] | None
     show: bool
     kept: bytearray = field(default_factory=bytearray)
     line: bytes = b""
+    began: bool = False
+    """Whether the line of `since` has come; from the start where none is waited for."""
     matched: bool = False
     closed: bool = False
 
@@ -61,12 +64,15 @@ class _Output:
             if self.show:
                 sys.stderr.buffer.write(piece)
                 sys.stderr.buffer.flush()
-            if self.until:
-                *lines, self.line = (self.line + piece).split(b"\n")
-                last = [self.line] if self.closed else []
-                self.matched |= any(
-                    self.until.search(line.decode(errors="replace")) for line in lines + last
-                )
+            *lines, self.line = (self.line + piece)[-_KEPT_BYTES:].split(b"\n")
+            for line in [*lines, self.line] if self.closed else lines:
+                self._look_at(line.decode(errors="replace"))
+
+    def _look_at(self, line: str) -> None:
+        if not self.began and self.since:
+            self.began = bool(self.since.search(line))
+        elif self.until:
+            self.matched |= bool(self.until.search(line))
 
 
 def main() -> None:
@@ -92,10 +98,11 @@ def _weigh(request: dict[str, Any]) -> dict[str, Any]:
     """Return what the command used: seconds, bytes, counts; None for what the system hides."""
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
-    until = re.compile(request["until"]) if request["until"] else None
-    output = _Output(reading, until, request["show"])
-    waited_before = waited("io")
-    start = time.perf_counter()
+    since, until = (
+        re.compile(request[name]) if request[name] else None for name in ("since", "until")
+    )
+    output = _Output(reading, since, until, request["show"], began=since is None)
+    began = _Begin()
     try:
         process = subprocess.Popen(
             request["command"],
@@ -108,25 +115,47 @@ def _weigh(request: dict[str, Any]) -> dict[str, Any]:
         return {"failure": f"cannot be started ({error.strerror})"}
     finally:
         os.close(writing)
-    end, timed_out = _watch(process.pid, output, start + request["timeout_s"])
+    end, timed_out, began = _watch(process.pid, output, began, began.at + request["timeout_s"])
     waited_after = waited("io")
     used = _used_so_far() if output.matched else None
     left = [pid for pid in _descendants() if pid != process.pid]
     process.returncode = status = _end_all(process.pid, output, at_once=not output.matched)
     return {
-        "time_s": end - start,
-        "io_waiting_s": _difference(waited_before, waited_after),
+        "time_s": end - began.at,
+        "io_waiting_s": _difference(began.waited_s, waited_after),
+        "began": output.began,
         "matched": output.matched,
         "timed_out": timed_out,
         "exit_status": status,
         "left_running": len(left),
         "output": output.kept.decode(errors="replace"),
-        **(used or _used_by_reaped()),
+        **_beyond(began.used, used or _used_by_reaped()),
     }
 
 
-def _watch(pid: int, output: _Output, deadline: float) -> tuple[float, bool]:
-    """Return when the command ended or the line came, and whether the deadline came first."""
+@dataclass(frozen=True)
+class _Begin:
+    """What the totals were when the clock began."""
+
+    at: float = field(default_factory=time.perf_counter)
+    waited_s: float | None = field(default_factory=lambda: waited("io"))
+    used: dict[str, Any] = field(default_factory=dict)
+
+
+def _beyond(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """Return what was used between two readings; of memory, the later peak."""
+    return {
+        name: value
+        if name == "peak_bytes" or value is None or before.get(name) is None
+        else max(value - before[name], 0)
+        for name, value in after.items()
+    }
+
+
+def _watch(pid: int, output: _Output, began: _Begin, deadline: float) -> tuple[float, bool, _Begin]:
+    """Return when the command ended or the line came, whether the deadline came first, and what
+    the clock began with.
+    """
     ending = os.pidfd_open(pid)
     poll = select.poll()
     for descriptor in (ending, output.descriptor):
@@ -136,10 +165,13 @@ def _watch(pid: int, output: _Output, deadline: float) -> tuple[float, bool]:
             ready = dict(poll.poll(max(0.0, deadline - time.perf_counter()) * 1e3))
             now = time.perf_counter()
             if not ready:
-                return now, True
+                return now, True, began
+            waiting = not output.began
             output.read()
+            if waiting and output.began and not output.matched:
+                began = _Begin(now, used=_used_so_far())
             if output.matched or ending in ready:
-                return now, False
+                return now, False, began
             if output.closed:
                 with suppress(KeyError):
                     poll.unregister(output.descriptor)
