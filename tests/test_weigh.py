@@ -303,11 +303,10 @@ def test_cold_reads_every_byte_and_warm_none(
 
 
 @pytest.mark.slow
-def test_reading_half_again_is_a_regression_of_bytes(
+def test_reading_more_is_a_regression_on_any_runner(
     weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    half = f"head -c {SIZE // 2} {weights}"
-    options = ["--cache-states", "cold", "--rounds", "6", "--facts-only", "--against", half]
+    options = ["--cache-states", "cold", "--rounds", "6", "--facts-only", "--against", "true"]
     assert main(["weigh", str(weights), *options, "--", "cat", str(weights)]) == 1
     assert "storage_read_bytes grew" in capsys.readouterr().out
 

@@ -103,7 +103,7 @@ def comparison(weighings: Sequence[Weighing], verdict: ArmVerdict, limit: float)
     if change.verdict == Verdict.SLOWER and by_time:
         return f"{verdict.cell}: slower. {times}; fresh blocks confirm it."
     word = "worse" if change.verdict == Verdict.SLOWER else change.verdict.value
-    return f"{verdict.cell}: {word}. {times}. {change.reason.capitalize()}."
+    return f"{verdict.cell}: {word}: {change.reason}. {times}."
 
 
 def warnings(weighings: Mapping[str, Sequence[Weighing]], file_bytes: int) -> list[str]:
