@@ -65,7 +65,7 @@ class Weighing:
     io_waiting_s: float | None = None
     """How long anything on the machine waited for storage meanwhile (PSI, `some`)."""
     left_running: int | None = None
-    """How many of its processes still ran at its end, and were ended."""
+    """How many of its processes outlived it, and were ended; 0 where a line ended the clock."""
     others_cpu_share: float | None = None
     steal_share: float | None = None
     cpu_pressure_share: float | None = None

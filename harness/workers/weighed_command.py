@@ -15,7 +15,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,7 +117,7 @@ def _weigh(request: dict[str, Any]) -> dict[str, Any]:
     end, timed_out, began = _watch(process.pid, output, began, began.at + request["timeout_s"])
     waited_after = waited("io")
     used = _used_so_far() if output.matched else None
-    left = [pid for pid in _descendants() if pid != process.pid]
+    outlived = 0 if output.matched or timed_out else len(_descendants())
     process.returncode = status = _end_all(process.pid, output, at_once=not output.matched)
     return {
         "time_s": end - began.at,
@@ -127,7 +126,7 @@ def _weigh(request: dict[str, Any]) -> dict[str, Any]:
         "matched": output.matched,
         "timed_out": timed_out,
         "exit_status": status,
-        "left_running": len(left),
+        "left_running": outlived,
         "output": output.kept.decode(errors="replace"),
         **_beyond(began.used, used or _used_by_reaped()),
     }
@@ -208,7 +207,7 @@ def _end_all(pid: int | None, output: _Output | None = None, *, at_once: bool = 
             number = signal.SIGKILL
 
 
-def _descendants() -> Iterator[int]:
+def _descendants() -> list[int]:
     """Return the processes below this one, those that have ended and wait to be reaped aside."""
     parents: dict[int, int] = {}
     alive: set[int] = set()
@@ -221,7 +220,7 @@ def _descendants() -> Iterator[int]:
     while ahead:
         ahead = {pid for pid, parent in parents.items() if parent in ahead} - below
         below |= ahead
-    return iter(sorted(below & alive))
+    return sorted(below & alive)
 
 
 def _used_by_reaped() -> dict[str, Any]:
