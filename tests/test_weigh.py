@@ -124,6 +124,14 @@ def test_since_leaves_the_start_up_out() -> None:
     assert 0.1 <= used.time_s < 0.45
 
 
+def test_a_line_is_found_in_much_output() -> None:
+    options = CommandOptions(until="^ready")
+    used = run_command(
+        ["sh", "-c", "yes | head -c 300000; echo ready; yes | head -c 300000"], options
+    )
+    assert used.matched
+
+
 @pytest.mark.parametrize(
     ("line", "options", "problem"),
     [

@@ -63,9 +63,11 @@ class _Output:
             if self.show:
                 sys.stderr.buffer.write(piece)
                 sys.stderr.buffer.flush()
-            *lines, self.line = (self.line + piece)[-_KEPT_BYTES:].split(b"\n")
-            for line in [*lines, self.line] if self.closed else lines:
-                self._look_at(line.decode(errors="replace"))
+            if self.since or self.until:
+                *lines, line = (self.line + piece).split(b"\n")
+                self.line = line[-_KEPT_BYTES:]
+                for text in [*lines, line] if self.closed else lines:
+                    self._look_at(text.decode(errors="replace"))
 
     def _look_at(self, line: str) -> None:
         if not self.began and self.since:
@@ -167,7 +169,7 @@ def _watch(pid: int, output: _Output, began: _Begin, deadline: float) -> tuple[f
                 return now, True, began
             waiting = not output.began
             output.read()
-            if waiting and output.began and not output.matched:
+            if waiting and output.began:
                 began = _Begin(now, used=_used_so_far())
             if output.matched or ending in ready:
                 return now, False, began
