@@ -62,7 +62,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check the style of all code, workflows and citation against their schemas, and that the
+    """Check the style of all code, workflows, action and citation against their schemas, and that the
     generated blocks of README and docs are what the code and the reference runs give.
     """
     session.install("-c", "requirements/tools.txt", "ruff", "check-jsonschema")
@@ -77,6 +77,7 @@ def lint(session: nox.Session) -> None:
     )
     citation = ("--builtin-schema", "vendor.citation-file-format", "CITATION.cff")
     session.run("check-jsonschema", *citation)
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-actions", "action.yml")
     session.run("python", "-m", "harness.documentation", "--check")
 
 

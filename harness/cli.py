@@ -67,6 +67,10 @@ COMMANDS = {
         "read files into the page cache and prove it; exit 1 where they do not stay, 2 where it"
         " cannot be proved here"
     ),
+    "weigh": (
+        "weigh any command with files cold and warm: time, bytes, faults, memory, and what its time"
+        " goes to; exit 1 for a regression against another"
+    ),
     "claims": (
         "judge every claim of the documentation under test, from stored runs or from new"
         " measurements"
@@ -99,7 +103,8 @@ def entry() -> int:
     0, 1 and 2 are `main`'s; 130 is Ctrl-C, 141 a pipe that nobody reads any more. `--traceback`
     shows where an error came from.
     """
-    arguments = [argument for argument in sys.argv[1:] if argument != "--traceback"]
+    words, load = _before_load(sys.argv[1:])
+    arguments = [word for word in words if word != "--traceback"] + load
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name may hold bytes that are no text
@@ -120,7 +125,7 @@ def entry() -> int:
         )  # what is left in the buffer goes nowhere, without another error
         return 141
     except Exception as error:
-        if "--traceback" in sys.argv[1:]:
+        if "--traceback" in words:
             raise
         print(f"weighbridge: {_one_line(error)} (--traceback shows where)", file=sys.stderr)
         return USAGE_EXIT
@@ -140,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="show where an unexpected error came from (with any command)",
     )
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    argv = sys.argv[1:] if arguments is None else list(arguments)
+    argv, load = _before_load(sys.argv[1:] if arguments is None else arguments)
     try:
         for name, text in COMMANDS.items():
             subparser = subparsers.add_parser(name, help=text, description=text)
@@ -148,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 name in argv[:1]
             ):  # most commands need pandas and matplotlib, which take long to import
                 _command(name).add_arguments(subparser)
-        namespace = parser.parse_args(argv)
+        namespace = parser.parse_args(argv, argparse.Namespace(load=load[1:]))
         return _command(namespace.command).run(namespace)
     except WeighbridgeError as error:
         print(f"weighbridge: {error}", file=sys.stderr)
@@ -160,6 +165,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return USAGE_EXIT
+
+
+def _before_load(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the arguments before the command that is to be weighed, and it with its `--`: argparse
+    would take its options for ours.
+    """
+    if arguments[:1] == ["weigh"] and "--" in arguments:
+        at = list(arguments).index("--")
+        return list(arguments[:at]), list(arguments[at:])
+    return list(arguments), []
 
 
 def _command(name: str) -> Command:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.run.options import BUSY_VARIABLE
+from harness.records.limits import BUSY_VARIABLE
 
 
 def pytest_configure(config: pytest.Config) -> None:

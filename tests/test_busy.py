@@ -15,12 +15,12 @@ from harness.machine import busy
 from harness.machine.busy import Meter
 from harness.measure.validity import judge
 from harness.records.cell import Cell
-from harness.records.limits import BUSY_AT_MOST
+from harness.records.limits import BUSY_AT_MOST, BUSY_VARIABLE
 from harness.records.sample import BUSY
 from harness.report.format import busy_line
 from harness.report.run_page import write_run_report
 from harness.report.terminal import run_summary
-from harness.run.options import BUSY_VARIABLE, parse
+from harness.run.options import parse
 from harness.run.run import Run
 from harness.selftest.sample_faults import burning
 from tests.helpers import make_sample

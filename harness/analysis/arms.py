@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from harness.analysis.ceilings import bounding, is_ceiling
 from harness.analysis.statistics import Estimate, estimate
@@ -140,7 +140,41 @@ def summarise(samples: Sequence[Sample]) -> list[ArmSummary]:
     )
 
 
-def wrong(samples: Iterable[Sample]) -> str | None:
+class Paired(Protocol):
+    """What two arms are compared by, block by block: a sample of a load, or one run of a command.
+
+    An invalid one has a reason.
+    """
+
+    @property
+    def run(self) -> str:
+        """The run it belongs to."""
+
+    @property
+    def block(self) -> int:
+        """The block it was taken in."""
+
+    @property
+    def position(self) -> int:
+        """Its place in the order of its block."""
+
+    @property
+    def valid(self) -> bool:
+        """Whether it counts."""
+
+    @property
+    def reason(self) -> str | None:
+        """Why it does not count."""
+
+    @property
+    def detail(self) -> str | None:
+        """The figure or message behind the reason."""
+
+
+_Paired = TypeVar("_Paired", bound=Paired)
+
+
+def wrong(samples: Iterable[Paired]) -> str | None:
     """Return what was wrong with the tensors that one arm handed back, the first time it was, or
     None.
     """
@@ -150,7 +184,7 @@ def wrong(samples: Iterable[Sample]) -> str | None:
 
 
 def paired_ratios(
-    over: Sequence[Sample], under: Sequence[Sample], value: Callable[[Sample], float | None]
+    over: Sequence[_Paired], under: Sequence[_Paired], value: Callable[[_Paired], float | None]
 ) -> list[float]:
     """Return value(over) / value(under) for every block in which both arms have a valid sample."""
     base = {sample.block: bottom for sample in under if sample.valid and (bottom := value(sample))}

@@ -14,7 +14,7 @@ from enum import StrEnum
 from operator import attrgetter
 from typing import Any
 
-from harness.analysis.arms import paired_ratios, wrong
+from harness.analysis.arms import Paired, paired_ratios, wrong
 from harness.analysis.statistics import Estimate, estimate
 from harness.records.cell import MINIMUM_BLOCKS, Cell, is_shaped
 from harness.records.sample import Sample
@@ -71,6 +71,8 @@ class Thresholds:
 
     clocks: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(CLOCKS, 0.10))
     counters: tuple[Counter, ...] = COUNTERS
+    main: str = "ready_s"
+    """The clock that decides on faster and on same."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,8 @@ class Change:
 
 
 def change(
-    baseline: Sequence[Sample],
-    candidate: Sequence[Sample],
+    baseline: Sequence[Paired],
+    candidate: Sequence[Paired],
     thresholds: Thresholds | None = None,
     confirming: Container[str] = (),
 ) -> Change:
@@ -125,38 +127,40 @@ def change(
             None,
         )
     ratios = {
-        clock: estimate(paired_ratios(candidate, baseline, attrgetter(clock))) for clock in CLOCKS
+        clock: estimate(paired_ratios(candidate, baseline, attrgetter(clock)))
+        for clock in limits.clocks
     }
-    ready = ratios["ready_s"]
-    if ready is None or ready.low is None or ready.high is None:
-        count = ready.count if ready else 0
+    clock, name = limits.main, limits.main.removesuffix("_s")
+    main = ratios[clock]
+    if main is None or main.low is None or main.high is None:
+        count = main.count if main else 0
         return Change(
-            Verdict.INSUFFICIENT, f"{count} pairs, {MINIMUM_BLOCKS} make an interval", None, ready
+            Verdict.INSUFFICIENT, f"{count} pairs, {MINIMUM_BLOCKS} make an interval", None, main
         )
     if reasons := _slower(ratios, limits, confirming) | _grown(baseline, candidate, limits):
         metric, reason = next(iter(reasons.items()))
-        return Change(Verdict.SLOWER, reason, metric, ready, reasons)
-    limit = 1 + limits.clocks["ready_s"]
-    if ready.high < 1 / limit:
+        return Change(Verdict.SLOWER, reason, metric, main, reasons)
+    limit = 1 + limits.clocks[clock]
+    if main.high < 1 / limit:
         return Change(
             Verdict.FASTER,
-            f"ready takes {ready.median:.3g} times as long, the whole interval below"
+            f"{name} takes {main.median:.3g} times as long, the whole interval below"
             f" {1 / limit:.3g}",
-            "ready_s",
-            ready,
+            clock,
+            main,
         )
-    if ready.low >= 1 / limit and ready.high <= limit:
+    if main.low >= 1 / limit and main.high <= limit:
         return Change(
             Verdict.SAME,
-            f"the whole interval of ready lies between {1 / limit:.3g} and {limit:.3g}",
-            "ready_s",
-            ready,
+            f"the whole interval of {name} lies between {1 / limit:.3g} and {limit:.3g}",
+            clock,
+            main,
         )
     return Change(
         Verdict.AMBIGUOUS,
-        f"the interval of ready, {ready.low:.3g} to {ready.high:.3g}, reaches over a threshold",
-        "ready_s",
-        ready,
+        f"the interval of {name}, {main.low:.3g} to {main.high:.3g}, reaches over a threshold",
+        clock,
+        main,
     )
 
 
@@ -182,7 +186,7 @@ def confirmed(first: Change, fresh: Change) -> Change:
     )
 
 
-def _always_first(baseline: Sequence[Sample], candidate: Sequence[Sample]) -> str | None:
+def _always_first(baseline: Sequence[Paired], candidate: Sequence[Paired]) -> str | None:
     """Return which side came first in every block of one run that has both, where there are enough
     to tell that from chance, or None.
     """
@@ -207,7 +211,7 @@ def _slower(
 ) -> dict[str, str]:
     """Return the clocks that are slower, each with the words for it."""
     reasons = {}
-    for clock in ("ready_s", "returned_s"):
+    for clock in sorted(thresholds.clocks, key=lambda clock: clock != thresholds.main):
         estimate, limit, name = (
             ratios[clock],
             1 + thresholds.clocks[clock],
@@ -229,7 +233,7 @@ def _slower(
 
 
 def _grown(
-    baseline: Sequence[Sample], candidate: Sequence[Sample], thresholds: Thresholds
+    baseline: Sequence[Paired], candidate: Sequence[Paired], thresholds: Thresholds
 ) -> dict[str, str]:
     """Return the counters whose growth within blocks is told from their threshold, each with the
     words for it.
@@ -257,7 +261,7 @@ def _grown(
     return reasons
 
 
-def _growth(baseline: Sequence[Sample], candidate: Sequence[Sample], name: str) -> Estimate | None:
+def _growth(baseline: Sequence[Paired], candidate: Sequence[Paired], name: str) -> Estimate | None:
     """Return the estimate of candidate less baseline of a field within blocks."""
     base = {sample.block: getattr(sample, name) for sample in baseline if sample.valid}
     pairs = (

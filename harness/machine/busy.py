@@ -151,7 +151,7 @@ def _read() -> _Reading | None:
             used * tick,
             _own() * tick,
             stolen * tick,
-            tuple(map(_waited, _RESOURCES)),
+            tuple(map(waited, _RESOURCES)),
         )
     except (OSError, ValueError):
         return None
@@ -185,7 +185,7 @@ def _own() -> int:
     return total
 
 
-def _waited(resource: str) -> float | None:
+def waited(resource: str) -> float | None:
     """Return the total s in which something waited for a resource, None where the kernel does not
     tell.
     """

@@ -164,7 +164,7 @@ def _tried_on(path: Path) -> Capability:
         warm_reason = None if keeps else "opening a file drops its pages here"
         if reason := not_cold_below(layers):
             return Capability(False, keeps, left.method, reason)
-        witness = _witness(path)
+        witness = witness_of(path)
     except ResidencyHiddenError as error:
         return Capability(False, False, None, str(error))
     finally:
@@ -178,14 +178,16 @@ def _reads_again(path: Path) -> bool:
     return page_cache.warm([path]).fraction >= WARM_AT_LEAST
 
 
-def _witness(path: Path) -> Witness:
-    """Return what tells that an evicted file was read: the process's own count where that counts
-    it, else the pages gained.
+def witness_of(path: Path) -> Witness:
+    """Return what tells that a cold file was read: the process's own count where that counts it,
+    else the pages gained; found by reading the beginning of it.
     """
-    before = counters().storage_read_bytes
-    page_cache.warm([path])
-    after = counters().storage_read_bytes
+    page_cache.evict([path])
     least = min(_TRIED_BYTES, path.stat().st_size)
+    before = counters().storage_read_bytes
+    with path.open("rb", buffering=0) as file:
+        file.read(least)
+    after = counters().storage_read_bytes
     if before is not None and after is not None and after - before >= least:
         return "bytes read"
     return "pages gained"

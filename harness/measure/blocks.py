@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol, TypeVar
 
 from harness.records.cell import MINIMUM_BLOCKS
 from harness.records.sample import BUSY, FAILURES, Sample
@@ -26,6 +27,17 @@ something else.
 
 FAILED_ENOUGH = 2
 """After as many failures in the same way, and no success, an arm is left out of what follows."""
+
+
+class _WithReason(Protocol):
+    """What may be invalid as busy: a sample, or a weighing."""
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is invalid, None where it is valid."""
+
+
+_Taken = TypeVar("_Taken", bound=_WithReason)
 
 
 @dataclass(frozen=True)
@@ -155,7 +167,7 @@ def run_blocks(
                 yield sample
 
 
-def until_quiet(take: Callable[[], Sample], again: Callable[[], bool]) -> Iterator[Sample]:
+def until_quiet(take: Callable[[], _Taken], again: Callable[[], bool]) -> Iterator[_Taken]:
     """Yield a sample, and another one in its place as long as the last was invalid as busy and
     `again()` says so, `TRIES` at most.
     """

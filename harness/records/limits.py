@@ -19,3 +19,5 @@ left is the most that a warm one that writes may.
 """
 RUN_BYTES_AT_MOST = 2_000_000
 """Bytes that a contributed run may take, packed."""
+BUSY_VARIABLE = "WEIGHBRIDGE_BUSY_AT_MOST"
+"""The variable of the environment that holds another share."""

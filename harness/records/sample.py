@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 from harness.scenarios import AS_IS, CacheState
 
@@ -209,7 +209,7 @@ class Sample:
             object.__setattr__(self, name, sys.intern(getattr(self, name)))
 
 
-BUSY = "busy"
+BUSY: Final = "busy"
 """The reason that is the machine's and passes: a sample that has it is taken again."""
 
 

@@ -18,7 +18,7 @@ from harness.hostile import family_names
 from harness.loaders import DEVICES, KINDS, Contract, all_loaders
 from harness.loaders.threads import COUNTS
 from harness.machine.shapes import EXAMPLE, SHAPES, storage_names
-from harness.records.limits import BUSY_AT_MOST
+from harness.records.limits import BUSY_AT_MOST, BUSY_VARIABLE
 from harness.scenarios import AS_IS, CACHE_STATES, CacheState
 
 _PLAIN_NAMES = {
@@ -32,7 +32,6 @@ _PLAIN_NAMES = {
 }
 _Number = TypeVar("_Number", int, float)
 _Name = TypeVar("_Name", bound=str)
-BUSY_VARIABLE = "WEIGHBRIDGE_BUSY_AT_MOST"
 
 
 @dataclass(frozen=True)
