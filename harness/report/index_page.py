@@ -16,7 +16,7 @@ from harness.report.figures.style import Drawn
 from harness.report.section_writer import SectionWriter
 from harness.report.sections.claims import headline, ledger_section, tests_section
 from harness.report.sections.machines import machines_section
-from harness.report.sections.not_measured import NO_GPU, on_a_gpu
+from harness.report.sections.not_measured import no_gpu, on_a_gpu
 from harness.report.sections.recommendation import choice_section
 from harness.report.sections.repeatability import agreement_section
 from harness.report.sections.vendor_claims import vendor_claims
@@ -107,7 +107,7 @@ def _evidence(
             as_above = any(drawn.reading == above.reading for _, above in shown[:number])
             blocks += places[run].lines(drawn, f"[All of run {run}]({run}.md).", as_above=as_above)
     if not any(on_a_gpu(run.samples) for run in evidence):
-        blocks += [writer.heading("On a GPU", 2), NO_GPU.format(which="What was measured here")]
+        blocks += [writer.heading("On a GPU", 2), no_gpu("What was measured here")]
     return blocks
 
 
