@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from harness.analysis.advice import CONVERTERS, OWN, advice, loaders_for
 from harness.analysis.advice_record import Advice, Verdict
@@ -27,6 +28,7 @@ from harness.checkpoints.store import Store
 from harness.cli import main
 from harness.commands.advise import BLOCKS, CONVERSIONS, limits_of, paths_of, plan_of
 from harness.loaders import all_loaders
+from harness.machine import shape_mount
 from harness.measure.blocks import stop_reason
 from harness.records.run_directory import RunDirectory
 from harness.records.sample import Sample
@@ -350,6 +352,18 @@ def test_storage_is_one_that_there_is(
     assert words in capsys.readouterr().err
 
 
+def test_storage_that_cannot_be_had_is_refused_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "mine.pt"
+    torch.save({"w": torch.ones(4)}, file)
+    monkeypatch.setattr(shape_mount, "refused", lambda: "there is no FUSE")
+    places = ("--store", str(tmp_path / "store"), "--results", str(tmp_path / "results"))
+    assert main(["advise", str(file), "--storage", "network-disk", *places]) == 2
+    printed = capsys.readouterr()
+    assert "storage network-disk refused: there is no FUSE" in printed.err and not printed.out
+
+
 def _callable(call: str) -> Any:
     """Return what `module:name.of.it` names; skip the test where the library is not installed."""
     module, _, names = call.partition(":")
@@ -431,6 +445,23 @@ def test_a_checkpoint_from_outside_is_advised_on(
     assert page.name in text and "Loading everything" in page.read_text(encoding="utf-8")
     assert "nox" not in text + page.read_text(encoding="utf-8")
     assert file.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_json_is_one_document_also_of_shaped_storage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if reason := shape_mount.refused():
+        pytest.skip(reason)
+    file = tmp_path / "mine.safetensors"
+    save_file({f"layer.{number}": torch.randn(64, 64) for number in range(20)}, file)
+    places = ("--store", str(tmp_path / "store"), "--results", str(tmp_path / "results"))
+    choice = ("--rounds", "1", "--storage", "network-disk", "--json")
+    assert main(["advise", str(file), *choice, *places]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert len(record["first_lines"]) == 3 and Path(record["run"], "report.md").is_file()
+    assert record["cold"]["storage"].startswith("network-disk (")
+    assert record["conversion"] is None and record["format"] == "safetensors"
 
 
 def test_what_writes_beside_a_file_is_given_a_link_in_the_store(
