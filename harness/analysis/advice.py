@@ -102,15 +102,12 @@ def _chosen(
     """Return the loader to use in each cache state that was measured: one for both where that is as
     fast as can be told in each, the one in use today before any other.
     """
-    best: dict[CacheState, list[str]] = {
-        cell.key.cache_state: _best(cell, own) for cell in (cold, warm) if cell and cell.measured()
-    }
+    cells = [cell for cell in (cold, warm) if cell and cell.measured()]
+    tied = [[arm.loader for arm in indistinguishable(cell)] for cell in cells]
     common = [
-        loader
-        for loader in next(iter(best.values()), [])
-        if all(loader in others for others in best.values())
+        loader for loader in (tied[0] if tied else ()) if all(loader in others for others in tied)
     ]
-    return {state: _preferred(common or loaders, own) for state, loaders in best.items()}
+    return {cell.key.cache_state: _preferred(common or _best(cell, own), own) for cell in cells}
 
 
 def _best(cell: MeasuredCell, own: str) -> list[str]:

@@ -221,7 +221,10 @@ def limits_of(plan: Plan, options: Options) -> dict[Cell, Limits]:
         elif options.rounds:
             limits[cell] = Limits(options.rounds, forever, forever, until_precise=False)
         else:
-            limits[cell] = Limits(BLOCKS[1], TIME_S * cost / loads_s, forever)
+            budget = TIME_S * cost / loads_s
+            # of a large one, two blocks more than an interval needs make up for a busy moment
+            most = BLOCKS[1] if budget > MINIMUM_BLOCKS * cost else MINIMUM_BLOCKS + 2
+            limits[cell] = Limits(most, budget, forever)
     return limits
 
 

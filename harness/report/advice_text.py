@@ -72,7 +72,8 @@ def _type(advice: Advice, paths: Paths) -> str:
     """
     if not advice.lines:
         return "Type: nothing, since nothing could be measured."
-    converts = advice.convert_first
+    cold, warm = advice.cold.loader, advice.warm.loader
+    first = cold or warm or ""
     parts = []
     for (pattern, advised), lines in groupby(
         advice.lines, key=lambda line: (line.text, line.advised)
@@ -83,14 +84,24 @@ def _type(advice: Advice, paths: Paths) -> str:
         note = "" if advised else " (its fastest)"
         parts.append(f"{names}: {typed}{note}" if names else f"{typed}{note}")
     text = SEPARATOR.join(parts)
-    cold, warm = advice.cold.loader, advice.warm.loader
     head = "Type"
     if cold and warm and cold != warm:
         head = "Type (for cold, as after a restart)"
         call = next((line for line in LINES if line.loader == warm and line.library in PLAIN), None)
         if call:
-            text += f"{SEPARATOR}warm: {_filled(call.text, warm, advice.format, paths)}"
-    return f"{head}: {f'{paths.convert}, then ' if converts else ''}{text}"
+            typed = _filled(call.text, warm, advice.format, paths)
+            also = "" if _converts(first, advice) else _convert_first(warm, advice, paths)
+            text += f"{SEPARATOR}warm: {also}{typed}"
+    return f"{head}: {_convert_first(first, advice, paths)}{text}"
+
+
+def _converts(loader: str, advice: Advice) -> bool:
+    """Return whether the file has to be converted for a loader."""
+    return loader.startswith(SAFETENSORS) and advice.format != SAFETENSORS
+
+
+def _convert_first(loader: str, advice: Advice, paths: Paths) -> str:
+    return f"{paths.convert}, then " if _converts(loader, advice) else ""
 
 
 def _filled(text: str, loader: str, given: str, paths: Paths) -> str:
