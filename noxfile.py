@@ -62,8 +62,8 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check the style of all code, workflows, action and citation against their schemas, and that the
-    generated blocks of README and docs are what the code and the reference runs give.
+    """Check the style of all code; workflows, action and citation against their schemas; and
+    that the generated blocks of README and docs are what code and reference runs give.
     """
     session.install("-c", "requirements/tools.txt", "ruff", "check-jsonschema")
     session.install("-c", "requirements/reference.txt", *DOCUMENTATION)

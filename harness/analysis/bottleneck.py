@@ -62,11 +62,7 @@ def bottleneck_of(arm: ArmSummary, fits: Iterable[Fit] = ()) -> str | None:
     if not arm.ceiling or is_ceiling(arm.loader) or not arm.share_of_ceiling or not arm.ready:
         return None
     cell, share, ready = arm.cell, arm.share_of_ceiling.median, arm.ready.median
-    mapped = (
-        cell.cache_state == "warm"
-        and cell.device == "cpu"
-        and (arm.mapped_bytes or 0) >= _MOST * (arm.requested_bytes or arm.bytes)
-    )
+    mapped = copies_nothing(arm)
     if share >= NEAR and not mapped:
         return resource_of(arm.ceiling, cell.cache_state)
     if share < NEAR and (beside := _beside_bytes(arm, fits)):
@@ -79,6 +75,18 @@ def bottleneck_of(arm: ArmSummary, fits: Iterable[Fit] = ()) -> str | None:
     if waits:
         return WAITING
     return OWN_WORK if cell.device == "cpu" else OWN_WORK_OR_GPU
+
+
+def copies_nothing(arm: ArmSummary) -> bool:
+    """Return whether an arm's load maps what is in memory already, so that its time is each page's
+    first touch.
+    """
+    cell = arm.cell
+    return (
+        cell.cache_state == "warm"
+        and cell.device == "cpu"
+        and (arm.mapped_bytes or 0) >= _MOST * (arm.requested_bytes or arm.bytes)
+    )
 
 
 def _beside_bytes(arm: ArmSummary, fits: Iterable[Fit]) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.machine.page_cache import COLD_AT_MOST, WARM_AT_LEAST
+from harness.records.limits import COLD_AT_MOST, WARM_AT_LEAST
 from harness.records.sample import BUSY
 from harness.records.weighing import WeighingReason
 from harness.scenarios import CacheState

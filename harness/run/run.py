@@ -64,8 +64,10 @@ class Run(OpenRun):
         tell: Callable[[Sequence[Sample]], None],
         promises: Sequence[Promise] = (),
         tested: Sequence[str] = (),
+        limits_of: Mapping[Cell, Limits] | None = None,
     ) -> None:
-        """`tested` are the loaders that are given hostile files.
+        """`tested` are the loaders that are given hostile files, `limits_of` the limits of cells
+        that do not share the run's time.
 
         `say` is told what goes on, for a person who watches; `tell` is given the samples of each
         cell when it is done.
@@ -73,6 +75,7 @@ class Run(OpenRun):
         super().__init__(options, options.profile, options.recorded(), command, say)
         self._plan, self._promises, self._tested, self._tell = plan, promises, tested, tell
         self._profile = PROFILES[options.profile]
+        self._limits_of = limits_of or {}
         self._start = time.monotonic()
         self._results: dict[Cell, CellResult] = {}
         self._tracebacks: set[str] = set()
@@ -302,6 +305,8 @@ class Run(OpenRun):
         """Return a cell's limits: its own, or its share of what is left, in proportion to what a
         block of it is likely to cost.
         """
+        if cell in self._limits_of:
+            return self._limits_of[cell]
         if self._options.rounds is not None:
             return Limits(self._options.rounds, float("inf"), float("inf"), until_precise=False)
         if self._options.budget is not None:

@@ -13,13 +13,24 @@ from harness.scenarios import SCENARIOS
 
 NO_GPU = (
     "**GPU rows: not measured.** {which} has no sample taken on a GPU, so there is no such row and"
-    " nothing here speaks of one; `nox -s bench-gpu` takes them on a machine that has one."
+    " nothing here speaks of one"
 )
+_IN_A_CHECKOUT = "; `nox -s bench-gpu` takes them on a machine that has one."
 
 
 def on_a_gpu(samples: Iterable[Sample]) -> bool:
     """Return whether any sample was taken on a GPU."""
     return any(sample.device != "cpu" for sample in samples)
+
+
+def no_gpu(which: str, *, in_a_checkout: bool = True) -> str:
+    """Return that nothing was taken on a GPU and, where the reader has a checkout, how to."""
+    return NO_GPU.format(which=which) + (_IN_A_CHECKOUT if in_a_checkout else ".")
+
+
+def _by_advise(run: RecordedRun) -> bool:
+    """Return whether `weighbridge advise` took the run: an installed wheel has it, and no nox."""
+    return str(run.manifest.get("command") or "").startswith("weighbridge advise ")
 
 
 def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
@@ -39,7 +50,7 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
             f"In plain figures: {writer.table('invalid-samples', invalid)}",
         ]
     if not on_a_gpu(run.samples):
-        blocks.append(NO_GPU.format(which="This run"))
+        blocks.append(no_gpu("This run", in_a_checkout=not _by_advise(run)))
     others = sorted({cell.scenario for cell in run.cells} - set(SCENARIOS))
     if others:
         blocks.append(
