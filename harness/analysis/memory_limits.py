@@ -171,7 +171,7 @@ def _bisect(tries: Sequence[Try], step: int, likely: int) -> int | None:
         if attempt.loaded and (number := attempt.limit_bytes // step) > low
     ]
     if not enough:
-        return max(likely + 1, low + 2 ** sum(not attempt.loaded for attempt in tries))
+        return max(likely + 1, low + (1 << sum(not attempt.loaded for attempt in tries)))
     high = min(enough)
     if high - low == 1:
         return high if enough.count(high) < TRIES_AT_LIMIT else None

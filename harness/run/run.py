@@ -318,17 +318,20 @@ class Run(OpenRun):
         """Return a cell's limits: its own, or its share of what is left, in proportion to what a
         block of it is likely to cost.
         """
+        most = self._profile.blocks
+        if cell.scenario == MEMORY_LIMIT and cell.part in STAYS_PARTS:
+            most = MINIMUM_BLOCKS  # memory hardly scatters, and times are told elsewhere
         if self._options.rounds is not None:
             return Limits(self._options.rounds, float("inf"), float("inf"), until_precise=False)
         if self._options.budget is not None:
-            return Limits(self._profile.blocks, self._options.budget, self._options.budget)
+            return Limits(most, self._options.budget, self._options.budget)
         left = self._left()
         costs = {
             other: self._likely_cost(other)
             for other in self._plan
             if other not in self._results and self._refusal(other) is None
         }
-        return Limits(self._profile.blocks, left * costs[cell] / sum(costs.values()), left)
+        return Limits(most, left * costs[cell] / sum(costs.values()), left)
 
     def _too_long(self, cell: Cell) -> str | None:
         """Return why the time that is left to a run whose cells share it does not suffice for a

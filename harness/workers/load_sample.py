@@ -12,7 +12,7 @@ import gc
 import mmap
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,7 +105,8 @@ def take(task: Task, device_of: Callable[[str], Device] = device_of) -> dict[str
     meet()
     touch_s = _repeat_touch(loaded, device)
     check_start = time.perf_counter_ns()
-    wrong = difference(_content(loader, loaded, target), task.expected)
+    with stages.left_out() if stages else nullcontext():
+        wrong = difference(_content(loader, loaded, target), task.expected)
     check_s = (time.perf_counter_ns() - check_start) / NANO_PER_S
     misplaced = None if loader.ceiling else device.misplaced(loaded)
     private = not_private(loaded) if task.private and not loader.ceiling else None

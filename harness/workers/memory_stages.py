@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import mmap
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +39,18 @@ class Stages:
             "mapped_bytes": _grown(self._before.mapped, now.mapped),
             "page_cache_bytes": self._group.charged().page_cache if self._group else None,
         }
+
+    @contextmanager
+    def left_out(self) -> Iterator[None]:
+        """Leave what this process takes meanwhile out of every later stage."""
+        start = memory()
+        yield
+        end, before = memory(), self._before
+        self._before = replace(
+            before,
+            anonymous=_sum(before.anonymous, _grown(start.anonymous, end.anonymous)),
+            mapped=_sum(before.mapped, _grown(start.mapped, end.mapped)),
+        )
 
     def write(self, tensors: Iterable[torch.Tensor]) -> bool:
         """Write to every page of each CPU tensor what is there already, as a first change of the
@@ -81,6 +95,10 @@ def _read_only() -> Iterator[tuple[int, int]]:
         if "w" not in rights:
             start, end = (int(address, 16) for address in addresses.split("-"))
             yield start, end
+
+
+def _sum(size: int | None, more: int | None) -> int | None:
+    return None if size is None or more is None else size + more
 
 
 def _grown(before: int | None, after: int | None) -> int | None:
