@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.replay import Arm, replay
+from benchmarks.replay import Arm, record, replay
 from harness.analysis.arms import wrong
 from harness.analysis.memory_limits import floor_of
 from harness.loaders import MODEL, all_formats, all_loaders
@@ -97,5 +97,8 @@ def test_memory_limit(arm: Arm, benchmark: BenchmarkFixture) -> None:
         return
     if problem := wrong(arm.samples):
         pytest.fail(f"{arm.loader} handed back wrong tensors: {problem}", pytrace=False)
+    free = [sample for sample in arm.samples if sample.valid and sample.memory_limit_bytes is None]
+    if free and benchmark is not None:
+        record(arm, free, benchmark)
     if floor_of(arm.samples, arm.samples[0].bytes) is None:
         pytest.skip(f"its smallest limit is not known after {len(arm.samples)} tries")

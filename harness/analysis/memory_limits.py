@@ -3,7 +3,7 @@ tries so far come to.
 
 Limits lie on a grid of steps of 2 % of the checkpoint, so that two searches try the same ones. A
 limit is enough where two tries load under it and no try failed under it or under a larger one. A
-try is hung once it takes ten times as long as the load without a limit, and five seconds at least.
+try is hung once it takes ten times as long as the load without a limit, and ten seconds at least.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FACTORS = (2.0, 1.5, 1.1, 1.0, 0.5)
 """Limits, as multiples of the checkpoint, that every loader is timed under."""
 TRIES_AT_LIMIT = 2
 """How many tries have to load under a limit for it to be enough."""
-TIMEOUT_TIMES, TIMEOUT_AT_LEAST_S = 10.0, 5.0
+TIMEOUT_TIMES, TIMEOUT_AT_LEAST_S = 10.0, 10.0
 LOADED = "loaded"
 """How a try ended that came to ready; any other end is one of `FAILURES`."""
 _PAGE = 4096

@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from harness.analysis.arms import ArmSummary
+from harness.analysis.memory_limits import FACTORS
 from harness.analysis.memory_use import is_search, limits_of, without_failed_tries
 from harness.analysis.run_cells import MeasuredCell, cells_of, shortfalls
 from harness.analysis.statistics import Estimate
@@ -24,7 +25,7 @@ from harness.report.format import (
     time_unit,
 )
 from harness.report.memory_text import HEADS, limit_row
-from harness.scenarios import SCENARIOS
+from harness.scenarios import LIMIT, SCENARIOS
 
 WIDTH = 110
 _SHORTEST_NAME = 24
@@ -122,7 +123,9 @@ def _limits_table(cell: MeasuredCell) -> str:
         f"{cell.name}: {size_text(cell.bytes)}, {len(cell.samples)} loads; the smallest memory"
         " limit that each loader loads with, and its time to ready by limit"
     )
-    return "\n".join(lines + _columns([HEADS, *(limit_row(row, "-") for row in limits_of(cell))]))
+    table = [HEADS, *(limit_row(row, "-") for row in limits_of(cell))]
+    width = len(HEADS) if cell.key.part == LIMIT else len(HEADS) - len(FACTORS)
+    return "\n".join(lines + _columns([row[:width] for row in table]))
 
 
 def _row(cell: MeasuredCell, arm: ArmSummary, factor: float) -> list[str]:

@@ -319,7 +319,7 @@ class Run(OpenRun):
         block of it is likely to cost.
         """
         most = self._profile.blocks
-        if cell.scenario == MEMORY_LIMIT and cell.part in STAYS_PARTS:
+        if cell.scenario == MEMORY_LIMIT:
             most = MINIMUM_BLOCKS  # memory hardly scatters, and times are told elsewhere
         if self._options.rounds is not None:
             return Limits(self._options.rounds, float("inf"), float("inf"), until_precise=False)

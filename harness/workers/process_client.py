@@ -78,7 +78,8 @@ class Interpreters:
             return {"failure": "unprepared", "detail": str(error)}
         try:
             answer = self._started(load, timeout_s, group)
-            return answer | end_in_group(group, answer)
+            # under a limit, programs are dropped from memory and read again: that is its own cost
+            return answer | end_in_group(group, answer) | {"libraries_read_bytes": None}
         finally:
             group.remove()
 

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from harness.analysis.memory_limits import LOADED, TIMEOUT_AT_LEAST_S, TIMEOUT_TIMES
+from harness.analysis.memory_limits import FACTORS, LOADED, TIMEOUT_AT_LEAST_S, TIMEOUT_TIMES
 from harness.analysis.memory_use import (
     LoaderLimits,
     limits_of,
@@ -45,6 +45,8 @@ from harness.report.section_writer import SectionWriter, course
 from harness.report.tables import cell_frame, markdown
 from harness.scenarios import LIMIT, MEMORY_LIMIT, MODEL_STAYS, STAYS, WHOLE_PROCESS, WORKERS
 
+_USUAL = ("safetensors-load-file", "torch-load-mmap")
+"""The mapped loaders that the sentence speaks of: each format's own."""
 _LOOKS = {
     LOADED: (BLUE, "o"),
     "killed": (VERMILLION, "x"),
@@ -104,8 +106,8 @@ def _of_checkpoint(writer: SectionWriter, name: str, cells: Sequence[MeasuredCel
     for cell in limits + whole:
         found = limits_of(cell)
         blocks += writer.figure(partial(_draw, found, cell))
-        blocks += [_searched(cell), markdown(_limit_table(found))]
-        if sentence := _mapped_cost(found, name):
+        blocks += [_searched(cell), markdown(_limit_table(found, cell.key.part == LIMIT))]
+        if cell.key.part == LIMIT and (sentence := _mapped_cost(found, name)):
             blocks.append(sentence)
         blocks.append(f"In plain figures: {writer.table(cell.name, _frame(found))}")
     stays = [cell for part in (STAYS, MODEL_STAYS) for cell in parts.get(part, []) if cell.samples]
@@ -161,8 +163,10 @@ def _searched(cell: MeasuredCell) -> str:
     return f"**{what}**: {loads}{stopped}."
 
 
-def _limit_table(found: Sequence[LoaderLimits]) -> pd.DataFrame:
-    return pd.DataFrame([limit_row(row) for row in found], columns=list(HEADS))
+def _limit_table(found: Sequence[LoaderLimits], timed: bool) -> pd.DataFrame:
+    """Return a row for each loader, with its times by limit where it was `timed`."""
+    frame = pd.DataFrame([limit_row(row) for row in found], columns=list(HEADS))
+    return frame if timed else frame.iloc[:, : len(HEADS) - len(FACTORS)]
 
 
 def _mapped_cost(found: Sequence[LoaderLimits], name: str) -> str | None:
@@ -172,6 +176,8 @@ def _mapped_cost(found: Sequence[LoaderLimits], name: str) -> str | None:
     mapped = [row for row in found if row.maps and row.floor and row.slowdown_at_floor]
     if not mapped:
         return None
+    # one sentence cannot hold every loader that maps: the table does
+    mapped = [row for row in mapped if row.loader in _USUAL] or mapped[:1]
     parts = []
     for row in mapped:
         assert row.floor and row.slowdown_at_floor
