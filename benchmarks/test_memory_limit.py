@@ -18,7 +18,6 @@ from harness.scenarios import (
     MEMORY_LIMIT,
     MEMORY_PARTS,
     MODEL_STAYS,
-    SEARCHED,
     STAYS,
     WORKERS,
 )
@@ -92,7 +91,7 @@ def _of_models(options: Options, checkpoints: tuple[str, ...]) -> dict[Cell, tup
 
 
 def test_memory_limit(arm: Arm, benchmark: BenchmarkFixture) -> None:
-    if arm.result.cell.part not in SEARCHED or not arm.samples:
+    if not (arm.result.cell.searches_limit and arm.samples):
         replay(arm, benchmark)
         return
     if problem := wrong(arm.samples):

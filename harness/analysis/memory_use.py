@@ -19,7 +19,7 @@ from harness.analysis.memory_limits import (
 )
 from harness.analysis.run_cells import MeasuredCell
 from harness.records.sample import FAILURES, Sample
-from harness.scenarios import LIMIT, MEMORY_LIMIT, SEARCHED, WHOLE_PROCESS
+from harness.scenarios import LIMIT, SEARCHED, WHOLE_PROCESS
 
 MARGIN = 1.1
 """What is asked for beyond what was just enough."""
@@ -68,11 +68,6 @@ class LoaderLimits:
         """Return how many times as long a load took under `factor` times the checkpoint."""
         seconds, _ = self.at(factor)
         return seconds / self.free_s if seconds and self.free_s else None
-
-
-def is_search(cell: MeasuredCell) -> bool:
-    """Return whether a cell's samples are tries under a limit."""
-    return cell.scenario == MEMORY_LIMIT and cell.key.part in SEARCHED
 
 
 def limits_of(cell: MeasuredCell) -> list[LoaderLimits]:

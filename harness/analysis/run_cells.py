@@ -17,7 +17,7 @@ from harness.analysis.statistics import Estimate, estimate
 from harness.records.cell import Cell
 from harness.records.loader_keys import label_of
 from harness.records.sample import Sample
-from harness.scenarios import FULL_LOAD, MEMORY_LIMIT, SEARCHED, Pair
+from harness.scenarios import FULL_LOAD, Pair
 
 
 @dataclass(frozen=True)
@@ -279,7 +279,7 @@ def _reaches_one(ratios: Sequence[float]) -> bool:
 
 def _unmeasured(cell: MeasuredCell) -> list[tuple[str, str, str]]:
     rows = []
-    if cell.scenario == MEMORY_LIMIT and cell.key.part in SEARCHED:
+    if cell.key.searches_limit:
         return _limits_unknown(cell)
     few = [
         f"{cell.label(arm)} {arm.valid} of {arm.total}"

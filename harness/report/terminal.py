@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.analysis.arms import ArmSummary
 from harness.analysis.memory_limits import FACTORS
-from harness.analysis.memory_use import is_search, limits_of, without_failed_tries
+from harness.analysis.memory_use import limits_of, without_failed_tries
 from harness.analysis.run_cells import MeasuredCell, cells_of, shortfalls
 from harness.analysis.statistics import Estimate
 from harness.records.sample import Sample
@@ -38,7 +38,7 @@ def cell_table(samples: Sequence[Sample]) -> str:
     if not samples:
         return "no samples"
     cell = cells_of({}, samples)[0]
-    if is_search(cell):
+    if cell.key.searches_limit:
         return _limits_table(cell)
     factor, unit = time_unit(
         time
@@ -87,9 +87,10 @@ def run_summary(manifest: Mapping[str, Any], samples: Sequence[Sample]) -> str:
         if manifest.get("read_ahead_restored")
         else []
     )
-    for cell in filter(is_search, cells):
-        lines += _limits_table(cell).splitlines() if cell.samples else []
-    timed = [cell for cell in cells if not is_search(cell)]
+    for cell in cells:
+        if cell.key.searches_limit and cell.samples:
+            lines += _limits_table(cell).splitlines()
+    timed = [cell for cell in cells if not cell.key.searches_limit]
     for scenario, group in groupby(timed, key=lambda cell: cell.scenario):
         both = scenario in SCENARIOS and SCENARIOS[scenario].shows_returned
         for (over, under), of_pair in groupby(

@@ -34,7 +34,7 @@ from harness.run.options import PROFILES, Options
 from harness.run.plan import Plan, block_cost, size_of
 from harness.run.promise_checks import Checking
 from harness.run.resources import CannotBeMeasuredError, Resources
-from harness.scenarios import LIMIT, MEMORY_LIMIT, SEARCHED, STAYS_PARTS
+from harness.scenarios import LIMIT, MEMORY_LIMIT, STAYS_PARTS
 from harness.workers.client import InGroup
 
 _Done = TypeVar("_Done")
@@ -258,12 +258,11 @@ class Run(OpenRun):
                 site = stack.enter_context(self._storages.around(cell, checkpoint))
             except WeighbridgeError as error:
                 raise CannotBeMeasuredError(str(error)) from None
-            searched = cell.scenario == MEMORY_LIMIT and cell.part in SEARCHED
             for item in (
                 ["nothing to measure"]
                 if not arms
                 else search_limits(arms, arm_samples, limits, order, ahead, take, again)
-                if searched
+                if cell.searches_limit
                 else run_blocks(arms, arm_samples, limits, order, take, precise, again)
             ):
                 if isinstance(item, Sample):
@@ -273,7 +272,8 @@ class Run(OpenRun):
                     entry["stopped"] = item
         entry.update({"status": "done"} if samples else _CUT if arms else _NOBODY)
         blocks = len({sample.block for sample in samples})
-        if samples and not searched and entry["stopped"] == "budget" and blocks < MINIMUM_BLOCKS:
+        short = entry["stopped"] == "budget" and blocks < MINIMUM_BLOCKS
+        if samples and short and not cell.searches_limit:
             needed = MINIMUM_BLOCKS * spent(samples) / blocks
             entry |= {
                 "status": "cut",
