@@ -27,6 +27,8 @@ from harness.scenarios import LIMIT, MEMORY_LIMIT, STAYS
 from harness.workers.client import InGroup, Server
 from tests import misbehaving
 from tests.helpers import ROOT, hear, python
+from tests.test_benchmarks import Place as RunPlace
+from tests.test_benchmarks import lines
 
 needs_group = pytest.mark.skipif(
     memory_group.refused() is not None, reason=f"no group here: {memory_group.refused()}"
@@ -206,3 +208,24 @@ def test_what_a_killed_run_leaves_in_the_tree_is_cleared(tmp_path: Path) -> None
     )
     assert ended.returncode == 0, ended.stderr
     assert not group.exists()
+
+
+@needs_group
+@pytest.mark.slow
+def test_a_run_goes_on_after_kills_and_gives_a_page(tmp_path: Path, store: Store) -> None:
+    place = RunPlace(tmp_path, store.folder, "benchmarks/test_memory_limit.py")
+    ended = place.run(
+        *("-m", "cpu", "--checkpoints", "lora-1000", "--parts", "limit,what-stays"),
+        *("--loaders", "torch-load,safetensors-load-file", "--rounds", "1"),
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    taken = lines(place.only_run)
+    killed = [line for line in taken if line["reason"] == "killed"]
+    assert killed and all(line["memory_limit_bytes"] for line in killed)
+    valid = [line for line in taken if line["valid"] and line["part"] == "limit"]
+    assert {line["loader"] for line in valid} == {"torch-load", "safetensors-load-file"}
+    assert any(line["memory_limit_bytes"] for line in valid)
+    page = (place.only_run / "report.md").read_text(encoding="utf-8")
+    assert "## Memory" in page and "What stays of lora-1000" in page
+    assert list((place.only_run / "figures").glob("memory-limit-*.svg"))
+    assert "smallest memory" in ended.stdout

@@ -35,6 +35,7 @@ class Try:
     limit_bytes: int
     outcome: str
     ready_s: float | None = None
+    """Time to ready of a valid sample; a busy machine's is no figure."""
 
     @property
     def loaded(self) -> bool:
@@ -86,7 +87,8 @@ def tries_of(samples: Iterable[Sample]) -> list[Try]:
     for sample in samples:
         outcome = outcome_of(sample)
         if sample.memory_limit_bytes is not None and outcome is not None:
-            tries.append(Try(sample.memory_limit_bytes, outcome, sample.ready_s))
+            seconds = sample.ready_s if sample.valid else None
+            tries.append(Try(sample.memory_limit_bytes, outcome, seconds))
     return tries
 
 

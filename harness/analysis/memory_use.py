@@ -10,6 +10,7 @@ from statistics import median
 from typing import Literal
 
 from harness.analysis.memory_limits import (
+    LOADED,
     Floor,
     Try,
     floor_of,
@@ -18,7 +19,7 @@ from harness.analysis.memory_limits import (
     tries_of,
 )
 from harness.analysis.run_cells import MeasuredCell
-from harness.records.sample import FAILURES, Sample
+from harness.records.sample import BUSY, FAILURES, Sample
 from harness.scenarios import LIMIT, SEARCHED, WHOLE_PROCESS
 
 MARGIN = 1.1
@@ -44,7 +45,7 @@ class LoaderLimits:
 
     def at(self, factor: float) -> tuple[float | None, str | None]:
         """Return (the median time to ready under `factor` times the checkpoint, None), or (None,
-        how it ended there); two Nones where it was not tried.
+        how it ended there, or `busy` where no sample counts); two Nones where it was not tried.
         """
         limit = limit_at(factor, self.size)
         here = [attempt for attempt in self.tries if attempt.limit_bytes == limit]
@@ -52,7 +53,9 @@ class LoaderLimits:
         if failed is None and self.floor and limit < self.floor.limit_bytes:
             failed = self.floor.outcome
         times = [attempt.ready_s for attempt in here if attempt.loaded and attempt.ready_s]
-        return (None, failed) if failed or not times else (median(times), None)
+        if failed or not times:
+            return None, failed or (BUSY if here else None)
+        return median(times), None
 
     @property
     def slowdown_at_floor(self) -> float | None:
@@ -78,7 +81,8 @@ def limits_of(cell: MeasuredCell) -> list[LoaderLimits]:
     for loader in dict.fromkeys(sample.loader for sample in cell.samples):
         samples = [sample for sample in cell.samples if sample.loader == loader]
         size = samples[0].bytes
-        free = [sample for sample in _free(samples) if outcome_of(sample) and sample.ready_s]
+        free = [sample for sample in _free(samples) if outcome_of(sample) == LOADED]
+        times = [sample.ready_s for sample in free if sample.valid and sample.ready_s]
         grown = [sample.anonymous_bytes for sample in free if sample.anonymous_bytes is not None]
         rows.append(
             LoaderLimits(
@@ -86,7 +90,7 @@ def limits_of(cell: MeasuredCell) -> list[LoaderLimits]:
                 size,
                 floor_of(samples, size),
                 tuple(tries_of(samples)),
-                median([sample.ready_s for sample in free if sample.ready_s]) if free else None,
+                median(times) if times else None,
                 bool(grown) and median(grown) < MAPPED_AT_MOST * size,
             )
         )

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from harness.analysis.memory_limits import FACTORS
 from harness.analysis.memory_use import LoaderLimits
+from harness.records.sample import BUSY
 from harness.report.format import DASH, megabytes, significant, time_text
 
 HEADS = (
@@ -28,6 +29,6 @@ def limit_row(row: LoaderLimits, dash: str = DASH) -> list[str]:
         megabytes(floor.limit_bytes) if floor else "not known",
         f"{significant(floor.limit_bytes / row.size)}" if floor else dash,
         (floor.outcome or "not tried") if floor else dash,
-        time_text(row.free_s) if row.free_s else "missing",
+        time_text(row.free_s) if row.free_s else BUSY,
         *(time_text(seconds) if seconds else failed or dash for seconds, failed in times),
     ]
