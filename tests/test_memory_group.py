@@ -16,7 +16,7 @@ from harness.checkpoints.layout import Layout, TensorSpec
 from harness.checkpoints.sources import layout_source
 from harness.checkpoints.store import Checkpoint, Store
 from harness.errors import WeighbridgeError
-from harness.machine import memory_group
+from harness.machine import control_group, memory_group
 from harness.machine.memory_group import PREFIX, MemoryGroup
 from harness.measure.blocks import Limits
 from harness.measure.limit_search import search_limits
@@ -108,7 +108,7 @@ def sample(
 
 
 def left_in_the_tree(pid: int | None) -> list[Path]:
-    hierarchy = memory_group._hierarchy(memory_group.control_group.ROOT)
+    hierarchy = memory_group._hierarchy(control_group.ROOT)
     return list(hierarchy[1].glob(f"{PREFIX}{pid}-*")) if hierarchy else []
 
 

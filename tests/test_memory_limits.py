@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from harness.analysis.claims import claims
 from harness.analysis.memory_limits import (
     FACTORS,
     TIMEOUT_AT_LEAST_S,
+    NextTry,
     floor_of,
     limit_at,
     next_try,
@@ -38,7 +40,7 @@ Outcome = Callable[[int], str]
 
 
 def taken(
-    limit: int | None, outcome: str = "loaded", loader: str = "torch-load", **figures: object
+    limit: int | None, outcome: str = "loaded", loader: str = "torch-load", **figures: Any
 ) -> Sample:
     """Return a sample of a load under a limit that ended like this."""
     loaded = outcome == "loaded"
@@ -65,8 +67,10 @@ def needs(smallest: float, most: str = "killed") -> Outcome:
     return lambda limit: "loaded" if limit >= smallest * SIZE else most
 
 
-def search(ends: Outcome, loader: str = "torch-load", **free: object) -> list[Sample]:
-    """Return every sample of a whole search of one loader."""
+def search(ends: Outcome, loader: str = "torch-load", **free: Any) -> list[Sample]:
+    """Return every sample of a whole search of one loader; `free` are figures of the load without a
+    limit.
+    """
     samples: list[Sample] = []
     while upcoming := next_try(samples, SIZE, 1):
         limit = upcoming.limit_bytes
@@ -144,10 +148,10 @@ def test_a_search_goes_on_where_it_was_cut_off() -> None:
     done = search(needs(1.02), anonymous_bytes=SIZE)
     asked: list[int | None] = []
 
-    def take(name: str, block: int, _: int, upcoming: object) -> Sample:
-        limit = upcoming.limit_bytes  # type: ignore[attr-defined]  # a NextTry
+    def take(name: str, block: int, _: int, upcoming: NextTry) -> Sample:
+        limit = upcoming.limit_bytes
         asked.append(limit)
-        return taken(limit, needs(1.02)(limit), name, block=block)
+        return taken(limit, "loaded" if limit is None else needs(1.02)(limit), name, block=block)
 
     def resumed(samples: Sequence[Sample]) -> list[Sample | str]:
         return list(
