@@ -125,7 +125,9 @@ def memory_to_ask_for(samples: Iterable[Sample]) -> MemoryNeed | None:
     plain = [
         sample
         for sample in _free(samples)
-        if sample.valid and sample.peak_growth_bytes is not None and sample.ranks is None
+        if outcome_of(sample) == LOADED  # a busy machine makes no load need more
+        and sample.peak_growth_bytes is not None
+        and sample.ranks is None
     ]
     if not plain:
         return None
