@@ -69,7 +69,7 @@ def replay(arm: Arm, benchmark: BenchmarkFixture | None) -> None:
     if problem := wrong(arm.samples):
         pytest.fail(f"{arm.loader} handed back wrong tensors: {problem}", pytrace=False)
     if valid and benchmark is not None:
-        _record(arm, valid, benchmark)
+        record(arm, valid, benchmark)
     if len(valid) >= MINIMUM_BLOCKS:
         return
     details: dict[str, list[str]] = {}
@@ -84,7 +84,8 @@ def replay(arm: Arm, benchmark: BenchmarkFixture | None) -> None:
     pytest.skip(f"insufficient: {len(valid)} samples, {MINIMUM_BLOCKS} make an interval")
 
 
-def _record(arm: Arm, valid: list[Sample], benchmark: BenchmarkFixture) -> None:
+def record(arm: Arm, valid: list[Sample], benchmark: BenchmarkFixture) -> None:
+    """Record `ready` of an arm's valid samples, of which there is at least one."""
     clock, remaining = ChildClock(), iter(valid)
 
     def rewind() -> None:

@@ -24,8 +24,23 @@ FULL_LOAD, PARTIAL_LOAD, SHARDED_LOAD, PIPELINE_LOAD = (
 )
 PROCESS_START, CONVERSION, SCAN = "process-start", "conversion", "scan"
 STORAGE = "storage"
+MEMORY_LIMIT = "memory-limit"
 PARTS = ("one-tensor", "one-layer", "every-8th-tensor", "eighth-rows", "eighth-columns")
 """What a partial load asks for, in the order of its tables."""
+LIMIT, WHOLE_PROCESS, STAYS, MODEL_STAYS, WORKERS = MEMORY_PARTS = (
+    "limit",
+    "whole-process",
+    "what-stays",
+    "what-a-model-leaves",
+    "workers",
+)
+"""What is asked about memory: the smallest limit that a load needs, and a whole process; what stays
+after a load, of tensors and of a model; and what processes that each load everything share.
+"""
+SEARCHED = (LIMIT, WHOLE_PROCESS)
+"""Those whose samples are tries under a limit."""
+STAYS_PARTS = (STAYS, MODEL_STAYS)
+"""Those whose samples tell what a load leaves."""
 HOSTILE_FILES, HOSTILE_SCAN = HOSTILE_SCENARIOS = ("hostile-files", "hostile-scan")
 """The scenarios of a trial: a hostile file given to a loader, and to a scanner."""
 
@@ -106,6 +121,12 @@ SCENARIOS = {
             "Storage",
             Pair("safetensors-load-file", "safetensors-pread"),
             figures=("storage",),
+        ),
+        Scenario(
+            MEMORY_LIMIT,
+            "Memory",
+            Pair("safetensors-load-file", "torch-load"),
+            figures=("memory-limit",),
         ),
         Scenario(CONVERSION, "Conversion", Pair("file-copy", "convert")),
         Scenario(

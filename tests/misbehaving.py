@@ -4,6 +4,7 @@ invalid sample with its own reason.
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 import time
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     Tensors = dict[str, torch.Tensor]
 
 loads_in_this_process = 0
+leaked: list[bytearray] = []
 
 
 def _then(name: str, misbehave: Callable[[Tensors], Tensors]) -> Loader:
@@ -118,6 +120,21 @@ def _chatter(tensors: Tensors) -> Tensors:
     return tensors
 
 
+def _leak(tensors: Tensors) -> Tensors:
+    """Keep as much again as the tensors, for as long as the process lives."""
+    leaked.append(bytearray(b"\1") * sum(tensor.nbytes for tensor in tensors.values()))
+    return tensors
+
+
+def _burst(tensors: Tensors) -> Tensors:
+    """Need half as much as the tensors for 5 ms, and give it back."""
+    scratch = mmap.mmap(-1, sum(tensor.nbytes for tensor in tensors.values()) // 2)
+    scratch[:: mmap.PAGESIZE] = bytes(-(-len(scratch) // mmap.PAGESIZE))
+    time.sleep(0.005)
+    scratch.close()
+    return tensors
+
+
 LOADERS = (
     _busy("busy-10-ms", 0.010),
     _busy("busy-100-ms", 0.100),
@@ -137,4 +154,6 @@ LOADERS = (
     _then("kills-server", _kill_the_server),
     _then("wants-a-fresh-process", _count),
     _then("chatters", _chatter),
+    _then("leaks", _leak),
+    _then("bursts", _burst),
 )

@@ -37,6 +37,7 @@ def test_the_doctor_says_whether_a_file_can_be_made_cold(
         "GPU",
         "store",
         "storage",
+        "limited",
         "packages",
         "loaders",
     } <= facts

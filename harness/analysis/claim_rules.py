@@ -26,6 +26,7 @@ from harness.analysis.hostile import (
     seen_by_scanner,
     surprise,
 )
+from harness.analysis.memory_limits import floor_of
 from harness.analysis.payback import payback
 from harness.analysis.promises import PromiseResult
 from harness.analysis.statistics import Estimate, estimate
@@ -297,6 +298,40 @@ class FieldTest(LimitedTest, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         )
 
 
+class MemoryLimitTest(
+    LimitedTest, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="memory-limit"
+):
+    """The smallest memory limit under which a loader still loads, as a multiple of the checkpoint.
+
+    Its interval runs from the largest limit that failed to the smallest that did not.
+    """
+
+    cell: str
+    loader: str
+
+    def judge(self, run: Recorded, figure: float | None) -> Finding:
+        """Return the smallest limit over the checkpoint's size, judged by the limits."""
+        samples = _of_loader(run, self.cell, self.loader)
+        if isinstance(samples, Finding):
+            return samples
+        size = samples[0].bytes if samples else 0
+        floor = floor_of(samples, size)
+        if floor is None:
+            few = f"its smallest limit is not known after {len(samples)} tries in {run.run}"
+            return (
+                Finding(RuleOutcome.NOT_MEASURED, reason=few)
+                if samples
+                else _nothing(run, self.cell, 0)
+            )
+        smallest = Estimate(
+            floor.limit_bytes / size,
+            (floor.failed_bytes or 0) / size,
+            floor.limit_bytes / size,
+            floor.tries,
+        )
+        return _judged(run, smallest, self.limits(figure), "tries", "times")
+
+
 class PaybackTest(
     LimitedTest, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="payback"
 ):
@@ -468,7 +503,16 @@ class ScannerTest(ClaimTest, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         )
 
 
-AnyTest = RatioTest | FieldTest | PaybackTest | ContentTest | ChecksTest | TrialsTest | ScannerTest
+AnyTest = (
+    RatioTest
+    | FieldTest
+    | MemoryLimitTest
+    | PaybackTest
+    | ContentTest
+    | ChecksTest
+    | TrialsTest
+    | ScannerTest
+)
 """A test by any rule; `claims.toml` names the rule by its tag."""
 
 
@@ -504,14 +548,22 @@ def _valid(run: Recorded, cell: str, loader: str) -> list[Sample] | Finding:
     """Return a loader's valid samples of a cell, or the finding that there are none, with the
     reason that the run recorded.
     """
+    samples = _of_loader(run, cell, loader)
+    if isinstance(samples, Finding):
+        return samples
+    valid = [sample for sample in samples if sample.valid]
+    return valid if valid else _nothing(run, cell, 0)
+
+
+def _of_loader(run: Recorded, cell: str, loader: str) -> list[Sample] | Finding:
+    """Return a loader's samples of a cell, or the finding that it handed back wrong tensors."""
     samples = [sample for sample in run.cells.get(cell, ()) if sample.loader == loader]
     if (fault := wrong(samples)) is not None:
         return Finding(
             RuleOutcome.NOT_MEASURED,
             reason=f"{loader} handed back wrong tensors in {run.run}: {fault}",
         )
-    valid = [sample for sample in samples if sample.valid]
-    return valid if valid else _nothing(run, cell, 0)
+    return samples
 
 
 def _nothing(run: Recorded, cell: str, count: int) -> Finding:

@@ -12,6 +12,7 @@ from typing import Any
 from harness.analysis.arms import ArmSummary, by_cell, paired_ratios, summarise
 from harness.analysis.ceilings import is_ceiling
 from harness.analysis.documented_figures import CLAIMED_BYTES
+from harness.analysis.memory_limits import floor_of
 from harness.analysis.statistics import Estimate, estimate
 from harness.records.cell import Cell
 from harness.records.loader_keys import label_of
@@ -278,6 +279,8 @@ def _reaches_one(ratios: Sequence[float]) -> bool:
 
 def _unmeasured(cell: MeasuredCell) -> list[tuple[str, str, str]]:
     rows = []
+    if cell.key.searches_limit:
+        return _limits_unknown(cell)
     few = [
         f"{cell.label(arm)} {arm.valid} of {arm.total}"
         for arm in cell.arms
@@ -301,6 +304,19 @@ def _unmeasured(cell: MeasuredCell) -> list[tuple[str, str, str]]:
     if none:
         rows.append(("missing", cell.name, f"no valid sample: {', '.join(none)}"))
     return rows
+
+
+def _limits_unknown(cell: MeasuredCell) -> list[tuple[str, str, str]]:
+    """Return a row of the loaders whose smallest limit was not found."""
+    unknown = [
+        arm.loader
+        for arm in cell.arms
+        if not floor_of(
+            [sample for sample in cell.samples if sample.loader == arm.loader], arm.bytes
+        )
+    ]
+    why = "the smallest memory limit is not known"
+    return [("insufficient", cell.name, f"{why}: {', '.join(unknown)}")] if unknown else []
 
 
 def _reasons(arm: ArmSummary) -> str:

@@ -19,7 +19,7 @@ from harness.loaders import (
     all_loaders,
     distributions,
 )
-from harness.machine import shape_mount, throttle
+from harness.machine import memory_group, shape_mount, throttle
 from harness.machine.description import NO_GPU, available_memory, describe_machine, packages
 from harness.machine.proof import Capability, capability
 from harness.machine.read_ahead import setting_refused
@@ -93,6 +93,13 @@ def _shapes(folder: Path) -> Iterator[tuple[str, str]]:
         f"by requests a second, no: {limited}"
         if limited
         else "by requests a second, yes: a control group",
+    )
+    bounded, reason = memory_group.description(), memory_group.refused()
+    yield (
+        "limited",
+        f"memory, yes: {bounded['limit']} of cgroup {bounded['version']}"
+        if bounded
+        else f"memory, no: {reason}",
     )
 
 

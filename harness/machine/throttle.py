@@ -13,11 +13,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from harness.errors import WeighbridgeError
+from harness.machine import control_group
+from harness.machine.control_group import dissolve, group_of, members, move
 from harness.machine.shapes import Shape
 from harness.machine.storage_stack import disk_below
 
-_V1 = Path("/sys/fs/cgroup/blkio")
-_V2 = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
+_V1 = control_group.ROOT / "blkio"
+_V2 = (control_group.ROOT, control_group.ROOT / "unified")
 _PREFIX = "weighbridge-io-"
 
 
@@ -63,20 +65,20 @@ class Throttle:
         """Have the limit in force for a process and all that descend from it, those started
         meanwhile too, and afterwards the group it was in before.
         """
-        before = _group_of(pid, self._first)
+        before = group_of(pid, self._first, "blkio" if _is_v1(self._first) else None)
         try:
             for member in _family(pid):
                 with suppress(ProcessLookupError):
-                    _move(member, self.group)
+                    move(member, self.group)
             yield
         finally:
-            for member in _members(self.group):
+            for member in members(self.group):
                 with suppress(OSError):  # it may have ended
-                    _move(member, before)
+                    move(member, before)
 
     def remove(self) -> None:
         """Remove the group; who is left in it goes to the one above."""
-        _dissolve(self.group)
+        dissolve(self.group)
 
 
 def clear_left_over() -> str | None:
@@ -84,14 +86,7 @@ def clear_left_over() -> str | None:
     none.
     """
     parent = _parent()
-    if parent is None:
-        return None
-    removed = 0
-    for group in parent.glob(f"{_PREFIX}*"):
-        pid = int(group.name.removeprefix(_PREFIX) or 0)
-        if not Path(f"/proc/{pid}").exists():
-            _dissolve(group)
-            removed += not group.exists()
+    removed = control_group.clear_left_over(parent, _PREFIX) if parent else 0
     return f"{removed} control groups of killed runs: removed" if removed else None
 
 
@@ -123,35 +118,6 @@ def _parent() -> Path | None:
 
 def _is_v1(parent: Path) -> bool:
     return parent == _V1
-
-
-def _group_of(pid: int, parent: Path) -> Path:
-    """Return the group that a process is in."""
-    with suppress(OSError):
-        for line in Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8").splitlines():
-            _, controllers, place = line.split(":", 2)
-            if ("blkio" in controllers.split(",")) if _is_v1(parent) else not controllers:
-                return parent / place.lstrip("/")
-    return parent
-
-
-def _move(pid: int, group: Path) -> None:
-    (group / "cgroup.procs").write_text(f"{pid}\n", encoding="ascii")
-
-
-def _dissolve(group: Path) -> None:
-    for pid in _members(group):
-        with suppress(OSError):
-            _move(pid, group.parent)
-    with suppress(OSError):
-        group.rmdir()
-
-
-def _members(group: Path) -> list[int]:
-    try:
-        return [int(pid) for pid in (group / "cgroup.procs").read_text(encoding="ascii").split()]
-    except OSError:
-        return []
 
 
 def _family(pid: int) -> list[int]:

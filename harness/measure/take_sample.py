@@ -18,7 +18,7 @@ from harness.machine.requests import Served
 from harness.measure.validity import judge
 from harness.records.cell import Cell
 from harness.records.sample import SCHEMA, Sample
-from harness.workers.client import Load, Server
+from harness.workers.client import InGroup, Load, Server
 from harness.workers.process_client import Interpreters
 from harness.workers.rank_client import SomeRanks
 
@@ -72,13 +72,14 @@ def take_sample(
     timeout_s: float | None = None,
     keep_traceback: Callable[[str], None] = lambda _: None,
     busy_at_most: float = 1.0,
+    in_group: InGroup | None = None,
 ) -> Sample:
     """Return one sample of one arm, valid or not; raises only where the harness itself is at fault.
 
     `selected` is what is asked for of the checkpoint, by each rank where there are several; nothing
     stands for everything. `keep_traceback` is given the traceback of an error that the loader
     raised. Where others had more than `busy_at_most` of the cores' time the sample is invalid; by
-    default nothing is too much.
+    default nothing is too much. `in_group` has the load take place in a control group of its own.
     """
     artifact = checkpoint.artifacts[arm.loader.format]
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -96,7 +97,9 @@ def take_sample(
     answer: dict[str, Any] = {"failure": "unprepared", "detail": problem}
     if before is not None:
         expected = tuple(selection.file for selection in selected) or (checkpoint.checksums_file,)
-        load = Load(arm.key, artifact.files, arm.warm_up, expected, cell.device, touch_bytes)
+        load = Load(
+            arm.key, artifact.files, arm.warm_up, expected, cell.device, touch_bytes, in_group
+        )
         answer = arm.server.sample(load, timeout_s or sample_timeout(checkpoint.bytes * ranks))
     done = time.perf_counter()
     served_after, after = place.served(), arm.server.residency(artifact.files)
@@ -145,6 +148,7 @@ def take_sample(
         valid=judgement.valid,
         reason=judgement.reason,
         detail=judgement.detail,
+        memory_limit_bytes=in_group.limit_bytes if in_group else None,
         requested_bytes=sum(selection.bytes for selection in selected) if selected else None,
         **asdict(busyness),
         **{name: value for name, value in answer.items() if name in _MEASURED},

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from harness.records.sample import Sample
-from harness.scenarios import AS_IS, CacheState, Pair, pair_for
+from harness.scenarios import AS_IS, MEMORY_LIMIT, SEARCHED, CacheState, Pair, pair_for
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,13 @@ class Cell:
         storage = None if self.storage == AS_IS else self.storage
         state = (self.cache_state, self.device, storage, ahead)
         return "/".join(filter(None, (self.checkpoint, self.part, ranks, *state)))
+
+    @property
+    def searches_limit(self) -> bool:
+        """Whether its samples are tries under a memory limit, so that some are expected to fail and
+        their times are of different limits.
+        """
+        return self.scenario == MEMORY_LIMIT and self.part in SEARCHED
 
     @classmethod
     def of(cls, sample: Sample) -> Cell:

@@ -129,6 +129,7 @@ class Manifest(TypedDict, total=False):
     page_cache: PageCacheRecord
     host_cache: dict[str, Any] | None
     read_ahead_restored: str | None
+    memory_group: dict[str, str] | None
     cells: list[CellRecord]
     checkpoints: dict[str, CheckpointRecord]
     environments: dict[str, EnvironmentRecord]

@@ -164,6 +164,20 @@ class Sample:
     processes share counts as 1/n.
     """
 
+    memory_limit_bytes: int | None = None
+    """The memory limit of the control group that the load ran in; None where it had none."""
+    group_peak_bytes: int | None = None
+    """The most that was ever charged to that group, page cache included."""
+    group_anonymous_bytes: int | None = None
+    """Private memory charged to the group at `ready`."""
+    group_file_bytes: int | None = None
+    """Pages of files charged to the group at `ready`, mapped or not."""
+    stays: dict[str, dict[str, int | None]] | None = None
+    """What a load leaves, by stage (after_load, after_use, after_write, after_delete):
+    anonymous_bytes and mapped_bytes, growth of the process since before the load, and
+    page_cache_bytes, charged to its group. A stage that could not be reached is missing.
+    """
+
     phases: dict[str, float] | None = None
     """Time of each phase of a whole process until its weights were ready, in s: start,
     import_torch, import_library, context (on a GPU), first_call, load. They add up to `ready_s`.

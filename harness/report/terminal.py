@@ -13,6 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.analysis.arms import ArmSummary
+from harness.analysis.memory_limits import FACTORS
+from harness.analysis.memory_use import limits_of, without_failed_tries
 from harness.analysis.run_cells import MeasuredCell, cells_of, shortfalls
 from harness.analysis.statistics import Estimate
 from harness.records.sample import Sample
@@ -27,7 +29,8 @@ from harness.report.format import (
     time_text,
     time_unit,
 )
-from harness.scenarios import SCENARIOS
+from harness.report.memory_text import HEADS, limit_row
+from harness.scenarios import LIMIT, SCENARIOS
 
 WIDTH = 110
 _SHORTEST_NAME = 24
@@ -40,6 +43,8 @@ def cell_table(samples: Sequence[Sample]) -> str:
     if not samples:
         return "no samples"
     cell = cells_of({}, samples)[0]
+    if cell.key.searches_limit:
+        return _limits_table(cell)
     factor, unit = time_unit(
         time
         for arm in cell.arms
@@ -87,7 +92,11 @@ def run_summary(manifest: Mapping[str, Any], samples: Sequence[Sample]) -> str:
         if manifest.get("read_ahead_restored")
         else []
     )
-    for scenario, group in groupby(cells, key=lambda cell: cell.scenario):
+    for cell in cells:
+        if cell.key.searches_limit and cell.samples:
+            lines += _limits_table(cell).splitlines()
+    timed = [cell for cell in cells if not cell.key.searches_limit]
+    for scenario, group in groupby(timed, key=lambda cell: cell.scenario):
         both = scenario in SCENARIOS and SCENARIOS[scenario].shows_returned
         for (over, under), of_pair in groupby(
             group, key=lambda cell: (cell.pair.compared, cell.pair.reference)
@@ -109,10 +118,20 @@ def run_summary(manifest: Mapping[str, Any], samples: Sequence[Sample]) -> str:
         for note in checkpoint.get("notes") or ():
             lines += _wrapped(f"{name}: {note}")
     lines += _wrapped(busy_line(manifest, samples) or "")
-    lines += _wrapped(invalid_line(samples))
+    lines += _wrapped(invalid_line(without_failed_tries(samples)))
     for kind, what, reason in shortfalls(manifest, cells):
         lines += _wrapped(f"{kind}: {what}: {reason}")
     return "\n".join(lines)
+
+
+def _limits_table(cell: MeasuredCell) -> str:
+    lines = _wrapped(
+        f"{cell.name}: {size_text(cell.bytes)}, {len(cell.samples)} loads; the smallest memory"
+        " limit that each loader loads with, and its time to ready by limit"
+    )
+    table = [HEADS, *(limit_row(row, "-") for row in limits_of(cell))]
+    width = len(HEADS) if cell.key.part == LIMIT else len(HEADS) - len(FACTORS)
+    return "\n".join(lines + _columns([row[:width] for row in table]))
 
 
 def _row(cell: MeasuredCell, arm: ArmSummary, factor: float) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any, Self
 from harness.checkpoints.store import Store
 from harness.checkpoints.store_location import default_store
 from harness.loaders import all_formats
+from harness.machine import memory_group
 from harness.machine.description import NO_GPU, gpus
 from harness.machine.left_over import clear_left_over
 from harness.machine.lock import only_run
@@ -27,6 +28,7 @@ from harness.records.sample import Sample
 from harness.run.new_manifest import new_manifest, refuse_other_conditions
 from harness.run.options import Options
 from harness.run.storages import Storages
+from harness.scenarios import MEMORY_LIMIT, WORKERS
 
 
 def new_entry(cell: Cell, arms: Sequence[str]) -> CellRecord:
@@ -132,4 +134,8 @@ class OpenRun:
             return NO_GPU
         if cell.device != "cpu" and (cell.ranks or 1) > len(gpus()):
             return f"{cell.ranks} ranks need a GPU each, there are {len(gpus())}"
+        if cell.scenario == MEMORY_LIMIT and cell.part != WORKERS:
+            reason = memory_group.refused()
+            if reason:
+                return f"memory limit refused: {reason}"
         return self._storages.refusal(cell)

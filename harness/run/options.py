@@ -19,7 +19,7 @@ from harness.loaders import DEVICES, KINDS, Contract, all_loaders
 from harness.loaders.threads import COUNTS
 from harness.machine.shapes import EXAMPLE, SHAPES, storage_names
 from harness.records.limits import BUSY_AT_MOST, BUSY_VARIABLE
-from harness.scenarios import AS_IS, CACHE_STATES, CacheState
+from harness.scenarios import AS_IS, CACHE_STATES, MEMORY_PARTS, CacheState
 
 _PLAIN_NAMES = {
     "model",
@@ -233,7 +233,7 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--parts": {
         "metavar": "A,B",
         "help": f"partial loads: only these of {', '.join(PARTS)}; storage: only these"
-        f" of {', '.join(ORDERS)}",
+        f" of {', '.join(ORDERS)}; memory: only these of {', '.join(MEMORY_PARTS)}",
     },
     "--ranks": {
         "metavar": "N,M",
@@ -352,7 +352,7 @@ def parse(given: dict[str, Any], recorded: dict[str, Any] | None = None) -> Opti
         cache_states=_names("cache state", given.get("cache_states"), CACHE_STATES) or CACHE_STATES,
         rounds=_number("--rounds", given.get("rounds"), int, 1),
         budget=_number("--budget", given.get("budget"), float, 0.0),
-        parts=_names("part", given.get("parts"), (*PARTS, *ORDERS)),
+        parts=_names("part", given.get("parts"), (*PARTS, *ORDERS, *MEMORY_PARTS)),
         ranks=_numbers("--ranks", given.get("ranks"), 1),
         threads=_threads(given.get("threads")),
         read_ahead_kb=_numbers("--read-ahead-kb", given.get("read_ahead_kb"), 0) or (),

@@ -21,7 +21,7 @@ from harness.loaders import (
 from harness.machine.shapes import shape_named
 from harness.records.cell import Cell
 from harness.run.options import Options, model_name
-from harness.scenarios import AS_IS, STORAGE
+from harness.scenarios import AS_IS, MEMORY_LIMIT, STORAGE, WHOLE_PROCESS
 from harness.scenarios import PROCESS_START as PROCESS_START
 
 Plan = Mapping[Cell, tuple[str, ...]]
@@ -38,6 +38,7 @@ _SCENARIOS_BY_VALUE = (
     "conversion",
     "scan",
     STORAGE,
+    MEMORY_LIMIT,
     "sharded-load",
 )
 _ON_GPU_BY_VALUE = ("full-load", "partial-load", PROCESS_START, "pipeline-load")
@@ -64,7 +65,7 @@ _CONVERSION = 3
 
 def kind_of(cell: Cell, name: str) -> str:
     """Return which kind of loader an arm of a cell is."""
-    if cell.part is None and cell.ranks is None:
+    if cell.scenario == MEMORY_LIMIT or (cell.part is None and cell.ranks is None):
         return next(
             (kind for kind in (MODEL, CONVERTER, SCANNER) if name in all_loaders(kind)), EVERYTHING
         )
@@ -153,7 +154,7 @@ def block_cost(cell: Cell, arms: tuple[str, ...], size: int) -> float:
         for name in arms
     ]
     around = 0.05 if ranks == 1 else 0.3
-    if cell.scenario == PROCESS_START:
+    if cell.part == WHOLE_PROCESS or cell.scenario == PROCESS_START:
         around = _START_S
     elif any(kind_of(cell, name) == MODEL for name in arms):
         around = _MODEL_S

@@ -22,6 +22,7 @@ from harness.records.cell import Cell
 from harness.records.loader_keys import key_of
 from harness.run.options import Options, model_name
 from harness.run.plan import Plan, kind_of, loader_of
+from harness.scenarios import MEMORY_LIMIT, WHOLE_PROCESS
 from harness.scenarios import PROCESS_START as PROCESS_START
 from harness.workers.cache_state import let_go
 from harness.workers.client import Server
@@ -207,7 +208,8 @@ class Resources:
         """Return an arm of a cell."""
         loader = loader_of(cell, name)[1]
         warm_up, server = self._warm_up({loader.format}), self._server_of(cell)
-        takes = self._interpreters if cell.scenario == PROCESS_START else server
+        whole = cell.scenario == PROCESS_START or cell.part == WHOLE_PROCESS
+        takes = self._interpreters if whole else server
         return Arm(self._key(cell, name), loader, self._environment, takes, warm_up[loader.format])
 
     def _server_of(self, cell: Cell) -> Server | SomeRanks:
@@ -292,6 +294,8 @@ class Resources:
         Raises `WeighbridgeError` where there are no such pieces.
         """
         tensors = [tensor for shard in self._source(cell.checkpoint).shards for tensor in shard]
+        if cell.scenario == MEMORY_LIMIT:
+            return {}
         if cell.part:
             return {cell.part: part(cell.part, cell.checkpoint, tensors)}
         if cell.ranks:

@@ -12,12 +12,15 @@ from typing import TypeVar
 from harness.analysis.arms import by_cell, precise, summarise
 from harness.analysis.ceilings import is_ceiling
 from harness.analysis.host_cache import host_cache
+from harness.analysis.memory_limits import FACTORS, NextTry, next_try
 from harness.analysis.promises import Promise
 from harness.checkpoints.store import Checkpoint
 from harness.errors import WeighbridgeError
 from harness.hostile import corpus
+from harness.machine import memory_group
 from harness.machine.description import NO_GPU
 from harness.measure.blocks import Limits, keeps_failing, order_of_block, run_blocks, spent
+from harness.measure.limit_search import search_limits
 from harness.measure.take_sample import METER, Place, take_sample
 from harness.records.cell import MINIMUM_BLOCKS, Cell
 from harness.records.checks import Check
@@ -31,6 +34,8 @@ from harness.run.options import PROFILES, Options
 from harness.run.plan import Plan, block_cost, size_of
 from harness.run.promise_checks import Checking
 from harness.run.resources import CannotBeMeasuredError, Resources
+from harness.scenarios import LIMIT, MEMORY_LIMIT, STAYS_PARTS
+from harness.workers.client import InGroup
 
 _Done = TypeVar("_Done")
 _NOBODY: CellRecord = {"status": "refused", "reason": "every loader is left out"}
@@ -213,7 +218,7 @@ class Run(OpenRun):
         self.save()
         samples = list(arm_samples)
 
-        def take(name: str, block: int, position: int) -> Sample:
+        def take(name: str, block: int, position: int, upcoming: NextTry | None = None) -> Sample:
             self._say(self._progress(cell, block, samples, limits))
             place = site.proving(
                 Place(self.directory.name, block, position, self._always_throttled())
@@ -225,10 +230,16 @@ class Run(OpenRun):
                 self._resources.arm(cell, name),
                 place,
                 selected,
-                self._options.sample_timeout_s,
+                (upcoming.timeout_s if upcoming else None) or self._options.sample_timeout_s,
                 lambda text: self.directory.keep_traceback(where, text),
                 self._options.busy_at_most,
+                _in_group(cell, upcoming),
             )
+
+        def ahead(of_arm: Sequence[Sample]) -> NextTry | None:
+            repeats = self._options.rounds or 1
+            factors = FACTORS if cell.part == LIMIT else ()
+            return next_try(of_arm, checkpoint.bytes, repeats, factors)
 
         def order(block: int) -> list[str]:
             return order_of_block(self._options.seed, cell.name, block, arms)
@@ -251,9 +262,11 @@ class Run(OpenRun):
             except WeighbridgeError as error:
                 raise CannotBeMeasuredError(str(error)) from None
             for item in (
-                run_blocks(arms, arm_samples, limits, order, take, precise, again)
-                if arms
-                else ["nothing to measure"]
+                ["nothing to measure"]
+                if not arms
+                else search_limits(arms, arm_samples, limits, order, ahead, take, again)
+                if cell.searches_limit
+                else run_blocks(arms, arm_samples, limits, order, take, precise, again)
             ):
                 if isinstance(item, Sample):
                     self.directory.append(item)
@@ -262,7 +275,8 @@ class Run(OpenRun):
                     entry["stopped"] = item
         entry.update({"status": "done"} if samples else _CUT if arms else _NOBODY)
         blocks = len({sample.block for sample in samples})
-        if samples and entry["stopped"] == "budget" and blocks < MINIMUM_BLOCKS:
+        short = entry["stopped"] == "budget" and blocks < MINIMUM_BLOCKS
+        if samples and short and not cell.searches_limit:
             needed = MINIMUM_BLOCKS * spent(samples) / blocks
             entry |= {
                 "status": "cut",
@@ -287,6 +301,8 @@ class Run(OpenRun):
         )
 
     def _describe(self, cell: Cell, checkpoint: Checkpoint) -> None:
+        if cell.scenario == MEMORY_LIMIT:
+            self.manifest["memory_group"] = memory_group.description()
         self.manifest["environments"] = self._resources.environments(cell)
         for key, text in self._resources.tracebacks().items():
             if key not in self._tracebacks:
@@ -307,17 +323,20 @@ class Run(OpenRun):
         """
         if cell in self._limits_of:
             return self._limits_of[cell]
+        most = self._profile.blocks
+        if cell.scenario == MEMORY_LIMIT:
+            most = MINIMUM_BLOCKS  # memory hardly scatters, and times are told elsewhere
         if self._options.rounds is not None:
             return Limits(self._options.rounds, float("inf"), float("inf"), until_precise=False)
         if self._options.budget is not None:
-            return Limits(self._profile.blocks, self._options.budget, self._options.budget)
+            return Limits(most, self._options.budget, self._options.budget)
         left = self._left()
         costs = {
             other: self._likely_cost(other)
             for other in self._plan
             if other not in self._results and self._refusal(other) is None
         }
-        return Limits(self._profile.blocks, left * costs[cell] / sum(costs.values()), left)
+        return Limits(most, left * costs[cell] / sum(costs.values()), left)
 
     def _too_long(self, cell: Cell) -> str | None:
         """Return why the time that is left to a run whose cells share it does not suffice for a
@@ -364,3 +383,11 @@ class Run(OpenRun):
             return f"{where} of {limits.blocks}"
         gone = f"{spent(samples):.0f} of {limits.budget_s:.0f} s"
         return f"{where} · {gone} · {self._left():.0f} s left in all"
+
+
+def _in_group(cell: Cell, upcoming: NextTry | None) -> InGroup | None:
+    """Return the control group that a cell's loads take place in, None where they need none."""
+    if upcoming is not None:
+        return InGroup(upcoming.limit_bytes)
+    asked = cell.scenario == MEMORY_LIMIT and cell.part in STAYS_PARTS
+    return InGroup(stays=True) if asked else None

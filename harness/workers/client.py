@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from harness.workers.cache_state import residency, set_cache_state
@@ -49,6 +49,16 @@ def under_test() -> dict[str, str]:
 
 
 @dataclass(frozen=True)
+class InGroup:
+    """Asks for a load in a control group of its own that counts its memory."""
+
+    limit_bytes: int | None = None
+    """The most that may be charged to the group; None for no limit."""
+    stays: bool = False
+    """Whether to tell what the load leaves in memory, stage by stage."""
+
+
+@dataclass(frozen=True)
 class Load:
     """What a child is asked to load, and what it is held to."""
 
@@ -61,6 +71,7 @@ class Load:
     device: str
     touch_bytes: int
     """How much memory to touch and give back before the load."""
+    in_group: InGroup | None = None
 
     def as_request(self) -> Answer:
         """Return the load as a server is asked for it."""
@@ -72,6 +83,7 @@ class Load:
             "loader": self.loader,
             "device": self.device,
             "touch_bytes": self.touch_bytes,
+            "in_group": asdict(self.in_group) if self.in_group else None,
         }
 
 

@@ -8,10 +8,11 @@ or talks comes before, between or after.
 
 from __future__ import annotations
 
+import gc
 import mmap
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 from harness.checkpoints.checksum import Checksum, checksums, difference
 from harness.machine.counters import counters, memory, proportional, reset_peak
 from harness.workers.device import Device, device_of, numbered
+from harness.workers.memory_stages import Stages
 
 if TYPE_CHECKING:
     from harness.loaders import Contract, Tensors
+    from harness.machine.memory_group import MemoryGroup
 
 NANO_PER_S = 1e9
 _SLACK_BYTES = 4096  # an allocator rounds up
@@ -47,6 +50,11 @@ class Task:
     point.
     """
 
+    group: MemoryGroup | None = None
+    """The control group that the load is to run in, entered after the warm-up load."""
+    stays: bool = False
+    """Whether to tell what the load leaves in memory, stage by stage."""
+
 
 def take(task: Task, device_of: Callable[[str], Device] = device_of) -> dict[str, Any]:
     """Return one sample's measured fields: seconds as floats, sizes in bytes, None for what the
@@ -63,6 +71,8 @@ def take(task: Task, device_of: Callable[[str], Device] = device_of) -> dict[str
     load = loader.ready_to_load(target, device_name)
     device.begin()
     pss_before = proportional() if task.join else None
+    if task.group:
+        task.group.enter()
     reset = reset_peak()
     memory_before = memory()
     meet()
@@ -73,21 +83,39 @@ def take(task: Task, device_of: Callable[[str], Device] = device_of) -> dict[str
     device.wait()
     returned = time.perf_counter_ns()
     loaded = loader.tensors(value)
+    stages = Stages(memory_before, task.group) if task.stays else None
+    if stages:
+        stages.mark("after_load")
     touching = (
-        time.perf_counter_ns() if loader.makes_model else returned
-    )  # naming a model's tensors is no part of its load
+        time.perf_counter_ns() if loader.makes_model or stages else returned
+    )  # naming a model's tensors and reading what is charged are no part of its load
     device.bring_up(loaded.values())
     ready = time.perf_counter_ns() - (touching - returned)
     after, memory_after = counters(), memory()
     of_device = device.end()
+    charged = task.group.charged() if task.group else None
     first_run_s = _run(loader, value, device)
+    if stages:
+        stages.mark("after_use")
+    elif task.group:
+        task.group.leave()  # what is checked from here on is no part of what a load needs
     meet()
     pss_after = proportional() if task.join else None
     # a rank that left before the others had counted would make their shares of common pages larger
     meet()
     touch_s = _repeat_touch(loaded, device)
     check_start = time.perf_counter_ns()
-    wrong = difference(_content(loader, loaded, target), task.expected)
+    with stages.left_out() if stages else nullcontext():
+        wrong = difference(_content(loader, loaded, target), task.expected)
+    check_s = (time.perf_counter_ns() - check_start) / NANO_PER_S
+    misplaced = None if loader.ceiling else device.misplaced(loaded)
+    private = not_private(loaded) if task.private and not loader.ceiling else None
+    if stages:
+        if stages.write(loaded.values()):
+            stages.mark("after_write")
+        del value, loaded
+        gc.collect()
+        stages.mark("after_delete")
     return {
         "context_s": context_s,
         "first_call_s": first_call_s,
@@ -98,7 +126,7 @@ def take(task: Task, device_of: Callable[[str], Device] = device_of) -> dict[str
             None if first_run_s is None else (ready - start) / NANO_PER_S + first_run_s
         ),
         "touch_s": touch_s,
-        "check_s": (time.perf_counter_ns() - check_start) / NANO_PER_S,
+        "check_s": check_s,
         "cpu_s": round(after.cpu_s - before.cpu_s, 6),
         "storage_read_bytes": _grown(before.storage_read_bytes, after.storage_read_bytes),
         "minor_faults": after.minor_faults - before.minor_faults,
@@ -110,8 +138,11 @@ def take(task: Task, device_of: Callable[[str], Device] = device_of) -> dict[str
         "pss_bytes": _grown(pss_before, pss_after),
         "content_ok": wrong is None,
         "wrong": wrong,
-        "misplaced": None if loader.ceiling else device.misplaced(loaded),
-        "not_private": not_private(loaded) if task.private and not loader.ceiling else None,
+        "group_anonymous_bytes": charged.anonymous if charged else None,
+        "group_file_bytes": charged.page_cache if charged else None,
+        "stays": stages.bytes if stages else None,
+        "misplaced": misplaced,
+        "not_private": private,
         "started_ns": start,
         **of_device,
         "peak_device_is_lower_bound": _lower_bound(loader, of_device),

@@ -18,18 +18,22 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
 from harness import loaders
 from harness.checkpoints.checksum import Checksum
 from harness.checkpoints.parts import Piece
+from harness.errors import WeighbridgeError
 from harness.machine.heap import collapse_heap
 from harness.machine.libraries import hold_libraries
+from harness.machine.memory_group import MemoryGroup
 from harness.records.loader_keys import label_of
 from harness.records.privacy import without_paths
 from harness.workers import load_sample
 from harness.workers.device import device_of
+from harness.workers.memory_stages import end_in_group
 from harness.workers.protocol import Answer, fork, serve
 
 _POISON_TIMEOUT_S = 30.0
@@ -140,7 +144,25 @@ def _gpu_refusal(spoiled_by: str | None, timeout_s: float) -> str | None:
 def _sample(request: Answer) -> Answer:
     task = task_of(request)
     task.loader.reserve(task.target)
+    if asked := request.get("in_group"):
+        return _in_group(task, asked["limit_bytes"], asked["stays"], request["timeout_s"])
     return fork(lambda: load_sample.take(task), request["timeout_s"])
+
+
+def _in_group(
+    task: load_sample.Task, limit_bytes: int | None, stays: bool, timeout_s: float
+) -> Answer:
+    """Take a sample whose child enters a control group of its own just before it loads."""
+    try:
+        group = MemoryGroup(limit_bytes)
+    except WeighbridgeError as error:
+        return {"failure": "unprepared", "detail": str(error)}
+    try:
+        confined = replace(task, group=group, stays=stays)
+        answer = fork(lambda: load_sample.take(confined), timeout_s)
+        return answer | end_in_group(group, answer)
+    finally:
+        group.remove()
 
 
 def task_of(request: Answer) -> load_sample.Task:

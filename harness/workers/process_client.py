@@ -15,12 +15,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from harness.errors import WeighbridgeError
 from harness.loaders import by_key
 from harness.machine import page_cache
+from harness.machine.memory_group import MemoryGroup
 from harness.workers.cache_state import residency, set_cache_state
 from harness.workers.client import Load, under_test
+from harness.workers.memory_stages import end_in_group
 from harness.workers.process_worker import program
 from harness.workers.protocol import Answer, outcome, read_line, refuse_other_code
+
+_ENTERING = ("/bin/sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"')
+"""Moves a process into the group that is named next before it becomes the command behind that."""
 
 
 class Interpreters:
@@ -60,15 +66,31 @@ class Interpreters:
         for file in self._libraries.get(load.loader, ()):
             with suppress(OSError):
                 page_cache.warm([file])
+        if load.in_group:
+            return self._in_group(load, load.in_group.limit_bytes, timeout_s)
         return self._started(load, timeout_s)
 
-    def _started(self, load: Load, timeout_s: float) -> Answer:
+    def _in_group(self, load: Load, limit_bytes: int | None, timeout_s: float) -> Answer:
+        """Start the process in a control group of its own, whose memory is all that it takes."""
+        try:
+            group = MemoryGroup(limit_bytes)
+        except WeighbridgeError as error:
+            return {"failure": "unprepared", "detail": str(error)}
+        try:
+            answer = self._started(load, timeout_s, group)
+            # under a limit, programs are dropped from memory and read again: that is its own cost
+            return answer | end_in_group(group, answer) | {"libraries_read_bytes": None}
+        finally:
+            group.remove()
+
+    def _started(self, load: Load, timeout_s: float, group: MemoryGroup | None = None) -> Answer:
         reading, writing = os.pipe()
         request: dict[str, Any] = load.as_request() | {"pipe": writing, "parent": os.getpid()}
         text = program(by_key(load.loader)[1].requires)
         spawned = time.monotonic_ns()
+        command = [self._python, "-P", "-c", text, json.dumps(request | {"spawned_ns": spawned})]
         process = subprocess.Popen(
-            [self._python, "-P", "-c", text, json.dumps(request | {"spawned_ns": spawned})],
+            command if group is None else [*_ENTERING, str(group.path), *command],
             pass_fds=(writing,),
             stdin=subprocess.DEVNULL,
             stdout=2,  # what a library prints is not told apart from what it complains of

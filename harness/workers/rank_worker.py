@@ -141,7 +141,7 @@ def _sample(request: Answer, number: int, rank: int) -> Answer:
         device=device,
         expected=expected,
         touch_bytes=request["touch_bytes"],
-        private=True,
+        private=kind in (loaders.PART, loaders.SHARE),
         join=lambda: _join(f"sample/{number}", rank, ranks, device, _GROUP_SHARE * timeout_s),
     )
     return fork(lambda: load_sample.take(task), timeout_s) | {"ended_at": time.time()}

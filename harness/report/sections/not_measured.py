@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from harness.analysis.memory_use import without_failed_tries
 from harness.analysis.recorded_run import RecordedRun
 from harness.records.sample import Sample
 from harness.report.format import invalid_line
@@ -42,8 +43,9 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
         if shortfalls.empty
         else markdown(shortfalls)
     )
-    blocks.append(f"{invalid_line(run.samples).capitalize()}.")
-    invalid = invalid_frame(run.samples)
+    samples = without_failed_tries(run.samples)
+    blocks.append(f"{invalid_line(samples).capitalize()}.")
+    invalid = invalid_frame(samples)
     if not invalid.empty:
         blocks += [
             markdown(invalid_table(invalid)),
