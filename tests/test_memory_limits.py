@@ -91,14 +91,12 @@ def test_a_search_finds_the_limit_to_a_step(smallest: float) -> None:
 
 
 def test_a_wrong_guess_leads_to_the_same_limit() -> None:
-    floors = [
-        floor_of(search(needs(0.61), **free), SIZE)
-        for free in (
-            dict[str, Any](),
-            {"anonymous_bytes": 3 * SIZE},
-            {"group_peak_bytes": int(1.6 * SIZE)},
-        )
+    guesses: list[dict[str, Any]] = [
+        {},
+        {"anonymous_bytes": 3 * SIZE},
+        {"group_peak_bytes": int(1.6 * SIZE)},
     ]
+    floors = [floor_of(search(needs(0.61), **guess), SIZE) for guess in guesses]
     assert len({floor.limit_bytes for floor in floors if floor}) == 1
     assert None not in floors
 
@@ -187,7 +185,11 @@ def test_a_search_ends_with_its_time() -> None:
 
 
 def test_what_to_ask_for_is_told_by_the_closest_tries() -> None:
-    process: dict[str, Any] = {"peak_rss_bytes": 700_000_000, "peak_growth_bytes": SIZE, "mapped_bytes": 0}
+    process: dict[str, Any] = {
+        "peak_rss_bytes": 700_000_000,
+        "peak_growth_bytes": SIZE,
+        "mapped_bytes": 0,
+    }
     plain = make_sample(bytes=SIZE, scenario="full-load", **process)
     by_plain = memory_to_ask_for([plain])
     assert by_plain is not None and by_plain.by == "plain loads"
@@ -242,7 +244,7 @@ def _written(folder: Path, samples: Sequence[Sample]) -> str:
 
 
 def test_the_page_says_what_to_ask_for_and_what_thrashing_costs(tmp_path: Path) -> None:
-    free = {"peak_rss_bytes": SIZE, "peak_growth_bytes": SIZE, "mapped_bytes": 0}
+    free: dict[str, Any] = {"peak_rss_bytes": SIZE, "peak_growth_bytes": SIZE, "mapped_bytes": 0}
     samples = search(needs(1.02), anonymous_bytes=SIZE, **free)
     mapped = search(needs(0.03), "safetensors-load-file", anonymous_bytes=0, **free)
     text = _written(tmp_path, samples + mapped)
