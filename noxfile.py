@@ -62,27 +62,18 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check the style of all code, the workflows against their schema, and that the generated
-    blocks of README and docs are what the code and the reference runs give.
-    """
+    """Check style and format of all code, and the workflows against the public schema."""
     session.install("-c", "requirements/tools.txt", "ruff", "check-jsonschema")
     session.install("-c", "requirements/reference.txt", *DOCUMENTATION)
     session.run("ruff", "check", *session.posargs)
     session.run("ruff", "format", "--check")
+    session.run("python", "-m", "harness.documentation", "--check")
     session.run(
         "check-jsonschema",
         "--builtin-schema",
         "vendor.github-workflows",
         *map(str, sorted(Path(".github/workflows").glob("*.yml"))),
     )
-    session.run("python", "-m", "harness.documentation", "--check")
-
-
-@nox.session
-def docs(session: nox.Session) -> None:
-    """Rewrite the generated blocks of README and docs: tables, help pages and quoted figures."""
-    session.install("-c", "requirements/reference.txt", *DOCUMENTATION)
-    session.run("python", "-m", "harness.documentation", *session.posargs)
 
 
 @nox.session
@@ -103,6 +94,13 @@ def types(session: nox.Session) -> None:
         "jinja2",
     )
     session.run("mypy", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Rewrite the generated blocks of README and docs: tables, help pages and quoted figures."""
+    session.install("-c", "requirements/reference.txt", *DOCUMENTATION)
+    session.run("python", "-m", "harness.documentation", *session.posargs)
 
 
 @nox.session(name="bench-cpu")

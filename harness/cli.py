@@ -70,7 +70,7 @@ COMMANDS = {
         "judge every claim of the documentation under test, from stored runs or from new"
         " measurements"
     ),
-    "report": "write the page, tables and figures of runs from their records",
+    "report": "make the page, tables and figures of runs from what they recorded",
     "pack": ("copy a finished run for contribution: small, and with nothing private in it"),
 }
 """Every command and its help; the module of the same name in `harness.commands` is imported only

@@ -58,8 +58,8 @@ def write_reports(runs: Sequence[RunDirectory], folder: Path) -> Path:
     Return the first's path.
 
     `README.md` and `index.html` stand by themselves: every other file is only linked from the pages
-    of runs. Nothing else is ever written or removed in `folder` but `figures/*/*.svg`,
-    `tables/*/*.csv` and the figure that the project's README shows.
+    of runs. Nothing else is ever written or removed in `folder` but `figures/*/*.svg` and
+    `tables/*/*.csv`.
     """
     evidence = gather(runs)
     _remove_stale(
@@ -69,6 +69,7 @@ def write_reports(runs: Sequence[RunDirectory], folder: Path) -> Path:
         if page.read_text(encoding="utf-8").startswith(_RUN_TITLE):
             page.unlink()
     links = {run.name: _beside(run.run.path, folder) for run in evidence}
+    SectionWriter(folder, "", 1).figure(lambda: first_figure(evidence))  # README shows it
     writers = {
         run.name: SectionWriter(folder, run.name, 1, _samples_of(run.run, links[run.name]))
         for run in evidence
@@ -80,7 +81,6 @@ def write_reports(runs: Sequence[RunDirectory], folder: Path) -> Path:
         web_page,
     )  # what it converts with is not everywhere that a run is taken
 
-    SectionWriter(folder, "", 1).figure(lambda: first_figure(evidence))
     front, sections = front_sections(SectionWriter(folder, "front", 1), evidence, writers)
     _text(folder / "index.html", web_page(front, sections, pages, folder))
     return _written(

@@ -222,8 +222,8 @@ FLAGS: dict[str, dict[str, Any]] = {
     },
     "--parts": {
         "metavar": "A,B",
-        "help": f"partial loads: only these of {', '.join(PARTS)}; storage: only these"
-        f" of {', '.join(ORDERS)}",
+        "help": f"of partial loads only these of {', '.join(PARTS)}; of storage"
+        f" {', '.join(ORDERS)}",
     },
     "--ranks": {
         "metavar": "N,M",
