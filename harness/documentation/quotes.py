@@ -74,7 +74,7 @@ class ReferenceRuns:
     def claims(self) -> str:
         """Return how many claims there are and how many have each verdict, in a few words."""
         counts = Counter(claim.verdict for claim in judged_here(self.runs))
-        words = [f"{counts[v]} {_VERDICTS[v]}" for v in ClaimVerdict if counts[v]]
+        words = [f"{counts[v]} {_of_several(v)}" for v in ClaimVerdict if counts[v]]
         return f"of {sum(counts.values())} claims, {', '.join(words[:-1])} and {words[-1]}"
 
     def hostile_outcomes(self) -> str:
@@ -176,14 +176,6 @@ _OF_A_PAYLOAD = (
     ScannerResult.BROKE,
 )
 """What a scanner can make of a file that runs code."""
-_VERDICTS = {
-    ClaimVerdict.HOLDS: "hold",
-    ClaimVerdict.ONLY_IF: "hold under some conditions",
-    ClaimVerdict.DOES_NOT: "do not hold",
-    ClaimVerdict.NOT_TESTED: "could not be tested",
-}
-
-
 _MAPPED = "safetensors-load-file"
 _OF_STORAGE: dict[str, AnyFigure] = {
     "mapped over read": RatioFigure(cell="", says="", over=_MAPPED, under="safetensors-pread"),
@@ -235,6 +227,11 @@ def in_words(quoted: Quote, form: str) -> str:
         counted = f"{value.count} pairs"
         ends = [significant(end) for end in (value.low, value.high)]
     return f"{text} ({ends[0]} to {ends[1]}, {counted})" if form == "interval" else text
+
+
+def _of_several(verdict: str) -> str:
+    """Return a verdict as it is said of several claims."""
+    return verdict.replace("holds", "hold").replace("does not", "do not")
 
 
 def _link(run: str) -> str:
