@@ -71,7 +71,9 @@ COMMANDS = {
         " measurements"
     ),
     "report": "make the page, tables and figures of runs from what they recorded",
-    "pack": ("copy a finished run for contribution: small, and with nothing private in it"),
+    "pack": (
+        "copy a run of yours so that it can be contributed, small and with nothing private in it"
+    ),
 }
 """Every command and its help; the module of the same name in `harness.commands` is imported only
 when it is asked for.
