@@ -74,7 +74,7 @@ class ReferenceRuns:
     def claims(self) -> str:
         """Return how many claims there are and how many have each verdict, in a few words."""
         counts = Counter(claim.verdict for claim in judged_here(self.runs))
-        words = [f"{counts[v]} {_VERDICTS[v]}" for v in ClaimVerdict if counts[v]]
+        words = [f"{counts[v]} {_of_several(v)}" for v in ClaimVerdict if counts[v]]
         return f"of {sum(counts.values())} claims, {', '.join(words[:-1])} and {words[-1]}"
 
     def hostile_outcomes(self) -> str:
@@ -235,6 +235,11 @@ def in_words(quoted: Quote, form: str) -> str:
         counted = f"{value.count} pairs"
         ends = [significant(end) for end in (value.low, value.high)]
     return f"{text} ({ends[0]} to {ends[1]}, {counted})" if form == "interval" else text
+
+
+def _of_several(verdict: str) -> str:
+    """Return a verdict as it is said of several claims."""
+    return verdict.replace("holds", "hold").replace("does not", "do not")
 
 
 def _link(run: str) -> str:

@@ -70,6 +70,7 @@ def write_reports(runs: Sequence[RunDirectory], folder: Path) -> Path:
         if page.read_text(encoding="utf-8").startswith((_RUN_TITLE, _WEB_PAGE)):
             page.unlink()
     links = {run.name: _beside(run.run.path, folder) for run in evidence}
+    SectionWriter(folder, "", 1).figure(lambda: first_figure(evidence))  # README shows it
     writers = {
         run.name: SectionWriter(folder, run.name, 1, _samples_of(run.run, links[run.name]))
         for run in evidence
