@@ -69,7 +69,6 @@ def lint(session: nox.Session) -> None:
     session.install("-c", "requirements/reference.txt", *DOCUMENTATION)
     session.run("ruff", "check", *session.posargs)
     session.run("ruff", "format", "--check")
-    session.run("python", "-m", "harness.documentation", "--check")
     session.run(
         "check-jsonschema",
         "--builtin-schema",
@@ -108,13 +107,6 @@ def types(session: nox.Session) -> None:
         "rich",
     )
     session.run("mypy", *session.posargs)
-
-
-@nox.session
-def docs(session: nox.Session) -> None:
-    """Rewrite the generated blocks of README and docs: tables, help pages and quoted figures."""
-    session.install("-c", "requirements/reference.txt", *DOCUMENTATION)
-    session.run("python", "-m", "harness.documentation", *session.posargs)
 
 
 @nox.session(name="bench-cpu")

@@ -176,12 +176,6 @@ _OF_A_PAYLOAD = (
     ScannerResult.BROKE,
 )
 """What a scanner can make of a file that runs code."""
-_VERDICTS = {
-    ClaimVerdict.HOLDS: "hold",
-    ClaimVerdict.PARTLY: "hold partly",
-    ClaimVerdict.DOES_NOT: "do not hold",
-    ClaimVerdict.NOT_TESTED: "could not be tested",
-}
 
 
 _MAPPED = "safetensors-load-file"

@@ -78,7 +78,6 @@ def write_reports(runs: Sequence[RunDirectory], folder: Path) -> Path:
     pages = {run.name: run_blocks(writers[run.name], run, links[run.name]) for run in evidence}
     for name, blocks in pages.items():
         _written(folder / f"{name}.md", blocks)
-    SectionWriter(folder, "", 1).figure(lambda: first_figure(evidence))
     front = SectionWriter(folder, "front", 1)
     behind = evidence_blocks(front, evidence)
     _write_web_pages(folder, evidence, pages, behind, newest_drawings(evidence, writers))
