@@ -58,7 +58,7 @@ PUBLISHED = {
     "stable-diffusion-2.1": {"float16": 865_910_724 + 340_387_840 + 83_653_863},
 }
 """Elements of each dtype, as the models' own pages give them."""
-OURS = ("bloom-slim", "small-stable-diffusion")
+OURS = ("bloom-slim", "qwen3-moe-slim", "small-stable-diffusion")
 """Layouts of real classes in sizes that nobody published."""
 
 

@@ -127,7 +127,10 @@ def test_runs_of_different_days_are_preferred(
 ) -> None:
     both = [*cell_samples(), *cell_samples(cache_state="cold")]
     one = runs(tmp_path, ("2025-01-01", HERE, cell_samples()), ("2025-01-02", THERE, both))
-    assert re.search(r"is ready \*\*[\d.]+ times as fast\*\* as a pickle; from disk", lead(one))
+    assert re.search(
+        r"is \*\*[\d.]+ times as fast\*\* as a pickle; on a first load",
+        lead(one),
+    )
     assert other_machines(one) == [], "a machine without a first load tells only half of it"
     two = runs(tmp_path / "two", ("2025-01-01", HERE, both), ("2025-01-02", THERE, both))
     (other,) = other_machines(two)

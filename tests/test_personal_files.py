@@ -42,7 +42,8 @@ def _exit(*arguments: object) -> int:
 def _refused(capsys: Capture, *arguments: object) -> str:
     """Return the one line that a command is refused by, with exit code 2."""
     assert _exit(*arguments) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    lines = capsys.readouterr().err.splitlines()  # the others are progress
+    (line,) = (line for line in lines if line.startswith("weighbridge: "))
     assert "Traceback" not in line
     return line
 

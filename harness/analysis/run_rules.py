@@ -305,8 +305,8 @@ RULES = (
     ),
     Rule(
         "proof",
-        "Every valid sample proves its cache state: resident pages before, and for a cold load the"
-        " bytes from storage, with witness and depth.",
+        "Every valid sample proves its cache state: by resident pages before, and a cold one by the"
+        " bytes from storage too.",
         "cold: nothing resident and every byte from storage, with witness and depth; warm: all"
         " resident",
         "measure on storage where `weighbridge doctor` says cold: yes (--store)",

@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.checkpoints.formats import Format
+from harness.checkpoints.safetensors_file import BY_TORCH, METADATA
+from harness.errors import WeighbridgeError
 from harness.loaders import Loader
 
 if TYPE_CHECKING:
     from harness.loaders import Tensors
 
 _DESCRIPTION = ".metadata"
+_NOT_READ = {"float4_e2m1fn_x2", "float8_e8m0fnu"}
+"""The dtypes that torch 2.13 writes to safetensors by DCP and does not read back by it."""
 
 
 def _write(tensors: Tensors, folder: Path) -> None:
@@ -30,9 +34,15 @@ def _write(tensors: Tensors, folder: Path) -> None:
 def _write_safetensors(tensors: Tensors, folder: Path) -> None:
     import torch.distributed.checkpoint as dcp
 
+    if METADATA in tensors:
+        raise WeighbridgeError(f"safetensors keeps the name {METADATA} for itself")
     with _alone():
         writer = dcp.HuggingFaceStorageWriter(str(folder))
-        dcp.save(dict(tensors), storage_writer=writer, no_dist=True)
+        try:
+            dcp.save(dict(tensors), storage_writer=writer, no_dist=True)
+        except dcp.CheckpointException as error:  # which is no Exception
+            _, (reason, _) = error.failures.popitem()
+            raise WeighbridgeError(f"{type(reason).__name__}: {reason}") from None
 
 
 def _pickled(folder: Path) -> Any:
@@ -106,6 +116,7 @@ FORMATS = (
         _write_safetensors,
         partial(_load_folder, device="cpu", reader=_of_safetensors),
         folder=True,
+        dtypes=frozenset(BY_TORCH) - _NOT_READ,
     ),
 )
 LOADERS = (  # a tensor is read beside the one it is to fill

@@ -117,6 +117,21 @@ _STYLES = {
     "instanttensor": Style(SKY, "p", "--"),
     "instanttensor-buffered": Style(SKY, "p", ":"),
     "torch-dcp": Style(ORANGE, "d", ":"),
+    "torch-dcp-safetensors": Style(BLUE, "d", "-"),
+    "torch-load-safetensors": Style(BLUE, "<", "-"),
+    "safetensors-get-tensors": Style(BLUE, "P", ":"),
+    "flashpack-mapped": Style(PURPLE, "P", "--"),
+    "flashpack-read": Style(PURPLE, "X", ":"),
+    **{
+        f"{family}-{threads}": Style(colour, marker, line)
+        for family, colour, line in (
+            ("safetensors-threads", BLUE, "-."),
+            ("safetensors-pread-threads", GREEN, "-."),
+            ("transformers-threads", SKY, "-."),
+            ("transformers-sharded-threads", VERMILLION, "-."),
+        )
+        for threads, marker in zip((1, 2, 4, 8, 16), "v^sDo", strict=True)
+    },
     "gguf-reader": Style(BLACK, "d", ":"),
     "numpy-npz": Style(BLACK, "^", "--"),
     "numpy-npy-mmap": Style(BLACK, "v", ":"),
@@ -127,6 +142,13 @@ _STYLES = {
     "transformers-safetensors": Style(BLUE, "H"),
     "transformers-device-map": Style(BLUE, "H", ":"),
     "transformers-bin": Style(VERMILLION, "H"),
+    "transformers-sharded": Style(BLUE, "h", "--"),
+    "transformers-disable-mmap": Style(GREEN, "H", "--"),
+    "transformers-no-threads": Style(PURPLE, "H", ":"),
+    "accelerate-dispatch": Style(PURPLE, "h", "--"),
+    "diffusers-disable-mmap": Style(GREEN, "8", "--"),
+    "diffusers-sharded": Style(BLUE, "8", "--"),
+    "diffusers-parallel": Style(PURPLE, "8", "--"),
     "assign-safetensors": Style(SKY, "H"),
     "assign-torch": Style(ORANGE, "H"),
     "copy-safetensors": Style(SKY, "h", ":"),
