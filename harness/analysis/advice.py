@@ -25,6 +25,7 @@ from harness.analysis.advice_record import (
 from harness.analysis.arms import REFERENCE, ArmSummary
 from harness.analysis.bottleneck import PAGE_FAULTS, bottleneck_of, copies_nothing
 from harness.analysis.lines_to_type import NAMES, Library, line_for
+from harness.analysis.memory_use import memory_to_ask_for
 from harness.analysis.payback import Payback, payback
 from harness.analysis.run_cells import MeasuredCell, indistinguishable, invalid_counts, pair_ratio
 from harness.analysis.shaped_storage import words_of
@@ -46,7 +47,6 @@ _COLD_ONLY = ("safetensors-pread", "safetensors-load-bytes")
 """What copies every byte. Warm, on the CPU, it is slower than mapping by what the copy takes, and
 measuring that would double the time of the warm cell."""
 _READ_OR_MAPPED = (REFERENCE, "safetensors-prefetch-cache", *_COLD_ONLY)
-_HEADROOM = 1.1
 _LEAST_STEP = 100_000_000
 
 
@@ -207,13 +207,16 @@ def _lines(cell: MeasuredCell | None, advised: str | None) -> list[ToType]:
 def memory_needed(cell: MeasuredCell | None, loader: str | None) -> Memory | None:
     """Return the memory that a loader needs in a cell, by the medians of its samples.
 
-    The limit to ask for is the peak and a tenth, rounded up to 0.1 GB. None where the system did
-    not tell.
+    The limit to ask for is that of `memory_to_ask_for`, rounded up to 0.1 GB. None where the system
+    did not tell.
     """
     arm = cell.arm(loader) if cell and loader else None
     if arm is None or arm.peak_rss_bytes is None or arm.peak_growth_bytes is None:
         return None
-    ask_for = math.ceil(_HEADROOM * arm.peak_rss_bytes / _LEAST_STEP) * _LEAST_STEP
+    samples = [sample for sample in cell.samples if sample.loader == loader] if cell else []
+    if (need := memory_to_ask_for(samples)) is None:
+        return None
+    ask_for = math.ceil(need.ask_bytes / _LEAST_STEP) * _LEAST_STEP
     return Memory(
         arm.loader,
         arm.peak_rss_bytes,
