@@ -44,6 +44,7 @@ from harness.records.checks import Check
 from harness.records.sample import Sample
 from harness.records.trials import Harm, Outcome, Trial
 from harness.report.sections import claims as ledger
+from harness.report.verdict_text import sentence, verdict_line
 from tests.helpers import ROOT, make_sample
 
 WARM, COLD = "full-load/gpt2/warm/cpu", "full-load/gpt2/cold/cpu"
@@ -119,9 +120,7 @@ def test_every_claim_under_test_has_an_entry() -> None:
 def test_no_claim_is_missing_where_nothing_was_measured() -> None:
     judged = judge_claims([])
     assert [one.verdict for one in judged] == [ClaimVerdict.NOT_TESTED] * len(claims())
-    assert all(one.words.removeprefix(ClaimVerdict.NOT_TESTED).strip(": ") for one in judged), (
-        "each with a reason"
-    )
+    assert all(len(sentence(one)) > 1 for one in judged), "each with a reason"
     assert missing(judged) == list(measures().values())
 
 
@@ -439,30 +438,69 @@ CONDITIONED = claim_of(
 @pytest.mark.parametrize(
     ("warm", "cold", "verdict", "named"),
     [
-        (3.0, 3.0, ClaimVerdict.HOLDS, ""),
-        (3.0, 1.0, ClaimVerdict.ONLY_IF, "holds only if it is warm"),
-        (1.0, 3.0, ClaimVerdict.ONLY_IF, "holds only if it is cold"),
-        (1.0, 1.0, ClaimVerdict.DOES_NOT, "1 times"),
-        (3.0, 2.0, ClaimVerdict.ONLY_IF, "holds only if it is warm (inconclusive: it is cold)"),
-        (1.0, 2.0, ClaimVerdict.DOES_NOT, "(inconclusive: it is cold)"),
-        (2.0, 2.0, ClaimVerdict.NOT_TESTED, "reaches over the limit"),
-        (3.0, None, ClaimVerdict.ONLY_IF, "holds only if it is warm (inconclusive: it is cold)"),
-        (None, None, ClaimVerdict.NOT_TESTED, "it was not measured"),
+        (
+            3.0,
+            3.0,
+            ClaimVerdict.HOLDS,
+            "It is warm: yes, 3 times as fast; it is cold: yes",
+        ),
+        (3.0, 1.0, ClaimVerdict.PARTLY, "it is cold: no measurable difference"),
+        (3.0, 0.8, ClaimVerdict.PARTLY, "it is cold: no, 20 % slower"),
+        (1.0, 3.0, ClaimVerdict.PARTLY, "it is cold: yes, 3 times as fast"),
+        (1.3, 1.6, ClaimVerdict.DOES_NOT, "It is warm: no, only 30 % faster"),
+        (3.0, 2.0, ClaimVerdict.PARTLY, "it is cold: unclear, 2 times as fast"),
+        (1.0, 2.0, ClaimVerdict.DOES_NOT, "it is cold: unclear"),
+        (2.0, 2.0, ClaimVerdict.NOT_TESTED, "It is warm: unclear"),
+        (3.0, None, ClaimVerdict.PARTLY, "it is cold: not measured"),
+        (None, None, ClaimVerdict.NOT_TESTED, "No run here measured it."),
     ],
 )
-def test_a_verdict_names_the_conditions(
+def test_a_verdict_answers_for_each_side(
     warm: float | None, cold: float | None, verdict: str, named: str
 ) -> None:
     samples = [*(loads(warm) if warm else []), *(loads(cold, cell=COLD) if cold else [])]
     judged = judge(CONDITIONED, [run_of(samples)])
     assert judged.verdict == verdict
-    assert named in judged.words
+    assert named in sentence(judged)
+
+
+@pytest.mark.parametrize(
+    ("warm", "cold", "phrase"),
+    [
+        (3.0, 4.0, "Both: yes, 3 to 4 times as fast."),
+        (3.0, 1.5, "Both: in part, 1.5 to 3 times as fast."),
+        (3.0, None, "Both: yes, 3 times as fast."),
+        (1.2, 1.3, "Both: no, only 20 to 30 % faster."),
+    ],
+)
+def test_tests_of_one_side_share_a_phrase(warm: float, cold: float | None, phrase: str) -> None:
+    claim = claim_of(
+        *(
+            msgspec.structs.replace(test, side="both")
+            for test in (ratio_test("warm"), ratio_test("cold", cell=COLD))
+        )
+    )
+    samples = [*loads(warm), *(loads(cold, cell=COLD) if cold else [])]
+    assert sentence(judge(claim, [run_of(samples)])) == phrase
+
+
+def test_a_figure_is_told_as_its_test_reads_it() -> None:
+    for reads, phrase in (
+        ("{slowness}", "Here: no, 2 times as fast."),
+        ("{times} as long", "Here: no, 0.50 times as long."),
+        ("{share} of it", "Here: no, 50 % of it."),
+        (None, "Here: no, 2 times as slow."),
+    ):
+        test = msgspec.structs.replace(ratio_test(), side="here", reads=reads)
+        assert sentence(judge(claim_of(test), [run_of(loads(0.5, jitter=0.001))])) == phrase
+    with pytest.raises(ValueError, match="reads names what"):
+        ratio_test(at_least=1.0, reads="{what} is there")
 
 
 @pytest.mark.parametrize(
     ("always", "verdict"),
     [
-        (3.0, ClaimVerdict.ONLY_IF),
+        (3.0, ClaimVerdict.PARTLY),
         (1.0, ClaimVerdict.DOES_NOT),
         (2.0, ClaimVerdict.NOT_TESTED),
         (None, ClaimVerdict.NOT_TESTED),
@@ -522,7 +560,7 @@ def test_a_refused_cell_gives_the_reason_that_its_run_recorded() -> None:
         "reason": "tmpfs cannot be made cold",
     }
     judged = judge(claim_of(ratio_test(None, at_least=2.0)), [run_of(manifest={"cells": [entry]})])
-    assert judged.words == "not tested here: tmpfs cannot be made cold"
+    assert verdict_line(judged) == "not tested. Tmpfs cannot be made cold."
 
 
 def test_a_verdict_that_changed_is_named() -> None:
@@ -534,8 +572,8 @@ def test_a_verdict_that_changed_is_named() -> None:
     assert changed([before], [other]) == [(before, other)]
     lines = " ".join(ledger.ledger_lines([other], changed([before], [other])))
     assert (
-        "changed from the committed reference: C0: was holds only if it is warm; is holds only if"
-        " it is cold" in lines
+        "changed from the committed reference: C0: was holds partly. It is warm: yes" in lines
+        and "Is holds partly. It is warm: no" in lines
     )
 
 
@@ -553,7 +591,7 @@ def test_the_command_judges_the_runs_that_are_named(
     run = "results/reference/20261125T031938Z-everything-machine3"
     assert main(["claims", run, "--only", "C9,C11,J5"]) == 0
     said = capsys.readouterr().out
-    assert "holds only if it is called by today's name" in " ".join(said.split())
+    assert "C9" in said and "holds partly. `from_single_file`: yes" in " ".join(said.split())
     assert "changed from the committed reference: J5" in said
 
 

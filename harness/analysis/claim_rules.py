@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from string import Formatter
 from typing import Any, Literal
 
 import msgspec
@@ -90,6 +91,9 @@ class Finding:
     """Of the figure: times, s, or loads."""
     short: str = ""
     """What was found in a few words."""
+    hits: int | None = None
+    """Of a count: how many of `count` ended as `counted` says."""
+    counted: str = ""
     reason: str | None = None
     """Why nothing was measured."""
 
@@ -132,12 +136,28 @@ class ClaimTest(
     says: str
     measure: str
     """What takes its samples: the name of a `measure` in `claims.toml`."""
+    side: str | None = None
+    """What it looks at, in a few words; tests with the same side share a phrase of the verdict."""
+    reads: str | None = None
+    """How that phrase gives the figure, None for the rule's own way: a text with names of
+    `PLACES`.
+    """
     condition: str | None = None
     """Under which condition it holds or not; None where the claim needs it always."""
     aside: bool = False
     """Whether it is shown beside the others and decides nothing."""
-    headline: str | None = None
-    """How the page's first sentence speaks of its figure, None where that does not."""
+    headline: Literal["returned", "ready", "first load"] | None = None
+    """Which figure of the index page's first sentences it gives, None where it gives none."""
+
+    @property
+    def phrase(self) -> str:
+        """How a verdict's sentence gives its figure: `reads`, or its rule's own way."""
+        return self.reads or "{hits} of {total} {of_what} {counted}"
+
+    @property
+    def name(self) -> str:
+        """What a verdict's sentence calls it."""
+        return self.side or self.condition or self.says
 
     def criterion(self, figure: float | None) -> str:
         """Return in words what is asked of the figure; `figure` is the claim's own."""
@@ -146,6 +166,34 @@ class ClaimTest(
     def judge(self, run: Recorded, figure: float | None) -> Finding:
         """Return what a run says of this test."""
         raise NotImplementedError
+
+    def __post_init__(self) -> None:
+        """Refuse a `reads` that names what there is not."""
+        check_reads(self.reads)
+
+
+PLACES = (
+    "speed",
+    "slowness",
+    "times",
+    "share",
+    "time",
+    "loads",
+    "hits",
+    "total",
+    "of_what",
+    "counted",
+)
+"""What a `reads` may name. `speed` is that of the second loader relative to the first, `slowness`
+that of the first relative to the second.
+"""
+
+
+def check_reads(reads: str | None) -> None:
+    """Raise `ValueError` where a `reads` names what there is not."""
+    named = {name for _, name, _, _ in Formatter().parse(reads or "") if name is not None}
+    if unknown := sorted(named - set(PLACES)):
+        raise ValueError(f"reads names {', '.join(unknown)}; there are: {', '.join(PLACES)}")
 
 
 class LimitedTest(ClaimTest, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -158,6 +206,7 @@ class LimitedTest(ClaimTest, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def __post_init__(self) -> None:
         """Refuse a test without a limit."""
+        check_reads(self.reads)
         if self.at_least is None and self.at_most is None and not self.gain:
             raise ValueError(
                 "no limit, so that any figure would hold; it needs one of at_least, at_most, gain"
@@ -194,6 +243,11 @@ class RatioTest(LimitedTest, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     under_field: str | None = None
     """The field of `under`, where it is another."""
 
+    @property
+    def phrase(self) -> str:
+        """How a verdict's sentence gives its figure: `reads`, or as a speed."""
+        return self.reads or "{speed}"
+
     def judge(self, run: Recorded, figure: float | None) -> Finding:
         """Return the median ratio, judged by the limits."""
         over, under = (_valid(run, self.cell, loader) for loader in (self.over, self.under))
@@ -222,6 +276,11 @@ class FieldTest(LimitedTest, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     field: str
     per: str | None = None
 
+    @property
+    def phrase(self) -> str:
+        """How a verdict's sentence gives its figure: `reads`, or as a multiple or a time."""
+        return self.reads or ("{times}" if self.per else "{time}")
+
     def judge(self, run: Recorded, figure: float | None) -> Finding:
         """Return the median of the field, judged by the limits."""
         samples = _valid(run, self.cell, self.loader)
@@ -249,6 +308,11 @@ class PaybackTest(
     over: str
     under: str
     field: str
+
+    @property
+    def phrase(self) -> str:
+        """How a verdict's sentence gives its figure: `reads`, or as a number of loads."""
+        return self.reads or "{loads}"
 
     def judge(self, run: Recorded, figure: float | None) -> Finding:
         """Return the number of loads, judged by the limits."""
@@ -431,6 +495,8 @@ def _counted(
         of_what,
         run.run,
         short=f"{count} of {total} {of_what} {what}",
+        hits=count,
+        counted=what,
     )
 
 

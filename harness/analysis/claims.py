@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -22,9 +22,19 @@ class ClaimVerdict(StrEnum):
     """What a claim comes to."""
 
     HOLDS = "holds"
-    ONLY_IF = "holds only if"
+    PARTLY = "holds partly"
     DOES_NOT = "does not hold"
-    NOT_TESTED = "not tested here"
+    NOT_TESTED = "not tested"
+
+
+class Answer(StrEnum):
+    """What the tests of one side of a claim come to."""
+
+    YES = "yes"
+    NO = "no"
+    IN_PART = "in part"
+    UNCLEAR = "unclear"
+    NOT_MEASURED = "not measured"
 
 
 ENOUGH = 16
@@ -82,14 +92,32 @@ class JudgedTest:
 
 
 @dataclass(frozen=True)
+class Side:
+    """One side of a claim: what its tests look at, and what they come to together."""
+
+    name: str
+    tests: tuple[JudgedTest, ...]
+
+    @property
+    def answer(self) -> Answer:
+        """`unclear` where an interval spans its limit and nothing else decides."""
+        outcomes = {result.finding.outcome for result in self.tests}
+        if outcomes == {RuleOutcome.NOT_MEASURED}:
+            return Answer.NOT_MEASURED
+        outcomes.discard(RuleOutcome.NOT_MEASURED)
+        if outcomes == {RuleOutcome.HOLDS}:
+            return Answer.YES
+        if outcomes == {RuleOutcome.FAILS}:
+            return Answer.NO
+        return Answer.IN_PART if RuleOutcome.HOLDS in outcomes else Answer.UNCLEAR
+
+
+@dataclass(frozen=True)
 class JudgedClaim:
-    """A claim with its verdict: one of `VERDICTS`, its words, and every test that it follows
-    from.
-    """
+    """A claim with its verdict and every test that the verdict follows from."""
 
     claim: Claim
     verdict: ClaimVerdict
-    words: str
     tests: tuple[JudgedTest, ...]
 
     @property
@@ -97,10 +125,25 @@ class JudgedClaim:
         """What became of a claim that somebody measured elsewhere, in words."""
         return {
             ClaimVerdict.HOLDS: "replicated here",
-            ClaimVerdict.ONLY_IF: "other conditions",
+            ClaimVerdict.PARTLY: "replicated in part",
             ClaimVerdict.DOES_NOT: "not replicated here",
-            ClaimVerdict.NOT_TESTED: "not tested here",
+            ClaimVerdict.NOT_TESTED: "not tested",
         }[self.verdict]
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """The sides of the claim in the order of its tests; what stands aside is on none."""
+        together: dict[str, list[JudgedTest]] = {}
+        for result in self.tests:
+            if not result.test.aside:
+                together.setdefault(result.test.name, []).append(result)
+        return tuple(Side(name, tuple(tests)) for name, tests in together.items())
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why tests that decide were not measured, each reason once."""
+        reasons = (result.finding.reason for result in self.tests if not result.test.aside)
+        return tuple(dict.fromkeys(reason for reason in reasons if reason))
 
     @property
     def main(self) -> JudgedTest | None:
@@ -164,7 +207,7 @@ def _with_entry(error: str, content: dict[str, list[dict[str, object]]]) -> str:
 def judge_claims(runs: Sequence[Recorded], of: Sequence[Claim] | None = None) -> list[JudgedClaim]:
     """Return a verdict on every claim, from the runs of one machine.
 
-    A claim that no run tells of is `not tested here`, never left out.
+    A claim that no run tells of is `not tested`, never left out.
     """
     return [judge(claim, runs) for claim in (claims() if of is None else of)]
 
@@ -174,45 +217,28 @@ def judge(claim: Claim, runs: Sequence[Recorded]) -> JudgedClaim:
     they say together.
 
     Each test without a condition has to hold. Of those with one, all that hold make it `holds`,
-    some `holds only if` theirs, none `does not hold`. What was not measured or is inconclusive
-    decides nothing, and is named.
+    some `holds partly`, none `does not hold`. What was not measured or is inconclusive decides
+    nothing, and is named.
     """
     tests = tuple(_tested(test, claim, runs) for test in claim.tests)
     deciding = [result for result in tests if not result.test.aside]
-    always = [result for result in deciding if result.test.condition is None]
-    under = [result for result in deciding if result.test.condition is not None]
-    results = [result for result in under if result.finding.outcome == RuleOutcome.HOLDS]
-    failed = [result for result in under if result.finding.outcome == RuleOutcome.FAILS]
-    if broken := [result for result in always if result.finding.outcome == RuleOutcome.FAILS]:
-        return JudgedClaim(
-            claim, ClaimVerdict.DOES_NOT, f"{ClaimVerdict.DOES_NOT}: {_said(broken)}", tests
-        )
-    unknown = [
-        result
-        for result in deciding
-        if result.finding.outcome in (RuleOutcome.NOT_MEASURED, RuleOutcome.INCONCLUSIVE)
-    ]
-    if any(result in unknown for result in always) or not (
-        results or failed or (always and not under)
-    ):
-        return JudgedClaim(
-            claim, ClaimVerdict.NOT_TESTED, f"{ClaimVerdict.NOT_TESTED}: {_why(unknown)}", tests
-        )
-    beside = (
-        f" (inconclusive: {'; '.join(str(result.test.condition) for result in unknown)})"
-        if unknown
-        else ""
-    )
-    if under and not results:
-        return JudgedClaim(
-            claim, ClaimVerdict.DOES_NOT, f"{ClaimVerdict.DOES_NOT}: {_said(failed)}{beside}", tests
-        )
-    if failed or unknown:
-        conditions = "; or ".join(str(result.test.condition) for result in results)
-        return JudgedClaim(
-            claim, ClaimVerdict.ONLY_IF, f"{ClaimVerdict.ONLY_IF} {conditions}{beside}", tests
-        )
-    return JudgedClaim(claim, ClaimVerdict.HOLDS, ClaimVerdict.HOLDS, tests)
+    always = {result.finding.outcome for result in deciding if result.test.condition is None}
+    under = {result.finding.outcome for result in deciding if result.test.condition is not None}
+    return JudgedClaim(claim, _verdict(always, under), tests)
+
+
+def _verdict(always: Set[RuleOutcome], under: Set[RuleOutcome]) -> ClaimVerdict:
+    """Return the verdict on the outcomes of the tests that have to hold, and of those under a
+    condition.
+    """
+    unknown = {RuleOutcome.NOT_MEASURED, RuleOutcome.INCONCLUSIVE}
+    if RuleOutcome.FAILS in always:
+        return ClaimVerdict.DOES_NOT
+    if always & unknown or (under and under <= unknown):
+        return ClaimVerdict.NOT_TESTED
+    if under and RuleOutcome.HOLDS not in under:
+        return ClaimVerdict.DOES_NOT
+    return ClaimVerdict.PARTLY if under - {RuleOutcome.HOLDS} else ClaimVerdict.HOLDS
 
 
 def missing(judged_claims: Sequence[JudgedClaim]) -> list[Measure]:
@@ -259,19 +285,6 @@ def _conditions(judged: JudgedClaim) -> list[str]:
     ]
 
 
-def _said(failed: Sequence[JudgedTest]) -> str:
-    return "; ".join(f"{result.test.says}: {result.finding.short}" for result in failed)
-
-
-def _why(unknown: Sequence[JudgedTest]) -> str:
-    reasons = dict.fromkeys(
-        result.finding.reason
-        or f"{result.test.says}: {result.finding.short}, and that reaches over the limit"
-        for result in unknown
-    )
-    return "; ".join(reasons)
-
-
 def _tested(test: ClaimTest, claim: Claim, runs: Sequence[Recorded]) -> JudgedTest:
     words = test.criterion(claim.figure)
     findings = [test.judge(run, claim.figure) for run in runs]
@@ -283,7 +296,9 @@ def _tested(test: ClaimTest, claim: Claim, runs: Sequence[Recorded]) -> JudgedTe
     reasons = [finding for finding in findings if finding.reason]
     needs = measures()[test.measure].needs
     otherwise = (
-        f"no {'GPU' if needs == 'cuda' else needs} was there" if needs else "it was not measured"
+        f"no run on a {'GPU' if needs == 'cuda' else needs} is here yet"
+        if needs
+        else "no run here measured it"
     )
     return JudgedTest(
         test, reasons[-1] if reasons else Finding(RuleOutcome.NOT_MEASURED, reason=otherwise), words
@@ -309,7 +324,11 @@ def by_machine(evidence: Sequence[RecordedRun]) -> list[Machine]:
 
 
 def _judged(evidence: Sequence[RecordedRun]) -> list[tuple[Machine, list[JudgedClaim]]]:
-    machines = machines_of([run for run in evidence if not run.paired])
+    machines = [
+        replace(machine, runs=runs)
+        for machine in machines_of(evidence)
+        if (runs := tuple(run for run in machine.runs if not run.paired))
+    ]
     judged_machines = [(machine, judge_claims(recorded(machine.runs))) for machine in machines]
     return sorted(
         judged_machines,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +13,18 @@ from harness.records.manifest import same_machine
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine by a short plain name, with its runs, oldest first."""
+    """A machine by its number among those of a page, with its runs, oldest first."""
 
-    name: str
+    short: str
+    """Such as `machine 2`."""
+    hardware: str
+    """Such as `2-core EPYC, ext4`."""
     runs: tuple[RecordedRun, ...]
+
+    @property
+    def name(self) -> str:
+        """Both, such as `machine 2: 2-core EPYC, ext4`."""
+        return f"{self.short}: {self.hardware}"
 
 
 def machines_of(evidence: Sequence[RecordedRun]) -> list[Machine]:
@@ -50,39 +59,27 @@ def machines_of(evidence: Sequence[RecordedRun]) -> list[Machine]:
         (sorted(group, key=telling.index) for group in groups),
         key=lambda group: telling.index(group[0]),
     )
-    for name in (_short, _with_device, _with_model):
-        names = [name(group[-1].manifest) for group in runs]
-        if len(set(names)) == len(names):
-            return [Machine(name, tuple(group)) for name, group in zip(names, runs, strict=True)]
     return [
-        Machine(f"{name} (number {number})", tuple(group))
-        for number, (name, group) in enumerate(zip(names, runs, strict=True), 1)
+        Machine(f"machine {number}", _hardware(group[-1].manifest), tuple(group))
+        for number, group in enumerate(runs, 1)
     ]
 
 
-def _short(manifest: Mapping[str, Any]) -> str:
+_BRAND = re.compile(
+    r"\((?:R|TM|C)\)|\bCPU\b|\bProcessor\b|\d+-Core|@.*|\b(?:AMD|Intel|Ampere|ARM)\b", re.IGNORECASE
+)
+"""What the name of a processor says beside its own."""
+
+
+def _hardware(manifest: Mapping[str, Any]) -> str:
+    """Return what a machine is in a few words: cores, processor, GPU, file system."""
     machine, storage = manifest["machine"], manifest["storage"]
-    cores, memory = machine.get("cores"), machine.get("memory_bytes")
+    full = str(machine.get("cpu") or "unknown processor")
+    processor = " ".join(_BRAND.sub(" ", full).split()) or full
+    cores = machine.get("cores")
     parts = [
-        machine.get("cpu") or "unknown processor",
-        f"{cores} core{'' if cores == 1 else 's'}" if cores else None,
-        f"{memory / 1e9:.0f} GB" if memory else None,
-        ", ".join(map(str, machine.get("gpus") or [])),
+        f"{cores}-core {processor}" if cores else processor,
+        *dict.fromkeys(map(str, machine.get("gpus") or [])),
         storage.get("file_system"),
     ]
     return ", ".join(str(part) for part in parts if part)
-
-
-def _with_device(manifest: Mapping[str, Any]) -> str:
-    return f"{_short(manifest)} on {manifest['storage'].get('device') or 'unknown storage'}"
-
-
-def _with_model(manifest: Mapping[str, Any]) -> str:
-    """Return its name with the model of the processor.
-
-    One that was not told is told apart by its kernel, and so goes by that.
-    """
-    machine = manifest["machine"]
-    return ", ".join(
-        (_short(manifest), machine.get("cpu_model") or f"kernel {machine.get('kernel')}")
-    )

@@ -14,10 +14,10 @@ from harness.analysis.claims import (
     Claim,
     JudgedClaim,
     Measure,
-    by_machine,
     changed,
     claims,
     judge_claims,
+    judged_here,
     missing,
     recorded,
 )
@@ -93,12 +93,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _judged(evidence: Sequence[RecordedRun], claims: Sequence[Claim]) -> list[JudgedClaim]:
-    """Return the verdicts of the machine that most is known of.
-
-    Those of others stand on the page.
+    """Return the verdicts that the index page shows: of the machine that most is known of, and of
+    claims it could not test another's.
     """
-    machines = by_machine(evidence)
-    return judge_claims(recorded(machines[0].runs) if machines else [], claims)
+    ids = {claim.id for claim in claims}
+    return [judged for judged in judged_here(evidence) if judged.claim.id in ids]
 
 
 def _measured(arguments: argparse.Namespace, claims: Sequence[Claim]) -> list[RecordedRun]:

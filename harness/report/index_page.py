@@ -13,8 +13,9 @@ import pandas as pd
 from harness.analysis.claims import ClaimVerdict, judged_here
 from harness.analysis.recorded_run import RecordedRun
 from harness.report.figures.style import Drawn
+from harness.report.front.answer import lead
 from harness.report.section_writer import SectionWriter
-from harness.report.sections.claims import headline, ledger_section, tests_section
+from harness.report.sections.claims import ledger_section, tests_section
 from harness.report.sections.machines import machines_section
 from harness.report.sections.not_measured import NO_GPU, on_a_gpu
 from harness.report.sections.recommendation import choice_section
@@ -68,7 +69,7 @@ def front_sections(
     counts = Counter(claim.verdict for claim in judged)
     front = Front(
         QUESTION,
-        headline(evidence),
+        lead(evidence),
         {verdict: counts[verdict] for verdict in ClaimVerdict if counts[verdict]},
     )
     return front, [

@@ -16,45 +16,38 @@ from harness.analysis.claim_rules import Finding
 from harness.analysis.claims import (
     ClaimVerdict,
     JudgedClaim,
-    JudgedTest,
     _judged,
     _lent,
-    _told,
-    claims,
     judge_claims,
     judged_here,
 )
 from harness.analysis.recorded_run import RecordedRun
-from harness.report.format import listed, significant, spread
+from harness.report.format import spread
 from harness.report.section_writer import SectionWriter
 from harness.report.tables import markdown
 from harness.report.terminal import WIDTH
+from harness.report.verdict_text import sentence, verdict_line
 
 _READING = """
-Every statement of the page under test, of what is known beside it (J), and of the field's bug
-reports (F), has a row. A verdict
-follows from its tests by a rule that stands beside each: the *whole* interval has to lie within the
-limits, or the test is not told. Where a claim holds under some conditions and not under others, the
-verdict names those it holds under. Of several runs the one with most pairs counts, whatever it
-found. A ratio is taken within blocks.
+A verdict follows from its tests by a rule that stands beside each. The whole interval of a figure
+has to lie within the limits, or the test is unclear. Of several runs the one with most pairs
+counts, whatever its figure. Ratios are taken within blocks.
 """.strip()
 
 
 def ledger_section(writer: SectionWriter, evidence: Sequence[RecordedRun]) -> list[str]:
-    """Return the ledger in Markdown: the verdicts of the machine that most is known of, and those
-    of other machines beside them.
-
-    A machine of which less than a quarter as much is known gets a line and no column.
+    """Return the ledger in Markdown: the verdicts of the machine that most is known of, and where
+    those of other machines differ.
     """
     machines = [(machine.name, judged) for machine, judged in _judged(evidence)] or [
         ("none", judge_claims([]))
     ]
     judged, elsewhere = _lent(machines)
     blocks = [
-        writer.heading("What the page says, and what was found"),
+        writer.heading("What is said, and what the measurements say"),
         f"{counted(judged)} {_READING}",
+        markdown(claims_table(judged, elsewhere)),
     ]
-    blocks.append(markdown(claims_table(judged, elsewhere)))
     below = [
         run.name
         for run in evidence
@@ -62,26 +55,31 @@ def ledger_section(writer: SectionWriter, evidence: Sequence[RecordedRun]) -> li
     ]
     if below:
         blocks.append(
-            f"In {', '.join(below)} a cache below the machine is likely: cold there means cold in"
-            " the machine that was measured, and no further."
+            f"In {len(below)} of {len(evidence)} runs a cache below the machine is likely"
+            f" ({', '.join(below)}). Cold there means cold in the machine that was measured."
         )
-    much = [(name, claims) for name, claims in machines if 4 * _told(claims) >= _told(judged)]
-    if len(much) > 1:
-        blocks += [
-            f"The same claims on each machine; above stands {machines[0][0]}:",
-            markdown(_machines_table(much)),
-        ]
-    elif len(machines) > 1:
-        blocks.append(f"All of this was found on {machines[0][0]}.")
-    for name, claim in machines:
-        notes = [
-            f"{judged_claim.claim.id} {judged_claim.words}"
-            for judged_claim in claim
-            if _told([judged_claim])
-        ]
-        if (name, claim) not in much and notes:
-            blocks.append(f"On {name} no more was tested than: {'; '.join(notes)}.")
+    if len(machines) > 1:
+        blocks.append(f"Unless a row names another machine, it is of {machines[0][0]}.")
+    if others := other_verdicts(machines, judged, elsewhere):
+        blocks += ["On other machines the verdict is another for:", "\n".join(others)]
     return blocks
+
+
+def other_verdicts(
+    machines: Sequence[tuple[str, Sequence[JudgedClaim]]],
+    judged: Sequence[JudgedClaim],
+    elsewhere: Mapping[str, str],
+) -> list[str]:
+    """Return a line for each claim on which another machine tested it and came to another verdict
+    than the one shown.
+    """
+    return [
+        f"- {shown.claim.id} on {name}: {verdict_line(other[number])}"
+        for number, shown in enumerate(judged)
+        for name, other in machines
+        if name != elsewhere.get(shown.claim.id, machines[0][0])
+        and other[number].verdict not in (shown.verdict, ClaimVerdict.NOT_TESTED)
+    ]
 
 
 def tests_section(writer: SectionWriter, evidence: Sequence[RecordedRun]) -> list[str]:
@@ -91,47 +89,6 @@ def tests_section(writer: SectionWriter, evidence: Sequence[RecordedRun]) -> lis
     judged = judged_here(evidence)
     blocks = [writer.heading("Every test of every claim"), markdown(tests_table(judged))]
     return [*blocks, f"In plain figures: {writer.table('claims', tests_frame(judged))}"]
-
-
-def headline(evidence: Sequence[RecordedRun]) -> str:
-    """Return in two sentences what was measured of the page's best-known figure, here and on other
-    machines.
-    """
-    claim = next(claim for claim in claims() if any(test.headline for test in claim.tests))
-    opening = (
-        f"The page under test says that a pickle takes {claim.figure} times as long to load as"
-        " safetensors."
-    )
-    here, *elsewhere = [_of_headline(judged) for _, judged in _judged(evidence)] or [{}]
-    if not here:
-        return f"{opening} Nothing here tells of it yet."
-    beside = [
-        listed([figures[words] for words in here])
-        for figures in elsewhere
-        if set(here) <= set(figures)
-    ]
-    others = (
-        f" On {'another machine' if len(beside) == 1 else 'other machines'} it is"
-        f" {'; '.join(beside)}."
-        if beside
-        else ""
-    )
-    return (
-        f"{opening} Here it is"
-        f" {listed([f'{figure} times {words}' for words, figure in here.items()])}.{others}"
-    )
-
-
-def _of_headline(judged: Sequence[JudgedClaim]) -> dict[str, str]:
-    """Return the figures of the headline's tests that were measured, by the words that the headline
-    has for each.
-    """
-    tests = [result for claim in judged for result in claim.tests if result.test.headline]
-    return {
-        str(result.test.headline): significant(figure.median)
-        for result in tests
-        if (figure := result.finding.figure)
-    }
 
 
 def counted(judged: Sequence[JudgedClaim]) -> str:
@@ -159,27 +116,33 @@ def claims_table(
                 (claim.claim.says, claim.claim.figure_text and f"*{claim.claim.figure_text}.*"),
             )
         )
-        words = f"**{claim.verdict}**{claim.words.removeprefix(claim.verdict)}"
-        if claim.claim.id.startswith("F"):
-            words += f" (*{claim.replication}*)"
         left = f" Out of reach: {claim.claim.left}." if claim.claim.left else ""
-        where = f" (on {elsewhere[claim.claim.id]})" if claim.claim.id in elsewhere else ""
+        where = f" On {elsewhere[claim.claim.id]}." if claim.claim.id in elsewhere else ""
         rows.append(
             [
                 claim.claim.id,
+                f"**{claim.verdict}**",
                 f"{text}{f' Said of {claim.claim.under}.' if claim.claim.under else ''}",
-                f"{words}{where}.{left}",
-                _figure(claim.main),
+                f"{sentence(claim)}{where}{left}",
+                _evidence(claim),
             ]
         )
-    return pd.DataFrame(rows, columns=["id", "what is said", "verdict", "found"])
+    return pd.DataFrame(rows, columns=["id", "verdict", "what is said", "because", "evidence"])
 
 
-def _figure(tested: JudgedTest | None) -> str:
-    if tested is None:
-        return "nothing"
-    count, run = _resting(tested.finding)
-    return f"**{_found(tested.finding)}**: {tested.test.says} ({count}, [{run}]({run}.md))"
+def _evidence(judged: JudgedClaim) -> str:
+    """Return on how much a verdict rests, run by run."""
+    counts: dict[str, Counter[str]] = {}
+    for result in judged.tests:
+        if result.finding.run and not result.test.aside:
+            counts.setdefault(result.finding.run, Counter())[result.finding.of_what] += (
+                result.finding.count
+            )
+    lines = [
+        f"{', '.join(f'{count:,} {what}' for what, count in of_run.items())}, [{run}]({run}.md)"
+        for run, of_run in counts.items()
+    ]
+    return "; ".join(lines) or "none"
 
 
 def _found(finding: Finding) -> str:
@@ -244,17 +207,6 @@ def _plain(judged: Sequence[JudgedClaim]) -> Iterator[dict[str, Any]]:
             }
 
 
-def _machines_table(machines: Sequence[tuple[str, Sequence[JudgedClaim]]]) -> pd.DataFrame:
-    columns = {"id": [claim.claim.id for claim in machines[0][1]]}
-    return pd.DataFrame(
-        columns
-        | {
-            name: [claim.words if _told([claim]) else claim.verdict for claim in judged]
-            for name, judged in machines
-        }
-    )
-
-
 def ledger_lines(
     judged: Sequence[JudgedClaim], changes: Sequence[tuple[JudgedClaim, JudgedClaim]] = ()
 ) -> list[str]:
@@ -269,7 +221,7 @@ def ledger_lines(
             f"{claim.claim.id}  {claim.claim.says}{figure}",
             "    ",
         )
-        lines += _wrapped(f"    => {claim.words}", "       ")
+        lines += _wrapped(f"    => {verdict_line(claim)}", "       ")
         for tested in claim.tests:
             rests = f" ({', '.join(_resting(tested.finding))})" if tested.finding.count else ""
             request = f", asked: {tested.criterion}" if tested.criterion else ""
@@ -280,8 +232,8 @@ def ledger_lines(
             )
     for old, new in changes:
         lines += _wrapped(
-            f"changed from the committed reference: {new.claim.id}: was {old.words}; is"
-            f" {new.words}",
+            f"changed from the committed reference: {new.claim.id}: was {verdict_line(old)}"
+            f" Is {verdict_line(new)}",
             "  ",
         )
     return [*lines, *_wrapped(counted(judged).strip("*"), "  ")]

@@ -22,9 +22,9 @@ _LONG = 48
 """A cell of more letters is given room."""
 _CLASSES = {
     "holds": "holds",
-    "holds only if": "only",
+    "holds partly": "only",
     "does not hold": "fails",
-    "not tested here": "open",
+    "not tested": "open",
 }
 """The class by which the style sheet knows each verdict."""
 _SCROLL = '<div class="scroll" tabindex="0" role="region" aria-label="{}">'
