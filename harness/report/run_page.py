@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from importlib import import_module
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from harness.records.sample import BUSY
 from harness.records.trials import TRIALS
 from harness.records.verdicts import VERDICTS_FILE
 from harness.report.format import busy_line
-from harness.report.index_page import Front, front_sections
+from harness.report.index_page import evidence_blocks, newest_drawings, readme_blocks
 from harness.report.section_writer import SectionWriter
 from harness.report.sections import (
     environment,
@@ -52,20 +52,20 @@ def write_run_report(run: RunDirectory) -> Path:
 
 
 def write_reports(runs: Sequence[RunDirectory], folder: Path) -> Path:
-    """Write `README.md`, `index.html`, a page for each run with its tables and figures.
+    """Write `README.md`, `index.html`, `evidence.html`, and a page for each run with its tables and
+    figures.
 
     Return the first's path.
 
-    `README.md` and `index.html` stand by themselves: every other file is only linked from the pages
-    of runs. Nothing else is ever written or removed in `folder` but `figures/*/*.svg` and
-    `tables/*/*.csv`.
+    `README.md` and `index.html` stand by themselves. The pages for a browser share `page.css` and
+    `page.js`. Nothing else is ever written or removed in `folder` but what an earlier report wrote.
     """
     evidence = gather(runs)
     _remove_stale(
         *(path for kind in ("tables", "figures") for path in sorted((folder / kind).glob("*")))
     )
-    for page in folder.glob("*.md"):
-        if page.read_text(encoding="utf-8").startswith(_RUN_TITLE):
+    for page in (*folder.glob("*.md"), *folder.glob("*.html")):
+        if page.read_text(encoding="utf-8").startswith((_RUN_TITLE, _WEB_PAGE)):
             page.unlink()
     links = {run.name: _beside(run.run.path, folder) for run in evidence}
     writers = {
@@ -75,24 +75,38 @@ def write_reports(runs: Sequence[RunDirectory], folder: Path) -> Path:
     pages = {run.name: run_blocks(writers[run.name], run, links[run.name]) for run in evidence}
     for name, blocks in pages.items():
         _written(folder / f"{name}.md", blocks)
-    from harness.report.web import (
-        web_page,
-    )  # what it converts with is not everywhere that a run is taken
-
-    front, sections = front_sections(SectionWriter(folder, "front", 1), evidence, writers)
-    _text(folder / "index.html", web_page(front, sections, pages, folder))
+    front = SectionWriter(folder, "front", 1)
+    behind = evidence_blocks(front, evidence)
+    _write_web_pages(folder, evidence, pages, behind, newest_drawings(evidence, writers))
     return _written(
         folder / "README.md",
-        [*_heading(front), *(_linked(block, links) for block in sections[0]), *_ENDING],
+        [*(_linked(block, links) for block in readme_blocks(front, evidence)), *_ENDING],
     )
 
 
-def _heading(front: Front) -> list[str]:
-    return [
-        f"# {front.question}",
-        front.lede,
-        "[The whole evidence as one page for a browser](index.html): every figure, table and run.",
-    ]
+_WEB_PAGE = "<!doctype html>"
+
+
+def _write_web_pages(
+    folder: Path,
+    evidence: Sequence[RecordedRun],
+    pages: Mapping[str, Sequence[str]],
+    behind: Sequence[str],
+    drawn: Mapping[str, Set[str]],
+) -> None:
+    """Write every page for a browser."""
+    # what they are made with is not everywhere that a run is taken
+    from harness.report.web.index_html import index_html
+    from harness.report.web.run_html import HERE, page_html
+
+    for name, blocks in pages.items():
+        html = page_html(f"Run {name}", blocks[1:], folder, drawn.get(name, frozenset()))
+        _text(folder / f"{name}.html", html)
+    here = frozenset({"figures/front/machines.svg"})
+    _text(folder / "evidence.html", page_html("The evidence", behind, folder, here))
+    _text(folder / "index.html", index_html(evidence))
+    for name in ("page.css", "page.js"):
+        _text(folder / name, (HERE / name).read_text(encoding="utf-8"))
 
 
 _ENDING = (

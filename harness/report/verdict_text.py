@@ -16,23 +16,29 @@ from collections.abc import Callable, Sequence
 from harness.analysis.claim_rules import LimitedTest, RuleOutcome
 from harness.analysis.claims import Answer, ClaimVerdict, JudgedClaim, JudgedTest, Side
 from harness.analysis.statistics import Estimate
-from harness.report.format import listed, time_text
+from harness.report.format import listed
 
 _FASTER, _SLOWER = 1.5, 2.0
 """From these ratios on a speed is told as a multiple, below them in per cent."""
+_WORDS = 18
+"""A sentence of more words than this is told in two."""
 NO_DIFFERENCE = "no measurable difference"
 
 
 def sentence(judged: JudgedClaim) -> str:
     """Return what a verdict rests on: a phrase for each side, such as `Warm: yes, 36 times as
     fast; cold: no, 21 % slower.`, or why the claim was not tested.
+
+    More than two sides, or long ones, have a sentence each.
     """
     sides = [side for side in judged.sides if side.answer != Answer.NOT_MEASURED]
     if judged.verdict == ClaimVerdict.NOT_TESTED and not sides:
-        text = "; ".join(judged.reasons) or "no run here measured it"
+        phrases = list(judged.reasons) or ["no run here measured it"]
     else:
-        text = "; ".join(_phrase(side) for side in judged.sides)
-    return f"{text[:1].upper()}{text[1:]}."
+        phrases = [_phrase(side) for side in judged.sides]
+    if len(phrases) > 2 or sum(len(phrase.split()) for phrase in phrases) > _WORDS:
+        return " ".join(f"{_capital(phrase)}." for phrase in phrases)
+    return f"{_capital('; '.join(phrases))}."
 
 
 def verdict_line(judged: JudgedClaim) -> str:
@@ -69,6 +75,20 @@ def speed_text(estimates: Sequence[Estimate], invert: bool = False) -> str:
     return f"{number(least)} to {number(most)} times as fast"
 
 
+def comparison(
+    subject: str, ratio: Estimate, other: str, mark: str = "", invert: bool = False
+) -> str:
+    """Return as a clause how fast a subject is beside another, `mark` around the figure.
+
+    `ratio` is the other's time over the subject's; inverted, the subject's over the other's.
+    """
+    text = speed_text([ratio], invert)
+    if text == NO_DIFFERENCE:
+        return f"{subject} and {other} show {mark}{text}{mark}"
+    join = "as" if text.startswith(tuple("0123456789")) and "times" in text else "than"
+    return f"{subject} is {mark}{text}{mark} {join} {other}"
+
+
 def number(value: float) -> str:
     """Return a number for prose: two significant figures, all before the point from 100 on."""
     if value >= 100 or not math.isfinite(value):
@@ -77,6 +97,10 @@ def number(value: float) -> str:
     if rounded == 0:
         return "0"
     return f"{rounded:.{max(0, 1 - math.floor(math.log10(abs(rounded))))}f}".removesuffix(".0")
+
+
+def _capital(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"
 
 
 def _holds_one(estimate: Estimate) -> bool:
@@ -129,9 +153,9 @@ def _figure(side: Side) -> str:
         places |= {
             "speed": speed_text(estimates),
             "slowness": speed_text(estimates, invert=True),
-            "times": f"{_range(medians, _multiple)} times",
+            "times": f"{_range(medians, multiple)} times",
             "share": _share(max(medians)),
-            "time": _range(medians, time_text),
+            "time": _range(medians, prose_time),
             "loads": f"{_range(medians, number)} loads",
         }
     if counts:
@@ -151,9 +175,15 @@ def _range(values: Sequence[float], text: Callable[[float], str]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _multiple(value: float) -> str:
+def multiple(value: float) -> str:
+    """Return a multiple for prose: two significant figures, and one after the point below 10."""
     text = number(value)
     return f"{text}.0" if value < 10 and "." not in text and text != "0" else text
+
+
+def prose_time(seconds: float) -> str:
+    """Return a time in s with two significant figures and the unit that suits it."""
+    return f"{multiple(seconds)} s" if seconds >= 1 else f"{multiple(seconds * 1e3)} ms"
 
 
 def _share(value: float) -> str:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from harness.analysis.claims import JudgedClaim, _judged, claims
+from harness.analysis.claims import JudgedClaim, claims, judged_machines
 from harness.analysis.machines import Machine
 from harness.analysis.recorded_run import RecordedRun
 from harness.analysis.statistics import Estimate
-from harness.report.verdict_text import NO_DIFFERENCE, number, speed_text
+from harness.report.verdict_text import NO_DIFFERENCE, comparison, number, speed_text
 
 QUESTION = "How should you load model weights?"
-WHAT_IT_IS = "Weighbridge measures how model checkpoints load, and proves each figure."
+WHAT_IT_IS = "measures how model checkpoints load, and proves each figure."
 NOTHING = "No run is here yet that would answer."
 
 
@@ -19,13 +19,14 @@ def lead(evidence: Sequence[RecordedRun]) -> str:
     """Return the answer in one sentence of Markdown, from the claims' own figures."""
     figures = headline_figures(evidence)
     ready, first = (figures.get(name) for name in ("ready", "first load"))
-    parts = []
-    if ready:
-        parts.append(f"From memory, a safetensors file is ready {_as_a_pickle(ready)}")
+    if not ready:
+        return NOTHING
+    text = f"From memory, {comparison('a safetensors file', ready, 'a pickle', '**')}"
     if first:
-        parts.append(f"from disk, on a first load, {_as_a_pickle(first, short=bool(parts))}")
-    text = "; ".join(parts)
-    return f"{text[:1].upper()}{text[1:]}." if text else NOTHING
+        other = speed_text([first])
+        text += f"; on a first load from disk, {'there is ' if other == NO_DIFFERENCE else ''}"
+        text += f"it is **{other}**" if other != NO_DIFFERENCE else f"**{other}**"
+    return f"{text}."
 
 
 def background(evidence: Sequence[RecordedRun]) -> str:
@@ -47,22 +48,22 @@ def background(evidence: Sequence[RecordedRun]) -> str:
 def other_machines(evidence: Sequence[RecordedRun]) -> list[str]:
     """Return a sentence for each other machine that measured the same figures."""
     return [
-        f"On {machine.name}: {speed_text([theirs['ready']])} from memory,"
+        f"On {machine.short} ({machine.hardware}): {speed_text([theirs['ready']])} from memory,"
         f" {speed_text([theirs['first load']])} from disk."
-        for machine, judged in _judged(evidence)[1:]
+        for machine, judged in judged_machines(evidence)[1:]
         if {"ready", "first load"} <= set(theirs := _figures(judged))
     ]
 
 
 def headline_figures(evidence: Sequence[RecordedRun]) -> Mapping[str, Estimate]:
     """Return the figures of the first sentences, of the machine that most is known of."""
-    machines = _judged(evidence)
+    machines = judged_machines(evidence)
     return _figures(machines[0][1]) if machines else {}
 
 
 def first_machine(evidence: Sequence[RecordedRun]) -> Machine | None:
     """Return the machine that most is known of."""
-    machines = _judged(evidence)
+    machines = judged_machines(evidence)
     return machines[0][0] if machines else None
 
 
@@ -73,12 +74,3 @@ def _figures(judged: Sequence[JudgedClaim]) -> dict[str, Estimate]:
         for result in claim.tests
         if result.test.headline and (figure := result.finding.figure)
     }
-
-
-def _as_a_pickle(ratio: Estimate, short: bool = False) -> str:
-    text = speed_text([ratio])
-    if text == NO_DIFFERENCE:
-        return f"as fast as a pickle ({text})" if not short else f"there is {text}"
-    if "as fast" in text or "as slow" in text:
-        return f"**{text}**" if short else f"**{text}** as a pickle"
-    return f"**{text}**" if short else f"**{text}** than a pickle"
