@@ -126,13 +126,82 @@ def test_runs_of_different_days_are_preferred(
     tmp_path: Path,
 ) -> None:
     both = [*cell_samples(), *cell_samples(cache_state="cold")]
-    one = runs(tmp_path, ("2025-01-01", HERE, cell_samples()), ("2025-01-02", THERE, both))
-    assert re.search(
-        r"is \*\*[\d.]+ times as fast\*\* as a pickle; on a first load",
-        lead(one),
+    evidence = runs(
+        tmp_path,
+        ("2025-01-01", HERE, both),
+        ("2025-01-01", HERE, both),
+        ("2025-01-02", HERE, cell_samples()),
+        ("2025-01-02", THERE, both),
+        ("2025-01-03", HERE | {"options": {"paired_run": {"baseline": "a"}}}, both),
     )
+    text = "\n\n".join(agreement_section(place(tmp_path), evidence))
+    assert "Of 4 ratios" in text
+    assert (
+        "[20250101T000000Z-1](20250101T000000Z-1.md) and"
+        " [20250102T000000Z-2](20250102T000000Z-2.md)" in text
+    )
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        THERE,
+        {},
+        HERE | {"checkpoints": {"gpt2": {"digest": "other"}}},
+        HERE | {"machine": MACHINE | {"cores": 4}},
+    ],
+    ids=["machine", "untold", "content", "cores"],
+)
+def test_without_two_runs_the_page_says_what_is_missing(
+    tmp_path: Path, other: dict[str, Any]
+) -> None:
+    first = HERE | {"checkpoints": {"gpt2": {"digest": "one"}}}
+    evidence = runs(
+        tmp_path, ("2025-01-01", first, cell_samples()), ("2025-01-02", other, cell_samples())
+    )
+    blocks = agreement_section(place(tmp_path), evidence)
+    assert len(blocks) == 2 and "a second run" in blocks[1]
+    assert not (tmp_path / "figures").exists()
+
+
+# Several machines
+
+
+def test_the_claims_ratio_of_two_machines_stands_side_by_side(tmp_path: Path) -> None:
+    here = [*cell_samples(), *cell_samples(checkpoint="lora-1000")]
+    evidence = runs(
+        tmp_path,
+        ("2025-01-01", HERE, here),
+        ("2025-01-02", THERE, cell_samples(arms=SLOWER)),
+        ("2025-01-03", HERE, here),
+    )
+    text = "\n\n".join(machines_section(place(tmp_path), evidence))
+    names = "machine 1: 2-core A, ext4", "machine 2: 8-core Another, ext4"
+    assert f"| checkpoint | cache state | clock | {names[0]} | {names[1]} |" in text
+    found = [line for line in text.splitlines() if line.startswith("| gpt2 |")]
+    assert [line.split(" | ")[1:3] for line in found] == [["warm", "returned"], ["warm", "ready"]]
+    ratios = [line.strip("|").split(" | ")[3:] for line in found]
+    assert [[cell.partition(" ")[0] for cell in row] for row in ratios] == [
+        ["48.8", "122"],
+        ["11.7", "29.3"],
+    ]
+    assert "| lora-1000 |" not in text, "only one machine measured it"
+    with (tmp_path / "tables/machines.csv").open() as file:
+        assert {line["run"] for line in csv.DictReader(file)} == {
+            "20250103T000000Z-2",
+            "20250102T000000Z-1",
+        }, "the newest run speaks"
+    assert (tmp_path / "figures/machines.svg").is_file()
+
+
+def test_the_best_known_figure_is_told_of_each_machine(
+    tmp_path: Path,
+) -> None:
+    both = [*cell_samples(), *cell_samples(cache_state="cold")]
+    one = runs(tmp_path, ("2025-01-01", HERE, cell_samples()), ("2025-01-02", THERE, both))
     assert other_machines(one) == [], "a machine without a first load tells only half of it"
     two = runs(tmp_path / "two", ("2025-01-01", HERE, both), ("2025-01-02", THERE, both))
+    assert re.search(r"file is \*\*[\d.]+ times as fast\*\* as a pickle; on a first", lead(two))
     (other,) = other_machines(two)
     assert re.match(
         r"On machine 2 \(8-core Another, ext4\): [\d.]+ times as fast from memory", other
@@ -187,11 +256,7 @@ def test_a_claim_is_judged_on_the_machine_that_can_test_it(tmp_path: Path) -> No
         )
         if one.claim.id == "C4"
     )
-    assert (
-        c4.verdict == "holds"
-        and c4.main is not None
-        and c4.main.finding.run == "20250102T000000Z-1"
-    )
+    assert c4.verdict == "holds" and c4.tests[0].finding.run == "20250102T000000Z-1"
 
 
 @pytest.mark.parametrize("blocks", [(9, 9, 6), (6, 6, 5)], ids=["fewer", "too few"])

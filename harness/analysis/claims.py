@@ -121,16 +121,6 @@ class JudgedClaim:
     tests: tuple[JudgedTest, ...]
 
     @property
-    def replication(self) -> str:
-        """What became of a claim that somebody measured elsewhere, in words."""
-        return {
-            ClaimVerdict.HOLDS: "replicated here",
-            ClaimVerdict.PARTLY: "replicated in part",
-            ClaimVerdict.DOES_NOT: "not replicated here",
-            ClaimVerdict.NOT_TESTED: "not tested",
-        }[self.verdict]
-
-    @property
     def sides(self) -> tuple[Side, ...]:
         """The sides of the claim in the order of its tests; what stands aside is on none."""
         together: dict[str, list[JudgedTest]] = {}
@@ -144,14 +134,6 @@ class JudgedClaim:
         """Why tests that decide were not measured, each reason once."""
         reasons = (result.finding.reason for result in self.tests if not result.test.aside)
         return tuple(dict.fromkeys(reason for reason in reasons if reason))
-
-    @property
-    def main(self) -> JudgedTest | None:
-        """The first test that was measured, whose figure stands for the claim."""
-        return next(
-            (result for result in self.tests if result.finding.outcome != RuleOutcome.NOT_MEASURED),
-            None,
-        )
 
 
 @cache
@@ -320,18 +302,21 @@ def by_machine(evidence: Sequence[RecordedRun]) -> list[Machine]:
     """Return the machines of these runs, regression runs left aside, the one whose runs tell of
     most tests first, and of as many the one with most samples.
     """
-    return [machine for machine, _ in _judged(evidence)]
+    return [machine for machine, _ in judged_machines(evidence)]
 
 
-def _judged(evidence: Sequence[RecordedRun]) -> list[tuple[Machine, list[JudgedClaim]]]:
+def judged_machines(evidence: Sequence[RecordedRun]) -> list[tuple[Machine, list[JudgedClaim]]]:
+    """Return the machines of these runs with their verdicts, the one that most is known of
+    first.
+    """
     machines = [
         replace(machine, runs=runs)
         for machine in machines_of(evidence)
         if (runs := tuple(run for run in machine.runs if not run.paired))
     ]
-    judged_machines = [(machine, judge_claims(recorded(machine.runs))) for machine in machines]
+    verdicts = [(machine, judge_claims(recorded(machine.runs))) for machine in machines]
     return sorted(
-        judged_machines,
+        verdicts,
         key=lambda entry: (-_told(entry[1]), -sum(len(run.samples) for run in entry[0].runs)),
     )
 
@@ -349,11 +334,11 @@ def judged_here(evidence: Sequence[RecordedRun]) -> list[JudgedClaim]:
     """Return the verdicts of the machine that most is known of, of claims it could not test
     another's.
     """
-    machines = [(machine.name, judged) for machine, judged in _judged(evidence)]
-    return _lent(machines)[0] if machines else judge_claims([])
+    machines = [(machine.name, judged) for machine, judged in judged_machines(evidence)]
+    return with_verdicts_lent(machines)[0] if machines else judge_claims([])
 
 
-def _lent(
+def with_verdicts_lent(
     machines: Sequence[tuple[str, Sequence[JudgedClaim]]],
 ) -> tuple[list[JudgedClaim], dict[str, str]]:
     """Return each claim's verdict from the first machine that could test it, and which machine that

@@ -10,6 +10,7 @@ from harness.report.front.answer import NOTHING, QUESTION, lead
 from harness.report.section_writer import SectionWriter
 from harness.report.sections.claims import ledger_section, tests_section
 from harness.report.sections.machines import machines_section
+from harness.report.sections.recommendation import choice_section
 from harness.report.sections.repeatability import agreement_section
 from harness.report.sections.vendor_claims import vendor_claims
 from harness.scenarios import SCENARIOS
@@ -22,7 +23,6 @@ _SHOWN = (
     "returned-ready",
     "ratio-forest",
     "read-ahead",
-    "parts",
     "found",
     "verdicts",
     "history",
@@ -53,6 +53,7 @@ def evidence_blocks(writer: SectionWriter, evidence: Sequence[RecordedRun]) -> l
         return [writer.heading("No evidence"), _HOW_TO_ADD]
     return [
         *tests_section(writer, evidence),
+        *choice_section(writer, evidence),
         *machines_section(writer, evidence),
         *agreement_section(writer, evidence),
         *vendor_claims(writer, {run.name: list(run.cells) for run in evidence if not run.paired}),

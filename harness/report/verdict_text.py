@@ -20,6 +20,8 @@ from harness.report.format import listed
 
 _FASTER, _SLOWER = 1.5, 2.0
 """From these ratios on a speed is told as a multiple, below them in per cent."""
+_WORDS = 18
+"""A sentence of more words than this is told in two."""
 NO_DIFFERENCE = "no measurable difference"
 
 
@@ -27,14 +29,14 @@ def sentence(judged: JudgedClaim) -> str:
     """Return what a verdict rests on: a phrase for each side, such as `Warm: yes, 36 times as
     fast; cold: no, 21 % slower.`, or why the claim was not tested.
 
-    More than two sides have a sentence each.
+    More than two sides, or long ones, have a sentence each.
     """
     sides = [side for side in judged.sides if side.answer != Answer.NOT_MEASURED]
     if judged.verdict == ClaimVerdict.NOT_TESTED and not sides:
         phrases = list(judged.reasons) or ["no run here measured it"]
     else:
         phrases = [_phrase(side) for side in judged.sides]
-    if len(phrases) > 2:
+    if len(phrases) > 2 or sum(len(phrase.split()) for phrase in phrases) > _WORDS:
         return " ".join(f"{_capital(phrase)}." for phrase in phrases)
     return f"{_capital('; '.join(phrases))}."
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from harness.analysis.claims import JudgedClaim, _judged, claims
+from harness.analysis.claims import JudgedClaim, claims, judged_machines
 from harness.analysis.machines import Machine
 from harness.analysis.recorded_run import RecordedRun
 from harness.analysis.statistics import Estimate
@@ -50,20 +50,20 @@ def other_machines(evidence: Sequence[RecordedRun]) -> list[str]:
     return [
         f"On {machine.short} ({machine.hardware}): {speed_text([theirs['ready']])} from memory,"
         f" {speed_text([theirs['first load']])} from disk."
-        for machine, judged in _judged(evidence)[1:]
+        for machine, judged in judged_machines(evidence)[1:]
         if {"ready", "first load"} <= set(theirs := _figures(judged))
     ]
 
 
 def headline_figures(evidence: Sequence[RecordedRun]) -> Mapping[str, Estimate]:
     """Return the figures of the first sentences, of the machine that most is known of."""
-    machines = _judged(evidence)
+    machines = judged_machines(evidence)
     return _figures(machines[0][1]) if machines else {}
 
 
 def first_machine(evidence: Sequence[RecordedRun]) -> Machine | None:
     """Return the machine that most is known of."""
-    machines = _judged(evidence)
+    machines = judged_machines(evidence)
     return machines[0][0] if machines else None
 
 

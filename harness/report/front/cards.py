@@ -14,9 +14,9 @@ from harness.analysis.claims import (
     JudgedClaim,
     JudgedTest,
     Side,
-    _judged,
-    _lent,
     judge_claims,
+    judged_machines,
+    with_verdicts_lent,
 )
 from harness.analysis.recorded_run import RecordedRun
 from harness.analysis.statistics import Estimate
@@ -32,7 +32,6 @@ KINDS = {
 """The class by which the style sheet knows each verdict."""
 _ANSWERS = {Answer.YES: "ok", Answer.NO: "no", Answer.IN_PART: "part", Answer.UNCLEAR: "none"}
 _OUTCOMES = {RuleOutcome.HOLDS: "ok", RuleOutcome.FAILS: "no"}
-_SAID_OF = {"C": "the documentation", "J": "what is known beside it", "F": "bug reports"}
 
 
 @dataclass(frozen=True)
@@ -58,10 +57,10 @@ class Deck:
 
 def deck(evidence: Sequence[RecordedRun]) -> Deck:
     """Return the claims as the page shows them."""
-    machines = [(machine.name, judged) for machine, judged in _judged(evidence)] or [
+    machines = [(machine.name, judged) for machine, judged in judged_machines(evidence)] or [
         ("no machine", judge_claims([]))
     ]
-    judged, elsewhere = _lent(machines)
+    judged, elsewhere = with_verdicts_lent(machines)
     others = {
         shown.claim.id: [
             (name, claims[place])
@@ -80,11 +79,6 @@ def cards(of: Deck, inline: Callable[[str], str], run_link: Callable[[str], str]
     `inline` turns a line of Markdown into HTML, `run_link` the name of a run into a link.
     """
     return "".join(_card(of, judged, inline, run_link) for judged in of.judged)
-
-
-def source(judged: JudgedClaim) -> str:
-    """Return who says it, by the letter of its id."""
-    return _SAID_OF.get(judged.claim.id[:1], "others")
 
 
 def _card(

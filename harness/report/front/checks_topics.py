@@ -15,7 +15,7 @@ from harness.records.verdicts import MEANING
 from harness.report.format import listed
 from harness.report.front.names import Family, family, plain
 from harness.report.front.panels import Bar, Panel
-from harness.report.front.topics import Topic
+from harness.report.front.topic import Topic, capital
 from harness.report.sections.hostile_files import outcomes_table
 from harness.report.verdict_text import number
 from harness.scenarios import HOSTILE_FILES
@@ -48,7 +48,7 @@ def safety(evidence: Sequence[RecordedRun]) -> Topic | None:
     }
     sentences = [
         (
-            f"{_capital(listed([f'`{name}`' for name in guilty]))} ran code of a file."
+            f"{capital(listed([f'`{name}`' for name in guilty]))} ran code of a file."
             if guilty
             else "No loader ran code of a file."
         ),
@@ -142,7 +142,3 @@ def _at_least(share: float) -> str:
 
 def _percent(share: float | None) -> str:
     return "more than 100 %" if share is None else f"{share:g} %"
-
-
-def _capital(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}"

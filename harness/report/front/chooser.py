@@ -86,7 +86,12 @@ def data(chosen: Sequence[Case], first: str | None) -> str:
         "states": STATES,
         "loaders": [[loader, plain(loader), CALLS.get(loader)] for loader in loaders],
         "start": next(
-            (place for place, case in enumerate(chosen) if case.cell.checkpoint == first), 0
+            (
+                place
+                for place, case in enumerate(chosen)
+                if (case.cell.checkpoint, case.cell.cache_state) == (first, "warm")
+            ),
+            0,
         ),
         "cells": [
             {
@@ -136,7 +141,7 @@ def _row(case: Case, heads: Sequence[str], run_link: Callable[[str], str]) -> st
 
 
 def _labelled(head: str, content: str) -> str:
-    return f'<td data-label="{head}">{content}</td>'
+    return f'<td data-label="{head}"><div>{content}</div></td>'
 
 
 def _multiple(arm: ArmSummary) -> str:

@@ -65,7 +65,7 @@ def facts(evidence: Sequence[RecordedRun]) -> list[str]:
 
 def _versions(run: RecordedRun) -> str:
     environments = run.manifest.get("environments") or {}
-    versions: Mapping[str, str | None] = next(
+    versions: Mapping[str, str] = next(
         (entry["versions"] for entry in environments.values() if entry.get("versions")), {}
     )
     return ", ".join(

@@ -16,10 +16,10 @@ from harness.analysis.claim_rules import Finding
 from harness.analysis.claims import (
     ClaimVerdict,
     JudgedClaim,
-    _judged,
-    _lent,
     judge_claims,
     judged_here,
+    judged_machines,
+    with_verdicts_lent,
 )
 from harness.analysis.recorded_run import RecordedRun
 from harness.report.format import spread
@@ -39,10 +39,10 @@ def ledger_section(writer: SectionWriter, evidence: Sequence[RecordedRun]) -> li
     """Return the ledger in Markdown: the verdicts of the machine that most is known of, and where
     those of other machines differ.
     """
-    machines = [(machine.name, judged) for machine, judged in _judged(evidence)] or [
+    machines = [(machine.name, judged) for machine, judged in judged_machines(evidence)] or [
         ("none", judge_claims([]))
     ]
-    judged, elsewhere = _lent(machines)
+    judged, elsewhere = with_verdicts_lent(machines)
     blocks = [
         writer.heading("What is said, and what the measurements say"),
         f"{counted(judged)} {_READING}",
@@ -225,9 +225,10 @@ def ledger_lines(
         for tested in claim.tests:
             rests = f" ({', '.join(_resting(tested.finding))})" if tested.finding.count else ""
             request = f", asked: {tested.criterion}" if tested.criterion else ""
+            aside = ", decides nothing" if tested.test.aside else ""
             lines += _wrapped(
                 f"       {tested.finding.outcome}: {tested.test.says}:"
-                f" {_found(tested.finding)}{request}{rests}",
+                f" {_found(tested.finding)}{request}{aside}{rests}",
                 "         ",
             )
     for old, new in changes:

@@ -16,7 +16,8 @@ from harness.report.front import answer, cards, chooser, hero
 from harness.report.front.checks_topics import regression, safety
 from harness.report.front.names import CALLS
 from harness.report.front.panels import figure
-from harness.report.front.topics import Topic, topics
+from harness.report.front.topic import Topic
+from harness.report.front.topics import topics
 from harness.report.index_page import run_contents
 from harness.report.sections.environment import conditions_table
 from harness.report.web.run_html import HERE, inline_html, stacked_table, templates

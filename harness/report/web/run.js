@@ -78,15 +78,16 @@ window.weighbridge = (() => {
   };
 
   const spread = (of, show) => (of ? `${show(of.median)}${of.low === null ? " (too few for an interval)" : ` [${show(of.low)} to ${show(of.high)}]`}` : "none");
+  const memory = ({ peak, bytes }) => (!peak ? "not recorded" : peak.median < 0.01 * bytes ? "under 0.01 times the file" : `${number(peak.median / bytes)} times the file`);
   const show = (samples, into) => {
     const cells = summarise(samples).filter(({ rows }) => rows.some((row) => row.ready));
     const valid = samples.filter((sample) => sample.valid).length;
-    const head = `<p><b>${valid.toLocaleString("en")} of ${samples.length.toLocaleString("en")} samples are valid</b>, in ${cells.length} cells.</p>`;
+    const head = `<p><b>${valid.toLocaleString("en")} of ${samples.length.toLocaleString("en")} samples are valid</b>, in ${cells.length} ${cells.length === 1 ? "cell" : "cells"}.</p>`;
     if (!cells.length) { into.innerHTML = `${head}<p>No load has a valid sample, so there is no figure.</p>`; return; }
     const heads = ["loader", "returned", "ready", "ratio to the reference", "peak memory", "valid"];
     const table = (rows) => `<div class="scroll"><table class="stack"><thead><tr>${heads.map((title) => `<th>${title}</th>`).join("")}</tr></thead><tbody>${rows.map((row) => `<tr>${[
-      text(row.label), spread(row.returned, time), spread(row.ready, time), spread(row.ratio, number), row.peak ? `${number(row.peak.median / row.bytes)} times the file` : "not recorded", `${row.valid} of ${row.total}`,
-    ].map((cell, place) => `<td data-label="${heads[place]}">${cell}</td>`).join("")}</tr>`).join("")}</tbody></table></div>`;
+      text(row.label), spread(row.returned, time), spread(row.ready, time), spread(row.ratio, number), memory(row), `${row.valid} of ${row.total}`,
+    ].map((cell, place) => `<td data-label="${heads[place]}"><div>${cell}</div></td>`).join("")}</tr>`).join("")}</tbody></table></div>`;
     const block = ({ cell, rows }, open) => `<details${open ? " open" : ""}><summary>${text(cell)}</summary>` +
       bars([["Time to ready", rows.filter((row) => row.ready).map((row) => ({ name: row.label, loader: row.loader, ...row.ready }))]], "The thin line holds the median with 95 % confidence.") + table(rows) + "</details>";
     into.innerHTML = head + cells.map((cell, place) => block(cell, place < 2)).join("");

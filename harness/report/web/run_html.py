@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence, Set
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -23,6 +24,8 @@ _LONG = 48
 _SCROLL = '<div class="scroll" tabindex="0" role="region" aria-label="{}">'
 _RUN_PAGE = re.compile(r"^([\w.-]+)\.md$")
 """A link to the page of a run."""
+_VERDICTS = ("verdict", "outcome")
+"""The heads of columns that stay in view on a narrow screen."""
 _CAPTION = "How to read it: "
 _TABLE_FILE = "In plain figures"
 """How a block begins that only links to a table's file: the page holds the figures already, in
@@ -68,7 +71,7 @@ def stacked_table(frame: pd.DataFrame, link: Callable[[str], str] | None = None)
             cells[-1] = link(str(row[-1]))
         rows.append(
             "".join(
-                f'<td data-label="{escape(head)}">{cell}</td>'
+                f'<td data-label="{escape(head)}"><div>{cell}</div></td>'
                 for head, cell in zip(heads, cells, strict=True)
             )
         )
@@ -106,6 +109,7 @@ class _Converter:
         for before, token in zip([None, *tokens], tokens, strict=False):
             if token.type == "inline":
                 self._mark(before, token)
+        _mark_verdicts(tokens)
         return str(
             self._markdown.renderer.render(
                 list(self._with_figures(tokens)), self._markdown.options, {}
@@ -168,6 +172,22 @@ class _Converter:
             "<figure"
             f' id="figure-{number}">{_SCROLL.format("Figure")}{drawing}</div>{below}</figure>\n'
         )
+
+
+def _mark_verdicts(tokens: Sequence[Token]) -> None:
+    """Give the cells of a column of verdicts the class that keeps it in view."""
+    column, verdicts = 0, -1
+    for opening, inline in pairwise(tokens):
+        if opening.type == "table_open":
+            verdicts = -1
+        elif opening.type == "tr_open":
+            column = 0
+        elif opening.type in ("th_open", "td_open"):
+            if opening.type == "th_open" and inline.content in _VERDICTS:
+                verdicts = column
+            if column == verdicts and column:
+                opening.attrJoin("class", "verdict")
+            column += 1
 
 
 def _plain(inline: Token) -> str:
