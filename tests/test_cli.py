@@ -132,24 +132,6 @@ def test_the_committed_page_is_what_the_committed_runs_give(
     ] == []
 
 
-def test_every_figure_that_the_readme_shows_is_committed() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    tracked = subprocess.run(
-        ["git", "ls-files", "reports"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.split()
-    shown = set(re.findall(r"reports/[\w/.-]+\.(?:svg|md|html)", text))
-    assert shown <= set(tracked)
-    figures = {path for path in tracked if path.endswith(".svg")}
-    assert figures <= shown, "no figure is kept that nothing shows"
-
-
-def test_the_readme_counts_the_claims_as_the_page_does() -> None:
-    counted = re.search(
-        r"\*\*(Of \d+ claims, .*?)\*\*", (ROOT / "reports/README.md").read_text(encoding="utf-8")
-    )
-    assert counted and counted[1] in (ROOT / "README.md").read_text(encoding="utf-8")
-
-
 @pytest.mark.slow
 def test_make_leaves_a_checkpoint_and_its_ranks_shares(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

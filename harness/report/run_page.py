@@ -59,7 +59,8 @@ def write_reports(runs: Sequence[RunDirectory], folder: Path) -> Path:
     Return the first's path.
 
     `README.md` and `index.html` stand by themselves. The pages for a browser share `page.css` and
-    `page.js`. Nothing else is ever written or removed in `folder` but what an earlier report wrote.
+    `page.js`. Nothing else is ever written or removed in `folder` but what an earlier report wrote,
+    and the figure that the project's README shows.
     """
     evidence = gather(runs)
     _remove_stale(
