@@ -189,7 +189,11 @@ def _proof_here(evidence: Evidence) -> Finding:
 
 
 def _blocks(evidence: Evidence) -> Finding:
-    cells = [cell for cell in cells_of(evidence.manifest, evidence.samples) if cell.samples]
+    cells = [
+        cell
+        for cell in cells_of(evidence.manifest, evidence.samples)
+        if cell.samples and not cell.key.searches_limit  # a try of a limit is no block
+    ]
     arms = [(cell, arm) for cell in cells for arm in cell.arms]
     few = [
         f"{cell.label(arm)} in {cell.name} ({arm.valid})"
