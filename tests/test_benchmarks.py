@@ -384,7 +384,7 @@ def test_a_loader_that_is_left_out_is_skipped_with_its_reason(place: Place) -> N
         "--rounds",
         "6",
         "-k",
-        "torch-load and not legacy and not mmap",
+        "torch-load and not legacy and not mmap and not safetensors",
     )
     ended = place.run("-m", "cpu", "-rs", *choice)
     assert ended.returncode == 0, ended.stdout + ended.stderr

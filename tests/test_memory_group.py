@@ -228,4 +228,4 @@ def test_a_run_goes_on_after_kills_and_gives_a_page(tmp_path: Path, store: Store
     page = (place.only_run / "report.md").read_text(encoding="utf-8")
     assert "## Memory" in page and "What stays of lora-1000" in page
     assert list((place.only_run / "figures").glob("memory-limit-*.svg"))
-    assert "smallest memory" in ended.stdout
+    assert "smallest memory" in place.run("-v", "--resume", place.only_run.name).stdout

@@ -474,6 +474,19 @@ def test_a_run_of_checks_alone_puts_every_promise_to_the_test(
     assert "Loading pipeline" not in ended.stdout + ended.stderr
 
 
+def test_a_variable_is_read_by_the_library_that_reads_it(
+    finished: tuple[Place, subprocess.CompletedProcess[str]],
+) -> None:
+    happened = {check.check: check.happened for check in recorded(finished[0])}
+    readers = {
+        "variable-transformers-hf-deactivate-async-load": "transformers",
+        "variable-transformers-hf-enable-parallel-loading": "diffusers",
+        "variable-diffusers-hf-enable-parallel-loading": "diffusers",
+    }
+    for name, library in readers.items():
+        assert happened[name].startswith(f"read by {library} between"), name
+
+
 def test_what_is_loaded_is_known_by_its_content(
     finished: tuple[Place, subprocess.CompletedProcess[str]],
 ) -> None:

@@ -178,7 +178,7 @@ def test_every_way_to_a_gpu_is_an_arm_at_every_size() -> None:
     ways = {
         name
         for name, (_, loader) in all_loaders().items()
-        if "cuda" in loader.devices and "cold" in loader.cache_states
+        if "cuda" in loader.devices and "cold" in loader.cache_states and loader.threads is None
     }
     for profile in ("smoke", "default", "full"):
         for cell, arms in full.plan(options(profile=profile)).items():

@@ -458,6 +458,7 @@ def test_every_loader_of_the_suite_is_a_tested_or_told_why_not() -> None:
         for kind in KINDS
         for name, (_, loader) in all_loaders(kind).items()
         if not loader.ceiling and "cpu" in loader.devices
+        if loader.threads in (None, hostile_trials.THREADS)
     }
     assert known == set(loaders_to_test()) | set(hostile_trials._SAME_READING)
 

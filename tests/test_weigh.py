@@ -162,7 +162,14 @@ def test_a_stopped_weighing_ends_its_command(number: int, tmp_path: Path) -> Non
     command = [sys.executable, "-c", program + "time.sleep(60)"]
     weigh = [sys.executable, "-m", "harness", "weigh", str(file), "--cache-states", "warm", "--"]
     pid = file.with_name("file.pid")
-    with subprocess.Popen([*weigh, *command], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        [*weigh, *command],
+        cwd=ROOT,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # ignored in the background
+    ) as process:
         _wait_for(lambda: pid.is_file() and pid.read_text().endswith("\n"))
         process.send_signal(number)
     _wait_for(lambda: not Path("/proc", pid.read_text().strip()).exists())

@@ -31,8 +31,10 @@ Witness = Literal["bytes read", "pages gained", "requests served"]
 came into the cache while it ran, or what a shaped storage counted itself.
 """
 Depth = Literal["here", "below"]
-_TRIED_BYTES = 1 << 20
-"""Size of the file that a proof is tried on."""
+_TRIED_BYTES, _LEAST_BYTES = 1 << 20, 1 << 16
+"""Size of the file that a proof is tried on, and of the smallest that tells anything where none can
+be made.
+"""
 
 
 @dataclass(frozen=True)
@@ -106,15 +108,17 @@ def _stack(folder: Path) -> tuple[Layer, ...]:
 
 
 def _any_file(folder: Path) -> Path | None:
-    """Return a file under a folder that is large enough to tell anything, or None."""
-    return next(
-        (
-            path
-            for path in sorted(folder.rglob("*"))
-            if path.is_file() and path.stat().st_size >= _TRIED_BYTES
-        ),
-        None,
-    )
+    """Return a file under a folder that is large enough to tell anything, the first as large as one
+    of our own or else the largest, or None.
+    """
+    largest, most = None, _LEAST_BYTES - 1
+    for path in sorted(folder.rglob("*")):
+        size = path.stat().st_size if path.is_file() else 0
+        if size >= _TRIED_BYTES:
+            return path
+        if size > most:
+            largest, most = path, size
+    return largest
 
 
 def _tried_on(path: Path) -> Capability:

@@ -124,7 +124,7 @@ def _watch_variables() -> None:
 
     def noted(environment: Any, name: str) -> str:
         frame = sys._getframe(1)
-        while frame.f_back and frame.f_globals.get("__name__") in ("os", "_collections_abc"):
+        while frame.f_back and frame.f_globals.get("__name__") in ("os", "collections.abc"):
             frame = frame.f_back
         package = str(frame.f_globals.get("__name__")).partition(".")[0]
         _READERS.setdefault(name, set()).add(package)
