@@ -414,7 +414,7 @@ def test_every_advised_loader_has_a_name_and_a_line() -> None:
         loader
         for given in OWN
         for state in ("cold", "warm")
-        for loader in loaders_for(given, "cold" if state == "cold" else "warm", "cpu")
+        for loader in loaders_for(given, 1000, "cold" if state == "cold" else "warm", "cpu")
     }
     assert measured == set(NAMES) == {line.loader for line in LINES}
     assert measured <= set(all_loaders())

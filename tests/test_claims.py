@@ -209,6 +209,11 @@ def test_a_field_is_judged_alone() -> None:
         assert judged(FieldTest(**OWN, **keys), run_of(samples)).outcome == outcome
 
 
+def test_a_memory_limit_is_read_as_a_multiple() -> None:
+    test = next(test for claim in claims() if claim.id == "F7" for test in claim.tests)
+    assert test.phrase.format(times="2.0 times") == "2.0 times the checkpoint"
+
+
 def check(name: str, outcome: str, claim: str = "C9") -> Check:
     """Return a check with an outcome."""
     return Check(

@@ -43,16 +43,21 @@ OWN = {
 CONVERTERS = {TORCH_ZIP: "convert", TORCH_LEGACY: "convert-legacy"}
 """What makes safetensors of each format."""
 _ALSO = {TORCH_ZIP: ("torch-load-mmap",), TORCH_LEGACY: (), SAFETENSORS: ()}
-_COLD_ONLY = ("safetensors-pread", "safetensors-load-bytes")
+_COLD_ONLY: tuple[str, ...] = ("safetensors-pread", "safetensors-load-bytes")
 """What copies every byte. Warm, on the CPU, it is slower than mapping by what the copy takes, and
 measuring that would double the time of the warm cell."""
+_OF_SMALL_FILES, _SMALL_BYTES = ("safetensors-load-bytes",), 250_000_000
+"""What takes most of the time of a large file: `pread` reads it too, with half the memory."""
 _READ_OR_MAPPED = (REFERENCE, "safetensors-prefetch-cache", *_COLD_ONLY)
 _LEAST_STEP = 100_000_000
 
 
-def loaders_for(given: str, cache_state: CacheState, device: str) -> tuple[str, ...]:
-    """Return the loaders that a probe of a file of the format `given` measures."""
+def loaders_for(given: str, size: int, cache_state: CacheState, device: str) -> tuple[str, ...]:
+    """Return the loaders that a probe of a file of the format `given` and of `size` bytes
+    measures.
+    """
     leave_out = _COLD_ONLY if cache_state == "warm" and device == "cpu" else ()
+    leave_out += _OF_SMALL_FILES if size > _SMALL_BYTES else ()
     loaders = dict.fromkeys((OWN[given], *_ALSO[given], *_READ_OR_MAPPED))
     return tuple(loader for loader in loaders if loader not in leave_out)
 

@@ -309,6 +309,11 @@ class MemoryLimitTest(
     cell: str
     loader: str
 
+    @property
+    def phrase(self) -> str:
+        """How a verdict's sentence gives its figure: `reads`, or as a multiple."""
+        return self.reads or "{times} the checkpoint"
+
     def judge(self, run: Recorded, figure: float | None) -> Finding:
         """Return the smallest limit over the checkpoint's size, judged by the limits."""
         samples = _of_loader(run, self.cell, self.loader)

@@ -196,7 +196,7 @@ def plan_of(options: Options, given: str) -> dict[Cell, tuple[str, ...]]:
     plan: dict[Cell, tuple[str, ...]] = {}
     for state, conditions in options.states():
         plan[Cell(FULL_LOAD, name, state, device, **conditions)] = (
-            *loaders_for(given, state, device),
+            *loaders_for(given, size_of(name, options), state, device),
             *_CEILINGS.get((device, state), ("ceiling-to-device",)),
         )
     if convert := CONVERTERS.get(given):
