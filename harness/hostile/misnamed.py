@@ -11,7 +11,7 @@ from typing import Any
 from harness.hostile import Family
 from harness.hostile.archives import torch_legacy, torch_zip
 from harness.hostile.disguises import PAYLOAD
-from harness.hostile.opcodes import Global, pickled
+from harness.hostile.opcodes import PROTO_4, Global, pickled
 from harness.records.trials import Harm
 
 misnamed = Family("misnamed", "pickle", Harm.CODE)
@@ -42,5 +42,5 @@ switched.table(
         (name, f"it takes away what {name.partition('-')[0]} works by, then runs its payload", off)
         for name, off in _OFF.items()
     ),
-    lambda off: pickled([off, PAYLOAD]),
+    lambda off: pickled([off, PAYLOAD], PROTO_4),  # an attribute of a module takes protocol 4
 )
