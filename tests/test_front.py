@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from harness.analysis.claim_rules import Finding, RuleOutcome
 from harness.analysis.recorded_run import gather
 from harness.analysis.statistics import Estimate
 from harness.report.front.cards import cards, deck
 from harness.report.front.chooser import cases, data
 from harness.report.front.names import Family, family
 from harness.report.front.topics import gpu, memory, topics
-from harness.report.verdict_text import multiple, number, prose_time, speed_text
+from harness.report.verdict_text import _figure, multiple, number, prose_time, speed_text
 from tests.test_report import cell_samples, make_run
 
 MACHINE: dict[str, Any] = {
@@ -42,6 +44,13 @@ def around(median: float, share: float = 0.02) -> Estimate:
 )
 def test_a_ratio_is_told_as_a_speed(ratios: list[float], words: str) -> None:
     assert speed_text([around(ratio) for ratio in ratios]) == words
+
+
+def test_a_share_of_nought_is_told() -> None:
+    finding = Finding(RuleOutcome.HOLDS, Estimate(0.0, 0.0, 0.0, 9))
+    result: Any = SimpleNamespace(finding=finding, test=SimpleNamespace(phrase="{share}"))
+    side: Any = SimpleNamespace(tests=[result])
+    assert _figure(side) == "under 0.1 %"
 
 
 def test_a_ratio_is_told_from_the_other_side() -> None:

@@ -150,9 +150,12 @@ def _figure(side: Side) -> str:
     places: dict[str, str] = {}
     if estimates:
         medians = [estimate.median for estimate in estimates]
+        if min(medians) > 0:  # a share of memory may be nought, and has no speed
+            places |= {
+                "speed": speed_text(estimates),
+                "slowness": speed_text(estimates, invert=True),
+            }
         places |= {
-            "speed": speed_text(estimates),
-            "slowness": speed_text(estimates, invert=True),
             "times": f"{_range(medians, multiple)} times",
             "share": _share(max(medians)),
             "time": _range(medians, prose_time),
