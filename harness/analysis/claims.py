@@ -299,15 +299,15 @@ def recorded(evidence: Sequence[RecordedRun]) -> list[Recorded]:
 
 
 def by_machine(evidence: Sequence[RecordedRun]) -> list[Machine]:
-    """Return the machines of these runs, regression runs left aside, the one whose runs tell of
-    most tests first, and of as many the one with most samples.
+    """Return the machines of these runs, regression runs left aside, the one with most samples
+    first, and of as many the one whose runs tell of most tests.
     """
     return [machine for machine, _ in judged_machines(evidence)]
 
 
 def judged_machines(evidence: Sequence[RecordedRun]) -> list[tuple[Machine, list[JudgedClaim]]]:
-    """Return the machines of these runs with their verdicts, the one that most is known of
-    first.
+    """Return the machines of these runs with their verdicts, the one with most samples first:
+    intervals are narrow there.
     """
     machines = [
         replace(machine, runs=runs)
@@ -317,7 +317,7 @@ def judged_machines(evidence: Sequence[RecordedRun]) -> list[tuple[Machine, list
     verdicts = [(machine, judge_claims(recorded(machine.runs))) for machine in machines]
     return sorted(
         verdicts,
-        key=lambda entry: (-_told(entry[1]), -sum(len(run.samples) for run in entry[0].runs)),
+        key=lambda entry: (-sum(len(run.samples) for run in entry[0].runs), -_told(entry[1])),
     )
 
 
@@ -331,7 +331,7 @@ def _told(judged: Sequence[JudgedClaim]) -> int:
 
 
 def judged_here(evidence: Sequence[RecordedRun]) -> list[JudgedClaim]:
-    """Return the verdicts of the machine that most is known of, of claims it could not test
+    """Return the verdicts of the machine with most samples, of claims it could not test
     another's.
     """
     machines = [(machine.name, judged) for machine, judged in judged_machines(evidence)]

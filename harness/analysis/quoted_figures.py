@@ -40,7 +40,7 @@ class QuotedFigure(
     """
 
     machine: int = 1
-    """Which machine, in the order of how much is known of each: 1 is the first that has the cell.
+    """Which machine, the one with most samples first: 1 is the first that has the cell.
     """
 
     def estimate(self, cell: MeasuredCell) -> Estimate | None:

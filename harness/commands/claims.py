@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _judged(evidence: Sequence[RecordedRun], claims: Sequence[Claim]) -> list[JudgedClaim]:
-    """Return the verdicts that the index page shows: of the machine that most is known of, and of
+    """Return the verdicts that the index page shows: of the machine with most samples, and of
     claims it could not test another's.
     """
     ids = {claim.id for claim in claims}

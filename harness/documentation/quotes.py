@@ -47,7 +47,7 @@ class ReferenceRuns:
 
     @cached_property
     def machines(self) -> list[Machine]:
-        """Their machines, the one that most is known of first."""
+        """Their machines, the one with most samples first."""
         return by_machine(self.runs)
 
     @cache  # noqa: B019  # there is one object, and it lives as long as the program

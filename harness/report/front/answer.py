@@ -56,13 +56,13 @@ def other_machines(evidence: Sequence[RecordedRun]) -> list[str]:
 
 
 def headline_figures(evidence: Sequence[RecordedRun]) -> Mapping[str, Estimate]:
-    """Return the figures of the first sentences, of the machine that most is known of."""
+    """Return the figures of the first sentences, of the machine with most samples."""
     machines = judged_machines(evidence)
     return _figures(machines[0][1]) if machines else {}
 
 
 def first_machine(evidence: Sequence[RecordedRun]) -> Machine | None:
-    """Return the machine that most is known of."""
+    """Return the machine with most samples."""
     machines = judged_machines(evidence)
     return machines[0][0] if machines else None
 

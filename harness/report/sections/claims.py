@@ -36,7 +36,7 @@ counts, whatever its figure. Ratios are taken within blocks.
 
 
 def ledger_section(writer: SectionWriter, evidence: Sequence[RecordedRun]) -> list[str]:
-    """Return the ledger in Markdown: the verdicts of the machine that most is known of, and where
+    """Return the ledger in Markdown: the verdicts of the machine with most samples, and where
     those of other machines differ.
     """
     machines = [(machine.name, judged) for machine, judged in judged_machines(evidence)] or [
