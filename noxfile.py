@@ -20,7 +20,7 @@ nox.options.sessions = ["lint", "types", "tests"]
 GPU = (Path("/proc/driver/nvidia/gpus"), Path("/dev/nvidia0"))
 
 
-DOCUMENTATION = ("msgspec", "numpy", "pandas")
+DOCUMENTATION = ("msgspec", "numpy", "pandas", "rich")
 """What generates README's and docs' blocks needs no more, and above all no torch."""
 UNCOMPILED = "--no-compile"
 """pip option for sessions that report neither memory nor first-call times.

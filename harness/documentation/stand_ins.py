@@ -11,7 +11,7 @@ from collections.abc import MutableSequence, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from unittest.mock import MagicMock
+from typing import Any
 
 LIBRARIES = (
     "jinja2",
@@ -25,16 +25,45 @@ LIBRARIES = (
 )
 
 
+class _Nothing:
+    """What stands for any name of a missing library: it may be called, indexed, asked for names
+    and derived from, and gives itself.
+    """
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        """Take whatever a class is made of."""
+
+    def __getattr__(self, name: str) -> _Nothing:
+        """Return itself for any name but a special one."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self
+
+    def __call__(self, *_: Any, **__: Any) -> _Nothing:
+        """Return itself."""
+        return self
+
+    def __getitem__(self, _: object) -> _Nothing:
+        """Return itself."""
+        return self
+
+    def __or__(self, _: object) -> _Nothing:
+        """Return itself."""
+        return self
+
+    __ror__ = __or__
+
+
 class _Empty(ModuleType):
-    """A module in which every name is a mock."""
+    """A module in which every name stands for nothing."""
 
     __path__: MutableSequence[str] = []  # noqa: RUF012  # as a package has it
 
-    def __getattr__(self, name: str) -> MagicMock:
-        """Return a mock for any name but a special one."""
+    def __getattr__(self, name: str) -> _Nothing:
+        """Return what stands for any name but a special one."""
         if name.startswith("__"):
             raise AttributeError(name)
-        return MagicMock(name=f"{self.__name__}.{name}")
+        return _Nothing()
 
 
 class _Finder(MetaPathFinder, Loader):
