@@ -7,9 +7,10 @@ format of its own.
 from __future__ import annotations
 
 import importlib.util
+import json
 import pickle
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -118,6 +119,27 @@ def _write_safetensors(tensors: Tensors, path: Path) -> None:
         raise WeighbridgeError(f"it keeps the name {METADATA} for itself")
 
     save_file(tensors, path, metadata={"format": "pt"})
+
+
+def write_shards(tensors: Tensors, folder: Path, stem: str, most: int) -> None:
+    """Write safetensors in shards of about the same size, `most` at most, with their index, as
+    `save_pretrained` does.
+    """
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    shards: list[Tensors] = [{} for _ in range(most)]
+    before = 0
+    for name, tensor in tensors.items():
+        shards[min(before * most // total, most - 1)][name] = tensor
+        before += tensor.nbytes
+    filled = [of_file for of_file in shards if of_file]
+    form = replace(FORMATS["safetensors"], stem=stem)
+    where: dict[str, str] = {}
+    for file, of_file in zip(form.file_names(len(filled)), filled, strict=True):
+        form.write(of_file, folder / file)
+        where |= dict.fromkeys(of_file, file)
+    described = {"metadata": {"total_size": total}, "weight_map": where}
+    index = folder / f"{stem}{form.suffix}.index.json"
+    index.write_text(json.dumps(described, indent=2), encoding="utf-8")
 
 
 def _read_safetensors(path: Path) -> Tensors:

@@ -6,7 +6,6 @@ from. Every call asks for float16, as the weights are, and for local files only.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.checkpoints.formats import FORMATS as COMMON
-from harness.checkpoints.formats import Format
+from harness.checkpoints.formats import Format, write_shards
 from harness.loaders import ModelLoader
 
 if TYPE_CHECKING:
@@ -68,23 +67,7 @@ def _write_sharded(tensors: Tensors, folder: Path) -> None:
     _write_pipeline(tensors, folder, "safetensors")
     whole = folder / _weights_file(_LARGEST, "safetensors")
     weights = COMMON["safetensors"].read(whole)
-    total = sum(tensor.nbytes for tensor in weights.values())
-    shards: list[Tensors] = [{} for _ in range(SHARDS)]
-    before = 0
-    for name, tensor in weights.items():
-        shards[min(before * SHARDS // total, SHARDS - 1)][name] = tensor
-        before += tensor.nbytes
-    filled = [of_file for of_file in shards if of_file]
-    files = [
-        f"{whole.stem}-{number:05d}-of-{len(filled):05d}.safetensors"
-        for number in range(1, len(filled) + 1)
-    ]
-    for file, of_file in zip(files, filled, strict=True):
-        COMMON["safetensors"].write(of_file, whole.parent / file)
-    where = {name: file for file, of_file in zip(files, filled, strict=True) for name in of_file}
-    described = {"metadata": {"total_size": total}, "weight_map": where}
-    index = whole.parent / f"{whole.name}.index.json"
-    index.write_text(json.dumps(described, indent=2), encoding="utf-8")
+    write_shards(weights, whole.parent, whole.stem, SHARDS)
     whole.unlink()
 
 

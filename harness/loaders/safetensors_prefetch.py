@@ -64,12 +64,7 @@ def _populated(files: Sequence[str], device: str) -> Tensors:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             with mmap.mmap(file.fileno(), size, flags=mmap.MAP_PRIVATE) as mapping:
-                address = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
-                done = _libc.madvise(
-                    ctypes.c_void_p(address), ctypes.c_size_t(size), _POPULATE_READ
-                )
-                if done != 0:
-                    number = ctypes.get_errno()
+                if number := _populate(mapping):
                     raise OSError(number, os.strerror(number), path)
     return load_mapped(files, device)
 
@@ -100,13 +95,8 @@ def _has_advice() -> str | None:
 def _has_populate() -> str | None:
     """Return why the kernel cannot populate a mapping, None where it can, found by trying it."""
     with mmap.mmap(-1, mmap.PAGESIZE) as mapping:
-        address = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
-        done = _libc.madvise(
-            ctypes.c_void_p(address), ctypes.c_size_t(mmap.PAGESIZE), _POPULATE_READ
-        )
-    return (
-        None if done == 0 else "this kernel has no MADV_POPULATE_READ (Linux 5.14 and later have)"
-    )
+        refused = _populate(mapping)
+    return "this kernel has no MADV_POPULATE_READ (Linux 5.14 and later have)" if refused else None
 
 
 LOADERS = (

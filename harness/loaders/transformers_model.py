@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.checkpoints.formats import FORMATS as COMMON
-from harness.checkpoints.formats import Format
+from harness.checkpoints.formats import Format, write_shards
 from harness.loaders import ModelLoader, variables
 from harness.loaders.threads import COUNTS
 
@@ -61,21 +61,7 @@ def _folder(
 
 
 def _write_shards(tensors: Tensors, folder: Path) -> None:
-    """Write shards of about the same size with their index, as `save_pretrained` does."""
-    common = COMMON["safetensors"]
-    total = sum(tensor.nbytes for tensor in tensors.values())
-    shards: list[Tensors] = [{}]
-    for name, tensor in tensors.items():
-        filled = sum(kept.nbytes for kept in shards[-1].values())
-        if shards[-1] and filled + tensor.nbytes > total / SHARDS and len(shards) < SHARDS:
-            shards.append({})
-        shards[-1][name] = tensor
-    files = common.file_names(len(shards))
-    for file, of_file in zip(files, shards, strict=True):
-        common.write(of_file, folder / file)
-    where = {name: file for file, of_file in zip(files, shards, strict=True) for name in of_file}
-    described = {"metadata": {"total_size": total}, "weight_map": where}
-    (folder / str(common.index)).write_text(json.dumps(described, indent=2), encoding="utf-8")
+    write_shards(tensors, folder, COMMON["safetensors"].stem, SHARDS)
 
 
 def _read_shards(folder: Path) -> Tensors:
