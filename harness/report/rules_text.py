@@ -19,8 +19,9 @@ _STYLES = {
 def rules_block(rules: Iterable[Rule]) -> str:
     """Return the rules as a Markdown list, as CONTRIBUTING holds it."""
     return "\n".join(
-        f"- **{rule.name}**{' (before a run too)' if rule.foresee else ''}"
-        f"{', which `pack` demands' if rule.name in CONTRIBUTED else ''}: {rule.sentence}"
+        f"- **{rule.name}**: {rule.sentence}"
+        f"{' It is known before a run too.' if rule.foresee else ''}"
+        f"{' `pack` demands it.' if rule.name in CONTRIBUTED else ''}"
         for rule in rules
     )
 
