@@ -13,6 +13,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from harness.analysis.arms import wrong
 from harness.checkpoints.layouts import LAYOUTS
 from harness.records.cell import MINIMUM_BLOCKS
+from harness.records.late_storage import kept_late
 from harness.records.sample import Sample
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ def replay(arm: Arm, benchmark: BenchmarkFixture | None) -> None:
             or f"{arm.loader} was no arm of this cell when it was taken, in the run that is"
             " completed here"
         )
+    if late := kept_late(arm.result.samples).get(arm.loader):
+        pytest.skip(f"{arm.loader}: {late}")
     if problem := wrong(arm.samples):
         pytest.fail(f"{arm.loader} handed back wrong tensors: {problem}", pytrace=False)
     if valid and benchmark is not None:

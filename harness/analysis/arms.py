@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 from harness.analysis.ceilings import bounding, is_ceiling
 from harness.analysis.statistics import Estimate, estimate
 from harness.records.cell import MINIMUM_BLOCKS, Cell
+from harness.records.late_storage import kept_late
 from harness.records.sample import WRONG, Sample
 from harness.scenarios import FULL_LOAD, SCENARIOS
 
@@ -57,6 +58,8 @@ class ArmSummary:
     invalid: Mapping[str, int]
     wrong: str | None
     """What was wrong with the tensors it handed back, even once; it then has no figure."""
+    late: str | None
+    """Why the server of shaped storage was too slow for it; it then has no figure."""
     returned: Estimate | None
     ready: Estimate | None
     module_ready: Estimate | None
@@ -93,11 +96,14 @@ class ArmSummary:
 
     @property
     def status(self) -> str:
-        """`wrong` (other tensors than the checkpoint's), `measured`, `insufficient` (fewer than 6
-        valid samples, so no interval) or `missing`.
+        """`wrong` (other tensors than the checkpoint's), `late` (the server of shaped storage set
+        its time), `measured`, `insufficient` (fewer than 6 valid samples, so no interval) or
+        `missing`.
         """
         if self.wrong:
             return "wrong"
+        if self.late:
+            return "late"
         if self.valid == 0:
             return "missing"
         return "measured" if self.valid >= MINIMUM_BLOCKS else "insufficient"
@@ -126,15 +132,21 @@ def summarise(samples: Sequence[Sample]) -> list[ArmSummary]:
     arms: dict[tuple[str, str], list[Sample]] = {}
     for sample in samples:
         arms.setdefault((sample.loader, sample.environment), []).append(sample)
+    late = kept_late(samples)
     counted = {
-        arm: [] if wrong(samples) else [sample for sample in samples if sample.valid]
-        for arm, samples in arms.items()
+        arm: []
+        if wrong(of_arm) or arm[0] in late
+        else [sample for sample in of_arm if sample.valid]
+        for arm, of_arm in arms.items()
     }
     ceilings = {
         environment: _bounding(environment, counted)
         for environment in dict.fromkeys(environment for _, environment in arms)
     }
-    summaries = [_summary(arm, samples, counted, ceilings[arm[1]]) for arm, samples in arms.items()]
+    summaries = [
+        _summary(arm, of_arm, counted, ceilings[arm[1]], late.get(arm[0]))
+        for arm, of_arm in arms.items()
+    ]
     return sorted(
         summaries, key=lambda arm: (arm.ready is None, arm.ready.median if arm.ready else 0.0)
     )
@@ -234,10 +246,12 @@ def _summary(
     samples: Sequence[Sample],
     counted: Mapping[tuple[str, str], Sequence[Sample]],
     ceiling: str | None,
+    late: str | None,
 ) -> ArmSummary:
     """Return the summary of one arm.
 
-    `counted` are the samples of every arm that its figures rest on, `ceiling` what bounds it.
+    `counted` are the samples of every arm that its figures rest on, `ceiling` what bounds it,
+    `late` why shaped storage leaves it without a figure.
     """
     loader, environment = arm
     valid, cell = counted[arm], Cell.of(samples[0])
@@ -261,6 +275,7 @@ def _summary(
         valid=sum(sample.valid for sample in samples),
         invalid=Counter(sample.reason or "unknown" for sample in samples if not sample.valid),
         wrong=wrong(samples),
+        late=late,
         returned=estimate([sample.returned_s for sample in valid if sample.returned_s is not None]),
         ready=estimate([sample.ready_s for sample in valid if sample.ready_s is not None]),
         module_ready=estimate(

@@ -32,6 +32,7 @@ from harness.analysis.promises import PromiseResult
 from harness.analysis.statistics import Estimate, estimate
 from harness.records.cell import MINIMUM_BLOCKS, Cell
 from harness.records.checks import Check
+from harness.records.late_storage import kept_late
 from harness.records.sample import Sample
 from harness.records.trials import Harm, Outcome, Trial
 from harness.scenarios import HOSTILE_FILES, HOSTILE_SCAN
@@ -568,6 +569,8 @@ def _of_loader(run: Recorded, cell: str, loader: str) -> list[Sample] | Finding:
             RuleOutcome.NOT_MEASURED,
             reason=f"{loader} handed back wrong tensors in {run.run}: {fault}",
         )
+    if (late := kept_late(run.cells.get(cell, ())).get(loader)) is not None:
+        return Finding(RuleOutcome.NOT_MEASURED, reason=f"{loader} in {run.run}: {late}")
     return samples
 
 

@@ -76,6 +76,12 @@ class MeasuredCell:
         return dict(sorted((self.record.get("left_out") or {}).items()))
 
     @property
+    def never_begun(self) -> list[str]:
+        """Loaders that were left out of the cell before a sample was taken."""
+        seen = {arm.loader for arm in self.arms}
+        return [loader for loader in self.left_out if loader not in seen]
+
+    @property
     def not_sampled(self) -> list[str]:
         """Loaders that the cell was to hold, were not left out, and have no sample."""
         seen = {arm.loader for arm in self.arms} | set(self.left_out)
@@ -259,7 +265,9 @@ def shortfalls(
             )
     for cell in cells:
         rows += [
-            ("left out", f"{loader} in {cell.name}", why) for loader, why in cell.left_out.items()
+            ("left out", f"{loader} in {cell.name}", why)
+            for loader, why in cell.left_out.items()
+            if not any(arm.loader == loader and arm.late for arm in cell.arms)
         ]
         rows += _unmeasured(cell)
     together: dict[tuple[str, str], list[str]] = {}
@@ -294,6 +302,11 @@ def _unmeasured(cell: MeasuredCell) -> list[tuple[str, str, str]]:
         ("wrong", f"{cell.label(arm)} in {cell.name}", f"it has no figure: {arm.wrong}")
         for arm in cell.arms
         if arm.wrong
+    ]
+    rows += [
+        ("late", f"{cell.label(arm)} in {cell.name}", f"it has no figure: {arm.late}")
+        for arm in cell.arms
+        if arm.late
     ]
     none = [
         f"{cell.label(arm)} (0 of {arm.total}: {_reasons(arm)})"

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from harness.records.cell import MINIMUM_BLOCKS
+from harness.records.late_storage import kept_late
 from harness.records.sample import BUSY, FAILURES, Sample
 
 _OVERRUN = 1.15
@@ -140,14 +141,14 @@ def run_blocks(
 
     `taken` are the samples of an earlier part of the same run: they are counted, timed and not
     taken again. `take(arm, block, position)` takes one; `precise(samples)` says whether the cell's
-    figure is known well enough. An arm that keeps failing in the same way takes part in no further
-    block. One that is invalid as busy is taken again, up to `TRIES` times in all, as long as
-    `again(samples)` says so.
+    figure is known well enough. An arm that keeps failing in the same way, or that shaped storage
+    keeps late, takes part in no further block. One that is invalid as busy is taken again, up to
+    `TRIES` times in all, as long as `again(samples)` says so.
     """
     samples = list(arm_samples)
     done = {(sample.block, sample.loader) for sample in samples}
     for block in itertools.count():
-        hopeless = keeps_failing(samples)
+        hopeless = keeps_failing(samples) | kept_late(samples)
         if len(hopeless) == len(arms):
             yield "every loader kept failing"
             return

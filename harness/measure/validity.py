@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.machine.nvidia import THROTTLED
 from harness.records.limits import COLD_AT_MOST, STORAGE_AT_LEAST, WARM_AT_LEAST
-from harness.records.sample import BUSY
+from harness.records.sample import BUSY, LATE
 
 LIBRARIES_READ_AT_MOST = 1 << 16
 """Most bytes that a process may read from storage before its load: blocks of folders, which no
@@ -92,7 +92,7 @@ def judge(
     if state.valid and late is not None and late > LATE_AT_MOST:
         state = Judgement(
             False,
-            "storage-late",
+            LATE,
             f"answers took {late:.0%} longer than the shape says, more than {LATE_AT_MOST:.0%}",
         )
     if state.valid and busy is not None and busy > busy_at_most:

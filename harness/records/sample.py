@@ -227,6 +227,10 @@ BUSY: Final = "busy"
 """The reason that is the machine's and passes: a sample that has it is taken again."""
 
 
+LATE: Final = "storage-late"
+"""The reason that is the server's of shaped storage."""
+
+
 REASONS = {
     "raised": "the loader raised an error",
     "exited": "the process exited before it gave a result",
@@ -243,7 +247,7 @@ REASONS = {
     "throttled": "the GPU held its clocks back",
     "not-cold": "part of the file was in the page cache before",
     "not-warm": "part of the file was missing from the page cache before",
-    "storage-late": "shaped storage answered later than its shape says",
+    LATE: "shaped storage answered later than its shape says",
     "storage-unknown": "the system does not report what was read from storage",
     "storage-short": "storage gave less than was loaded, so something else served the rest",
     "libraries-read": "a library was read from storage while the process started",

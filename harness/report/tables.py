@@ -53,7 +53,8 @@ def cell_frame(cell: MeasuredCell, fits: Iterable[Fit] = ()) -> pd.DataFrame:
         for loader in cell.not_sampled
     ]
     rows += [
-        {"loader": loader, "status": "left out", "total": 0, "valid": 0} for loader in cell.left_out
+        {"loader": loader, "status": "left out", "total": 0, "valid": 0}
+        for loader in cell.never_begun
     ]
     columns = ["loader", "environment", "status", "valid", "total", "requested_bytes"]
     for name in (*_ESTIMATES.values(), *_SHARES):
@@ -124,6 +125,11 @@ def gpu_lines(cell: MeasuredCell) -> list[str]:
     return lines
 
 
+def without_figure(arm: ArmSummary) -> str:
+    """Return the word that stands in the place of a figure that an arm does not have."""
+    return arm.status if arm.wrong or arm.late else "missing"
+
+
 def arm_table(
     cell: MeasuredCell, heads: Sequence[str], words: Callable[[ArmSummary], list[str]]
 ) -> pd.DataFrame:
@@ -135,9 +141,9 @@ def arm_table(
     """
     rows = []
     for arm in cell.arms:
-        phrases = words(arm) if arm.ready else ["wrong" if arm.wrong else "missing"] * len(heads)
+        phrases = words(arm) if arm.ready else [without_figure(arm)] * len(heads)
         rows.append([cell.label(arm), *phrases, f"{arm.valid} / {arm.total}", arm.status])
-    for status, loaders in (("missing", cell.not_sampled), ("left out", list(cell.left_out))):
+    for status, loaders in (("missing", cell.not_sampled), ("left out", cell.never_begun)):
         rows += [[loader, *[status] * len(heads), "0 / 0", status] for loader in loaders]
     return pd.DataFrame(rows, columns=["loader", *heads, "valid / taken", "status"])
 
@@ -244,6 +250,7 @@ def markdown(frame: pd.DataFrame) -> str:
 _ABSENT = (
     "missing",
     "wrong",
+    "late",
     "left out",
     "no reference",
     "no pairs",

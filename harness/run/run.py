@@ -24,6 +24,7 @@ from harness.measure.limit_search import search_limits
 from harness.measure.take_sample import METER, Place, take_sample
 from harness.records.cell import MINIMUM_BLOCKS, Cell
 from harness.records.checks import Check
+from harness.records.late_storage import kept_late
 from harness.records.loader_keys import label_of
 from harness.records.manifest import CellRecord, now
 from harness.records.sample import Sample
@@ -284,7 +285,7 @@ class Run(OpenRun):
                     blocks=MINIMUM_BLOCKS, needed=needed, left=limits.hard_s
                 ),
             }
-        entry["left_out"] = left_out | keeps_failing(samples)
+        entry["left_out"] = left_out | keeps_failing(samples) | kept_late(samples)
         entry["blocks"] = blocks
         entry["spent_s"] = round(spent(samples), 3)
         return samples

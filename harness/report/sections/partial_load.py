@@ -33,7 +33,7 @@ from harness.report.format import (
     time_unit,
 )
 from harness.report.section_writer import SectionWriter, course
-from harness.report.tables import cell_frame, markdown, side_by_side
+from harness.report.tables import cell_frame, markdown, side_by_side, without_figure
 from harness.scenarios import PARTIAL_LOAD, PARTS
 
 WORDS = {
@@ -159,7 +159,7 @@ def _table(cell: MeasuredCell) -> pd.DataFrame:
     heads += ["amplification", "storage read, MB", "resident after, %"] if cold else []
     heads += ["share of ceiling, %", "anonymous, MB", "valid / taken", "status"]
     rows = [_row(cell, arm, factor, cold, len(heads)) for arm in cell.arms]
-    for loaders, word in ((cell.not_sampled, "missing"), (cell.left_out, "left out")):
+    for loaders, word in ((cell.not_sampled, "missing"), (cell.never_begun, "left out")):
         rows += [[loader, *[word] * (len(heads) - 3), "0 / 0", word] for loader in loaders]
     return pd.DataFrame(rows, columns=heads)
 
@@ -169,7 +169,7 @@ def _row(cell: MeasuredCell, arm: ArmSummary, factor: float, cold: bool, width: 
     if arm.ready is None:
         return [
             cell.label(arm),
-            *["wrong" if arm.wrong else "missing"] * (width - 3),
+            *[without_figure(arm)] * (width - 3),
             count,
             arm.status,
         ]

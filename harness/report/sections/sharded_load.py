@@ -180,7 +180,7 @@ def _table(cell: MeasuredCell) -> pd.DataFrame:
         "status",
     ]
     rows = [_row(cell, arm, factor, cold, len(heads)) for arm in cell.arms]
-    for loaders, word in ((cell.not_sampled, "missing"), (cell.left_out, "left out")):
+    for loaders, word in ((cell.not_sampled, "missing"), (cell.never_begun, "left out")):
         rows += [[loader, *[word] * (len(heads) - 3), "0 / 0", word] for loader in loaders]
     return pd.DataFrame(rows, columns=heads)
 

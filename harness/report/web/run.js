@@ -41,6 +41,15 @@ window.weighbridge = (() => {
   // Which loader the ratios of a scenario are taken to, and of which checkpoints to another.
   const references = JSON.parse(document.getElementById("references").textContent);
   const WRONG = ["wrong-content", "misplaced"];
+  // Loaders that shaped storage kept late; where a ceiling is among them, all of the cell.
+  const keptLate = (samples) => {
+    const loaders = [...new Set(samples.map((sample) => sample.loader))];
+    const late = loaders.filter((loader) => {
+      const of = samples.filter((sample) => sample.loader === loader), count = of.filter((sample) => sample.reason === "storage-late").length;
+      return count >= 2 && count > 0.2 * of.length;
+    });
+    return late.some((loader) => loader.startsWith("ceiling-")) ? loaders : late;
+  };
   const name = (sample) => [sample.scenario, sample.checkpoint, sample.part, sample.ranks && `${sample.ranks} ranks`, sample.cache_state, sample.device,
     (sample.storage ?? "as-is") === "as-is" ? null : sample.storage, sample.read_ahead_kb === null || sample.read_ahead_kb === undefined ? null : `readahead ${sample.read_ahead_kb} KiB`].filter(Boolean).join(" / ");
   const parse = (content) => content.split("\n").map((line, place) => [line.trim(), place + 1]).filter(([line]) => line).map(([line, place]) => {
@@ -60,7 +69,8 @@ window.weighbridge = (() => {
       arms.get(arm).push(sample);
     }
     return [...cells].map(([cell, arms]) => {
-      const counted = new Map([...arms].map(([arm, of]) => [arm, of.some((sample) => WRONG.includes(sample.reason)) ? [] : of.filter((sample) => sample.valid)]));
+      const late = keptLate([...arms.values()].flat());
+      const counted = new Map([...arms].map(([arm, of]) => [arm, of.some((sample) => WRONG.includes(sample.reason)) || late.includes(of[0].loader) ? [] : of.filter((sample) => sample.valid)]));
       const environments = new Set([...arms.keys()].map((arm) => arm.split("\n")[1]));
       const rows = [...arms].map(([arm, of]) => {
         const [loader, environment] = arm.split("\n"), valid = counted.get(arm), { scenario, checkpoint } = of[0];
