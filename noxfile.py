@@ -47,7 +47,9 @@ def install_loaders(session: nox.Session, *options: str) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests; arguments after -- go to pytest."""
+    """Run the tests that take less than ten seconds each; `-- -m long` runs the others. Arguments
+    after -- go to pytest.
+    """
     install_reference(session)
     install_loaders(session)
     pins = ("-c", "requirements/reference.txt", "-c", "requirements/tools.txt")
@@ -55,7 +57,7 @@ def tests(session: nox.Session) -> None:
     # in the order of their names: by number of tests, the files with few long ones would come last
     side_by_side = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
     session.run(
-        *("python", "-m", "pytest", *side_by_side, *session.posargs),
+        *("python", "-m", "pytest", *side_by_side, *(session.posargs or ("-m", "not long"))),
         env={"WEIGHBRIDGE_ALL_LOADERS": "1"},
     )
 

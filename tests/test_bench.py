@@ -67,6 +67,7 @@ def test_the_wheel_is_made_of_harness_and_benchmarks() -> None:
             assert (ROOT / package.replace(".", "/") / name).is_file(), name
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_bench_from_an_installed_wheel_ends_with_its_answer(tmp_path: Path) -> None:
     """The wheel is built from a copy, and found by a Python that has no way to the checkout."""

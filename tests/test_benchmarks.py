@@ -148,6 +148,7 @@ def test_a_piped_run_tells_each_cell_once_in_plain_text(finished: Finished) -> N
     assert "valid/taken" not in ended.stdout
 
 
+@pytest.mark.long
 def test_details_come_with_verbose(place: Place) -> None:
     ended = place.run("-m", "cpu", "-v", *QUICK)
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -250,6 +251,7 @@ def test_a_killed_run_keeps_its_samples_leaves_no_process(
     assert family, "the run had started a server"
 
 
+@pytest.mark.long
 def test_a_second_run_is_refused_with_the_first_ones_process(place: Place) -> None:
     running = place.start("-m", "cpu", *QUICK[:-1], "10000")
     wait_for(
@@ -320,6 +322,7 @@ def test_without_a_gpu_its_cells_are_skipped(place: Place) -> None:
     assert lines(place.only_run) == []
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no tmpfs at /dev/shm")
 def test_on_tmpfs_cold_is_refused_by_name_and_warm_is_measured(tmp_path: Path) -> None:
     store = Path("/dev/shm") / f"weighbridge-test-{os.getpid()}"
@@ -353,6 +356,7 @@ def test_fewer_rounds_than_an_interval_takes_are_skipped(
     assert len(lines(place.only_run)) == 2 * WARM_ARMS
 
 
+@pytest.mark.long
 def test_a_persons_own_checkpoint_is_measured_in_every_format(
     place: Place,
 ) -> None:
@@ -395,6 +399,7 @@ def test_a_loader_that_is_left_out_is_skipped_with_its_reason(place: Place) -> N
     assert {line["loader"] for line in lines(place.only_run)} == {"torch-load"}
 
 
+@pytest.mark.long
 def test_an_arm_that_the_resumed_run_did_not_hold_is_skipped(
     place: Place,
 ) -> None:

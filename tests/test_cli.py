@@ -94,6 +94,7 @@ def test_what_cannot_be_done_is_said_in_one_line(
     assert error.count("\n") == 1
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_committed_page_is_what_the_committed_runs_give(
     tmp_path: Path,

@@ -114,6 +114,7 @@ def _weighed(
     return ended, lines(place.only_run), (place.only_run / "report.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.long
 def test_a_toy_loader_from_outside_is_measured(tmp_path: Path) -> None:
     ended, samples, page = _weighed(tmp_path, "toy")
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -127,6 +128,7 @@ def test_a_toy_loader_from_outside_is_measured(tmp_path: Path) -> None:
     assert manifest["packages"]["weighbridge-toy"] == "1.0"
 
 
+@pytest.mark.long
 def test_wrong_ones_are_each_named_and_none_is_the_fastest(tmp_path: Path) -> None:
     ended, samples, page = _weighed(tmp_path, *SPOILT)
     assert ended.returncode == 1

@@ -210,6 +210,7 @@ def test_what_a_killed_run_leaves_in_the_tree_is_cleared(tmp_path: Path) -> None
     assert not group.exists()
 
 
+@pytest.mark.long
 @needs_group
 @pytest.mark.slow
 def test_a_run_goes_on_after_kills_and_gives_a_page(tmp_path: Path, store: Store) -> None:

@@ -48,6 +48,7 @@ def section(writer, run):
 '''
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_toy_scenario_joins_by_three_files(tmp_path: Path) -> None:
     house = tmp_path / "house"

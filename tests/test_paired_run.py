@@ -84,6 +84,7 @@ def completed(folder: Path, run: RunDirectory, fresh: str = "") -> None:
     assert process.returncode == 0
 
 
+@pytest.mark.long
 def test_a_killed_run_is_completed_and_nothing_is_taken_twice(tmp_path: Path) -> None:
     run = killed(tmp_path, "block 4")
     before = run.samples()
@@ -105,6 +106,7 @@ def test_a_killed_run_is_completed_and_nothing_is_taken_twice(tmp_path: Path) ->
     assert len(judged_run(manifest, after)) == 2
 
 
+@pytest.mark.long
 def test_fresh_pairs_go_on_where_they_were(tmp_path: Path) -> None:
     run = killed(
         tmp_path, "fresh pairs of full-load/lora-1000/warm/cpu torch-load, half 2 of 2", fresh="yes"

@@ -115,6 +115,7 @@ def test_the_names_of_a_single_file_lead_back_to_those() -> None:
     assert all(torch.equal(back[name], tensor) for name, tensor in tensors.items())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("state", ["cold", "warm"])
 @pytest.mark.parametrize(
     "name", [name for name in all_loaders(MODEL) if name.startswith("diffusers")]
@@ -132,6 +133,7 @@ def test_a_pipeline_is_brought_up_to_the_exact_content_and_runs(
     assert taken.returned_s < taken.ready_s < taken.module_ready_s
 
 
+@pytest.mark.long
 def test_wrong_weights_of_a_pipeline_are_found_out(
     store: Store, checkpoints: dict[str, Checkpoint], arms: dict[str, Arm]
 ) -> None:

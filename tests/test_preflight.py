@@ -81,6 +81,7 @@ def _preflight(folder: Path, toys: str) -> tuple[subprocess.CompletedProcess[str
     return ended, time.monotonic() - start
 
 
+@pytest.mark.long
 def test_every_loader_has_its_line_and_one_that_fails_its_words(tmp_path: Path) -> None:
     ended, seconds = _preflight(tmp_path, TOY)
     assert ended.returncode == 1, ended.stdout + ended.stderr

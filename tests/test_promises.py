@@ -460,6 +460,7 @@ def test_a_terminal_shows_each_broken_promise_within_its_width() -> None:
 # A run, as a person starts it
 
 
+@pytest.mark.long
 def test_a_run_of_checks_alone_puts_every_promise_to_the_test(
     finished: tuple[Place, subprocess.CompletedProcess[str]],
 ) -> None:
@@ -474,6 +475,7 @@ def test_a_run_of_checks_alone_puts_every_promise_to_the_test(
     assert "Loading pipeline" not in ended.stdout + ended.stderr
 
 
+@pytest.mark.long
 def test_a_variable_is_read_by_the_library_that_reads_it(
     finished: tuple[Place, subprocess.CompletedProcess[str]],
 ) -> None:
@@ -487,6 +489,7 @@ def test_a_variable_is_read_by_the_library_that_reads_it(
         assert happened[name].startswith(f"read by {library} between"), name
 
 
+@pytest.mark.long
 def test_what_is_loaded_is_known_by_its_content(
     finished: tuple[Place, subprocess.CompletedProcess[str]],
 ) -> None:
@@ -501,6 +504,7 @@ def test_what_is_loaded_is_known_by_its_content(
     assert happened["compare-tampered"].startswith("1 of ")
 
 
+@pytest.mark.long
 def test_every_failure_carries_what_a_person_is_told(
     finished: tuple[Place, subprocess.CompletedProcess[str]],
 ) -> None:
@@ -518,6 +522,7 @@ def test_every_failure_carries_what_a_person_is_told(
     )
 
 
+@pytest.mark.long
 def test_a_run_of_checks_keeps_nothing_private(
     finished: tuple[Place, subprocess.CompletedProcess[str]],
 ) -> None:
@@ -528,6 +533,7 @@ def test_a_run_of_checks_keeps_nothing_private(
     assert list((place.folder / "tmp").glob("weighbridge-*")) == []
 
 
+@pytest.mark.long
 def test_a_run_that_is_completed_repeats_no_check(
     finished: tuple[Place, subprocess.CompletedProcess[str]],
 ) -> None:

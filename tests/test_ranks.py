@@ -290,6 +290,7 @@ with Ranks({{key: [{str(warm_up)!r}]}}, [], {RANKS}) as ranks:
         wait_for(lambda: not any(map(alive, started)))
 
 
+@pytest.mark.long
 def test_two_machines_are_one_run_with_torchrun_alone(tmp_path: Path) -> None:
     """The README's command, with two agents on the loopback address in the place of two
     machines.

@@ -51,6 +51,7 @@ def options(**given: str) -> Options:
     return parse(given)
 
 
+@pytest.mark.long
 def test_a_part_is_measured_by_every_arm(tmp_path: Path, store: Path) -> None:
     place = Place(tmp_path, store, PARTIAL)
     if not proof.capability(tmp_path).cold:
@@ -93,6 +94,7 @@ def test_a_part_is_measured_by_every_arm(tmp_path: Path, store: Path) -> None:
     assert "eighth-rows/cold" in ended.stdout
 
 
+@pytest.mark.long
 def test_shares_are_brought_up_by_every_arm(tmp_path: Path, store: Path) -> None:
     place = Place(tmp_path, store, SHARDED)
     ended = place.run(

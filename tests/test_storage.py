@@ -66,6 +66,7 @@ def by_storage(run: RunDirectory) -> dict[str, list[Sample]]:
     return samples
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_what_storage_served_proves_each_cold_load(run: tuple[RunDirectory, str]) -> None:
     samples = by_storage(run[0])
@@ -85,6 +86,7 @@ def test_what_storage_served_proves_each_cold_load(run: tuple[RunDirectory, str]
     assert all(sample.valid for sample in as_is)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_latency_makes_every_load_wait(run: tuple[RunDirectory, str]) -> None:
     samples = by_storage(run[0])
@@ -96,6 +98,7 @@ def test_a_latency_makes_every_load_wait(run: tuple[RunDirectory, str]) -> None:
         assert sample.ready_s >= sample.storage_requests * 1e-3 / at_once
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_page_says_what_to_take_on_which_storage(run: tuple[RunDirectory, str]) -> None:
     directory, _ = run

@@ -45,6 +45,7 @@ def manifest(run: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.long
 def test_a_sweep_changes_what_storage_gives(place: Place) -> None:
     before = read_ahead_kb(place.folder)
     ended = place.run(*QUICK, "--read-ahead-kb", "0,8192", "--rounds", "6")
@@ -72,6 +73,7 @@ def test_a_sweep_changes_what_storage_gives(place: Place) -> None:
         )
 
 
+@pytest.mark.long
 def test_a_sweep_that_is_killed_is_put_right_by_the_next_run(place: Place) -> None:
     before = read_ahead_kb(place.folder)
     with place.start(*QUICK, "--read-ahead-kb", "0", "--rounds", "1000") as killed:

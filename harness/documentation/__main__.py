@@ -23,7 +23,13 @@ ROOT = Path(__file__).parents[2]
 
 def generators(root: Path) -> Mapping[str, Generate]:
     """Return what generates each kind of block; `root` holds the reference runs."""
-    from harness.documentation import code_pages, help_pages, record_pages, recorded
+    from harness.documentation import (
+        code_pages,
+        help_pages,
+        memory_tables,
+        record_pages,
+        recorded,
+    )
     from harness.documentation.quotes import ReferenceRuns
 
     runs = ReferenceRuns(root)
@@ -53,6 +59,11 @@ def generators(root: Path) -> Mapping[str, Generate]:
         "scanner-results": runs.scanner_results,
         "regression-rules": runs.regression_rules,
         "storage-grid": runs.storage_grid,
+        "memory-limits": lambda: memory_tables.limits(runs.runs),
+        "memory-slowdowns": lambda: memory_tables.slowdowns(runs.runs),
+        "memory-whole-processes": lambda: memory_tables.whole_processes(runs.runs),
+        "memory-stays": lambda: memory_tables.stays(runs.runs),
+        "memory-workers": lambda: memory_tables.workers(runs.runs),
     }
     blocks |= recorded.outputs(root)
     counts: dict[str, Callable[[], str]] = {
