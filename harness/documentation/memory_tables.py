@@ -32,9 +32,9 @@ def limits(runs: Sequence[RecordedRun]) -> str:
             groups.setdefault(key, []).append(of_loader)
     rows = [
         (
-            ", ".join(f"`{of_loader.loader}`" for of_loader in group),
+            ", ".join(sorted(f"`{of_loader.loader}`" for of_loader in group)),
             _megabytes(limit),
-            significant(limit / group[0].size),
+            f"{limit / group[0].size:.2f}",
             outcome,
         )
         for (limit, outcome), group in groups.items()
@@ -90,7 +90,7 @@ def stays(runs: Sequence[RecordedRun]) -> str:
         run, cells = _newest(runs, part)
         names.append(run.name)
         for cell in cells:
-            for loader in dict.fromkeys(sample.loader for sample in cell.samples):
+            for loader in sorted({sample.loader for sample in cell.samples}):
                 of_loader = [sample for sample in cell.samples if sample.loader == loader]
                 stages = stages_of(of_loader)
                 if stages:
