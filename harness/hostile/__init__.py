@@ -1,10 +1,10 @@
-"""Hostile files: a corpus made by code from a seed, the same bytes on every machine, none of it
-harmful.
+"""Hostile files: a corpus that code makes from a seed. It has the same bytes on every machine, and
+no file is harmful.
 
-What a file would have a loader do is only ever told by a canary: a payload that is run leaves a
-file of that name in the folder it runs in. A module joins by lying in this folder; a function of it
-joins as a file by the decorator `hostile_file`. Nothing here needs more than the standard library,
-and nothing here reads a corpus file.
+A canary shows that code ran: each payload creates a file of that name in the folder where it runs.
+Every module of this folder takes part, and the decorator `hostile_file` makes a function one file
+of the corpus. Everything here needs only the standard library, and nothing here reads a corpus
+file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 from harness.records.trials import Harm
 
 CANARY = "canary"
-"""What a payload leaves in its working folder."""
+"""The file that a payload creates in its working folder."""
 FORMATS = (
     "pickle",
     "torch-zip",
@@ -38,10 +38,10 @@ FORMATS = (
     "index",
     "none",
 )
-"""What a file gives itself out for; `none` is no format that a loader of the suite reads."""
+"""The format that a file claims; `none` is a format that no loader of the suite reads."""
 
 Content = bytes | Mapping[str, bytes]
-"""One file, or several by their paths in a folder, the one that is to be opened first."""
+"""One file, or several by their paths in a folder; the first is the one to open."""
 Make = Callable[[Random], Content]
 
 
@@ -58,9 +58,9 @@ class HostileFile:
     """What is wrong with it, in one line."""
     make: Make = field(repr=False, compare=False)
     plain: bool = False
-    """Whether its payload is of the plainest: whatever unpickles it without asking runs it."""
+    """Whether its payload is not hidden: every unpickler without a filter runs it."""
     limit_s: float | None = None
-    """Time to be given to a loader, where it is not that of all."""
+    """Time limit of a loader for this file, where it differs from the usual one."""
 
     def files(self, seed: int) -> dict[str, bytes]:
         """Return the content of each file by its path, the hostile file's own first."""
@@ -70,7 +70,7 @@ class HostileFile:
 
 
 class Family:
-    """A family of hostile files: `hostile_file` is the decorator by which a function joins it."""
+    """A family of hostile files; the decorator `hostile_file` adds a function to it."""
 
     def __init__(self, name: str, format_name: str, harm: Harm) -> None:
         self.name, self._format_name, self._harm = name, format_name, harm

@@ -1,5 +1,5 @@
-"""Bare pickles that call something: every kind of callable that scanners list, and others that do
-as well. One row is one file.
+"""Bare pickles that call something: every kind of callable that scanners list, and other dangerous
+ones. One row is one file.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PLAIN: dict[str, Any] = {
     "builtins-open": Global("builtins", "open")(CANARY, "w"),
     "runpy-run-code": Global("runpy", "_run_code")(SOURCE, {}),
 }
-"""The plainest: each unpickler that asks nothing runs them, wherever Python runs."""
+"""Calls that every unpickler without a filter runs, on every system."""
 
 OTHERS: dict[str, Any] = {
     "old-commands-getoutput": Global("commands", "getoutput")(SHELL),
@@ -88,7 +88,7 @@ def _enter(name: str, value: Any, plain: bool) -> None:
     protocol = PROTO_4 if name in _ATTRIBUTES else PROTO_2
     callables.add(
         f"{name}.pkl",
-        f"calls {name.replace('-', ' ')} as it is unpickled",
+        f"unpickling calls {name.replace('-', ' ')}",
         lambda _: pickled(value, protocol),
         plain=plain,
     )
@@ -115,7 +115,7 @@ for _name, _value in (PLAIN | OTHERS).items():
 
 @callables.hostile_file("run-path.pkl")
 def _run_path(_: object) -> dict[str, bytes]:
-    """Calls runpy.run_path of a script that lies beside it."""
+    """Unpickling runs a script in the same folder with runpy.run_path."""
     return {
         "run-path.pkl": pickled(Global("runpy", "run_path")("case/beside.py")),
         "beside.py": SOURCE.encode(),
@@ -124,7 +124,7 @@ def _run_path(_: object) -> dict[str, bytes]:
 
 @callables.hostile_file("import-beside.pkl")
 def _import_beside(_: object) -> dict[str, bytes]:
-    """Imports a module that lies beside it, having put its folder where modules are looked for."""
+    """Unpickling adds the file's folder to the import path and imports a module from it."""
     path = Global("sys", "path.insert")(0, "case")
     return {
         "import-beside.pkl": pickled((path, _of("beside_it")), PROTO_4),
@@ -134,5 +134,5 @@ def _import_beside(_: object) -> dict[str, bytes]:
 
 @callables.hostile_file("pickle-loads.pkl")
 def _pickle_loads(_: object) -> bytes:
-    """Unpickles a second pickle, which it holds as bytes."""
+    """Unpickling unpickles a second pickle, which the file holds as bytes."""
     return pickled(Global("pickle", "loads")(pickled(Global("os", "system")(SHELL))))

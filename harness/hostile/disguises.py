@@ -1,5 +1,5 @@
-"""The same plain payload, hidden: deep in a value, behind other opcodes, in the memo, behind a
-first pickle, or cut off behind itself.
+"""The same plain payload, hidden: deep in a value, by other opcodes, in the memo, after a first
+pickle, or before a broken end.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ nested.table(
     "{}.pkl",
     (
         ("in-dict-key", "the payload is a key of a dictionary", {PAYLOAD: "a"}),
-        ("fifty-deep", "the payload lies in fifty lists, each in the next", _deep(PAYLOAD, 50)),
+        ("fifty-deep", "the payload is inside fifty nested lists", _deep(PAYLOAD, 50)),
     ),
     pickled,
 )
@@ -54,13 +54,13 @@ nested.table(
 
 @nested.hostile_file("in-state.pkl")
 def _in_state(_: object) -> bytes:
-    """The payload is the state that BUILD gives to an object."""
+    """The payload is in the state that BUILD sets on an object."""
     return pickled(Raw(push(Global("collections", "OrderedDict")()) + push({"a": PAYLOAD}) + b"b"))
 
 
 @nested.hostile_file("setstate.pkl")
 def _setstate(_: object) -> bytes:
-    """BUILD calls what functools.partial was told to call by its state."""
+    """BUILD sets the state of a functools.partial to the payload, and the pickle then calls it."""
     state: Any = (SYSTEM, (SHELL,), {}, None)
     return (
         pickled(Raw(push(Global("functools", "partial")(SYSTEM)) + push(state) + b"b"))[:-1]
@@ -71,45 +71,45 @@ def _setstate(_: object) -> bytes:
 
 @nested.hostile_file("in-persistent-id.pkl")
 def _in_persistent_id(_: object) -> bytes:
-    """The payload is part of a persistent id, as torch's files name a tensor's memory."""
+    """The payload is part of a persistent id, which torch's files use to name a tensor's memory."""
     return pickled(Raw(push(("storage", PAYLOAD)) + b"Q"))
 
 
 @spelled.hostile_file("reduce.pkl", plain=True)
 def _reduce(_: object) -> bytes:
-    """GLOBAL and REDUCE, as pickle itself writes a call."""
+    """GLOBAL and REDUCE make the call, as pickle itself writes it."""
     return pickled(PAYLOAD)
 
 
 @spelled.hostile_file("inst.pkl")
 def _inst(_: object) -> bytes:
-    """INST, of the first protocol: module and name as text, arguments from the stack."""
+    """INST, an opcode of protocol 0, makes the call with the module and name as text."""
     return b"(S" + repr(SHELL).encode() + b"\nios\nsystem\n" + STOP
 
 
 @spelled.hostile_file("newobj.pkl")
 def _newobj(_: object) -> bytes:
-    """NEWOBJ alone: a tuple made of a map over the arguments, and no REDUCE."""
+    """NEWOBJ makes the call without REDUCE: it builds a tuple from a map over the arguments."""
     mapped = push(Global("builtins", "map")) + push((SYSTEM, [SHELL])) + b"\x81"
     return PROTO_2 + push(Global("builtins", "tuple")) + mapped + b"\x85\x81" + STOP
 
 
 @spelled.hostile_file("stack-global.pkl")
 def _stack_global(_: object) -> bytes:
-    """STACK_GLOBAL: the module's and the callable's names are values on the stack."""
+    """STACK_GLOBAL takes the names of the module and the callable from the stack."""
     return PROTO_4 + stack_global("os", "system") + _ARGUMENTS + b"R" + STOP
 
 
 @spelled.hostile_file("stack-global-decoded.pkl")
 def _stack_global_decoded(_: object) -> bytes:
-    """STACK_GLOBAL with a name that codecs.decode makes of other letters."""
+    """STACK_GLOBAL takes a name that codecs.decode turns from other letters into "system"."""
     name = Global("_codecs", "decode")("flfgrz", "rot13")
     return PROTO_4 + short_text("os") + push(name) + b"\x93" + _ARGUMENTS + b"R" + STOP
 
 
 @spelled.hostile_file("stack-global-from-memo.pkl")
 def _stack_global_memo(_: object) -> bytes:
-    """STACK_GLOBAL with names fetched from the memo, where they were put among others."""
+    """STACK_GLOBAL takes its names from the memo, where other names lie between them."""
     put = (
         short_text("os")
         + b"\x94"
@@ -124,20 +124,20 @@ def _stack_global_memo(_: object) -> bytes:
 
 @spelled.hostile_file("dotted-name.pkl")
 def _dotted_name(_: object) -> bytes:
-    """A callable reached through another module's import of os."""
+    """The callable os.system is reached through another module that imports os."""
     return pickled(Global("shutil", "os.system")(SHELL), PROTO_4)
 
 
 @spelled.hostile_file("extension.pkl")
 def _extension(_: object) -> bytes:
-    """EXT1: the callable by a number, which the pickle has registered for it before."""
+    """EXT1 names the callable by a number that the pickle registered before."""
     register = Global("copyreg", "add_extension")("os", "system", 240)
     return PROTO_2 + push(register) + b"0\x82\xf0" + _ARGUMENTS + b"R" + STOP
 
 
 @memo.hostile_file("overwritten.pkl")
 def _overwritten(_: object) -> bytes:
-    """A harmless callable's place in the memo is given to another before it is called."""
+    """The payload's callable replaces a harmless one in the memo before the call."""
     return (
         PROTO_2
         + text_global("collections", "OrderedDict")
@@ -153,7 +153,7 @@ def _overwritten(_: object) -> bytes:
 
 @memo.hostile_file("far-away.pkl")
 def _far_away(_: object) -> bytes:
-    """The callable lies at place 70,000 of the memo."""
+    """The callable is at index 70,000 of the memo."""
     return (
         PROTO_2
         + _NAMED
@@ -169,26 +169,26 @@ def _far_away(_: object) -> bytes:
 
 @memo.hostile_file("decoys.pkl")
 def _decoys(_: object) -> bytes:
-    """Harmless globals are pushed and popped around the one that is called."""
+    """Forty harmless globals are pushed and popped around the dangerous one."""
     decoy = text_global("collections", "OrderedDict") + b"0"
     return PROTO_2 + decoy * 20 + _NAMED + decoy * 20 + _ARGUMENTS + decoy + b"R" + STOP
 
 
 @memo.hostile_file("popped-mark.pkl")
 def _popped_mark(_: object) -> bytes:
-    """What the call returns is thrown away by POP_MARK, so that the value is plain."""
+    """POP_MARK drops the result of the call, so the loaded value looks harmless."""
     return PROTO_2 + b"(" + push(PAYLOAD) + b"1" + push({"a": 1}) + STOP
 
 
 @second.hostile_file("second-pickle.pkl")
 def _second(_: object) -> bytes:
-    """A plain pickle, and behind it one with the payload: who reads the first alone is safe."""
+    """A second pickle with the payload follows a harmless one; reading only the first is safe."""
     return pickled({"a": 1}) + pickled(PAYLOAD)
 
 
 @second.hostile_file("before-an-archive.pkl")
 def _before_an_archive(_: object) -> bytes:
-    """A pickle with an archive behind it: a reader of archives finds nothing wrong."""
+    """A pickle with the payload stands before a clean archive, and zip readers do not see it."""
     from harness.hostile.archives import tensor, torch_members, zipped
 
     return zipped(torch_members(pickled({"a": tensor()})), before=pickled(PAYLOAD))
@@ -197,14 +197,18 @@ def _before_an_archive(_: object) -> bytes:
 cut.table(
     "{}.pkl",
     (
-        ("without-stop", "ends right after the call, without STOP", b""),
-        ("then-broken", "goes on with an opcode that there is not, after the call", b"\xff\xff."),
+        ("without-stop", "the pickle ends right after the call, without STOP", b""),
+        ("then-broken", "an unknown opcode follows the call", b"\xff\xff."),
         (
             "then-cut",
-            "announces a text of a thousand bytes after the call, and ends",
+            "after the call, the pickle announces a text of a thousand bytes and ends",
             b"X\xe8\x03\x00\x00abc",
         ),
-        ("then-underflow", "pops more than there is, after the call", b"000000."),
+        (
+            "then-underflow",
+            "after the call, the pickle pops more values than the stack holds",
+            b"000000.",
+        ),
     ),
     lambda rest: PROTO_2 + push(PAYLOAD) + rest,
 )

@@ -1,4 +1,6 @@
-"""Tensors in torch's files whose memory, shape, strides or place are not what is said of them."""
+"""Tensors in torch's files with a false memory size, shape, strides or offset. A loader that trusts
+them reads outside the tensor's memory.
+"""
 
 from __future__ import annotations
 
@@ -39,43 +41,47 @@ def _sparse(indices: bytes, size: tuple[int, ...]) -> bytes:
 lying.table(
     "{}.bin",
     (
-        ("offset-beyond", "a tensor begins where its memory has ended", tensor(offset=7)),
-        ("offset-negative", "a tensor begins before its memory", tensor(offset=-6)),
+        ("offset-beyond", "a tensor starts behind the end of its memory", tensor(offset=7)),
+        (
+            "offset-negative",
+            "a tensor starts before its memory, so using it reads other memory",
+            tensor(offset=-6),
+        ),
         (
             "shape-beyond",
-            "a tensor of a thousand rows in the memory of two",
+            "a tensor claims a thousand rows and has memory for two",
             tensor(shape=(1000, 3)),
         ),
         (
             "shape-overflow",
-            "a tensor whose elements are more than there are numbers for",
+            "the number of a tensor's elements overflows a 64-bit number",
             tensor(shape=(1 << 62, 1 << 62), stride=(1, 1)),
         ),
         (
             "shape-wraps",
-            "a tensor whose elements are nought once the number has gone round",
+            "the number of a tensor's elements overflows to zero",
             tensor(shape=(1 << 32, 1 << 32), stride=(1, 1)),
         ),
         (
             "stride-negative",
-            "a tensor that goes backwards out of its memory",
+            "negative strides lead out of a tensor's memory",
             tensor(stride=(-3, 1)),
         ),
         (
             "numel-more",
-            "memory said to be sixty floats and holding six",
+            "the memory claims to hold sixty floats and holds six",
             tensor(numel=60, shape=(60,), stride=(1,)),
         ),
-        ("key-missing", "memory that no member of the archive holds", tensor(key="7")),
-        ("key-climbs", "memory said to lie above its folder", tensor(key="../data.pkl")),
+        ("key-missing", "no member of the archive holds the memory", tensor(key="7")),
+        ("key-climbs", "the memory's path leaves the archive's folder", tensor(key="../data.pkl")),
         (
             "meta-huge",
-            "a tensor without memory that says it has a million million rows",
+            "a tensor without memory claims 10^12 rows",
             _meta(size=(1 << 40, 1 << 20), stride=(1 << 20, 1)),
         ),
         (
             "bool-two",
-            "truth values of which one is two",
+            "one of the boolean values is 2",
             tensor(numel=24, shape=(24,), stride=(1,), kind="BoolStorage"),
         ),
     ),
@@ -85,7 +91,7 @@ lying.table(
 
 @lying.hostile_file("record-short.bin")
 def _short(_: object) -> bytes:
-    """A tensor's memory is said to be 24 bytes and is 20."""
+    """A tensor's memory claims to be 24 bytes and is 20."""
     return torch_zip({"a": tensor()}, {"0": FLOATS[:20]})
 
 
@@ -94,25 +100,25 @@ lying_legacy.table(
     (
         (
             "offset-beyond",
-            "a tensor begins where its memory has ended",
+            "a tensor starts behind the end of its memory",
             legacy_tensor(offset=7),
             {},
         ),
         (
             "shape-beyond",
-            "a tensor of a thousand rows in the memory of two",
+            "a tensor claims a thousand rows and has memory for two",
             legacy_tensor(shape=(1000, 3)),
             {},
         ),
         (
             "stride-negative",
-            "a tensor that goes backwards out of its memory",
+            "negative strides lead out of a tensor's memory",
             legacy_tensor(stride=(-3, 1)),
             {},
         ),
         (
             "content-cut",
-            "the memory ends in the middle",
+            "the file ends in the middle of the memory",
             legacy_tensor(),
             {"content": struct.pack("<q", 6) + FLOATS[:11]},
         ),
@@ -123,5 +129,5 @@ lying_legacy.table(
 
 @lying.hostile_file("sparse-beyond.bin")
 def _sparse_beyond(_: object) -> bytes:
-    """A sparse tensor one of whose values lies outside of it."""
+    """An index of a sparse tensor is outside its shape, so using it writes outside its memory."""
     return _sparse(struct.pack("<4q", 0, 99, 0, 1 << 40), (2, 2))

@@ -20,11 +20,11 @@ switched = Family("scanner-off", "pickle", Harm.CODE)
 misnamed.table(
     "{}.safetensors",
     (
-        ("bare-pickle", "a bare pickle that is called .safetensors", pickled(PAYLOAD)),
-        ("torch-zip", "a torch file that is called .safetensors", torch_zip(PAYLOAD)),
+        ("bare-pickle", "a bare pickle with the payload is called .safetensors", pickled(PAYLOAD)),
+        ("torch-zip", "a torch file with the payload is called .safetensors", torch_zip(PAYLOAD)),
         (
             "torch-legacy",
-            "a torch file of the form before zip that is called .safetensors",
+            "a legacy torch file with the payload is called .safetensors",
             torch_legacy(PAYLOAD),
         ),
     ),
@@ -39,7 +39,7 @@ _OFF: dict[str, Any] = {
 switched.table(
     "{}-off.pkl",
     (
-        (name, f"it takes away what {name.partition('-')[0]} works by, then runs its payload", off)
+        (name, f"the pickle disables {name.partition('-')[0]} first, then runs its payload", off)
         for name, off in _OFF.items()
     ),
     lambda off: pickled([off, PAYLOAD], PROTO_4),  # an attribute of a module takes protocol 4

@@ -1,6 +1,5 @@
-"""What a loader may rightly load: whole files of each format, and harmless oddities.
-
-A refusal of these is told as well.
+"""Files that a loader should load: valid files of each format, and unusual but harmless ones. A
+refusal of these is reported too.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ whole.add(
 )
 whole.add(
     "whole-legacy.bin",
-    "a torch file of the form before zip of one tensor",
+    "a legacy torch file (before zip) of one tensor",
     lambda _: torch_legacy({"a": legacy_tensor()}),
     format_name="torch-legacy",
 )
@@ -63,7 +62,7 @@ odd.table(
         ("empty", "holds no tensor", {}, b""),
         (
             "unordered",
-            "names its tensors in another order than they lie in",
+            "the header lists its tensors in another order than their bytes",
             {"b": A | {"data_offsets": [24, 48]}, "a": A},
             FLOATS * 2,
         ),
@@ -71,7 +70,7 @@ odd.table(
         ("name-path", "a tensor whose name is a path", {"../../a": A}, FLOATS),
         (
             "field-unknown",
-            "a tensor of which more is said than the format knows",
+            "a tensor's entry has a field that the format does not know",
             {"a": A | {"note": "x"}},
             FLOATS,
         ),
@@ -82,12 +81,12 @@ odd.table(
 _LIKE: dict[str, Any] = {"format_name": "torch-zip"}
 odd.add(
     "odd-padded.safetensors",
-    "a header filled up with spaces, as the library writes it",
+    "a header padded with spaces, as the library writes it",
     lambda _: safetensors(b'{"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}}'.ljust(64)),
 )
 odd.add(
     "odd-deflated.bin",
-    "a torch file whose data.pkl is deflated",
+    "a torch file with a compressed data.pkl",
     lambda _: zipped(
         [Member("archive/data.pkl", CLEAN, 8, deflated(CLEAN)), *torch_members(CLEAN)[1:]]
     ),
@@ -95,19 +94,19 @@ odd.add(
 )
 odd.add(
     "odd-protocol-four.bin",
-    "a torch file whose pickle is of protocol 4",
+    "a torch file with a pickle of protocol 4",
     lambda _: torch_zip(pickled({"a": tensor()}, PROTO_4)),
     **_LIKE,
 )
 odd.add(
     "odd-shared.bin",
-    "two tensors of the same memory",
+    "two tensors share the same memory",
     lambda _: torch_zip({"a": tensor(), "b": tensor(shape=(3, 2), stride=(2, 1))}),
     **_LIKE,
 )
 odd.add(
     "odd-transposed.bin",
-    "a tensor whose strides are swapped",
+    "a transposed tensor, with its strides swapped",
     lambda _: torch_zip({"a": tensor(shape=(3, 2), stride=(1, 3))}),
     **_LIKE,
 )

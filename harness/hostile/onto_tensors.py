@@ -1,6 +1,6 @@
-"""Opcodes of containers used on tensors and their memory, and objects of extension types that
-nothing has initialised: what `weights_only` let pass in torch before 2.10 (CVE-2026-24747), and
-what has been reported since.
+"""Container opcodes that write into tensors and their memory, and extension objects that nothing
+has initialised. `weights_only` allowed them in torch before 2.10 (CVE-2026-24747); some were
+reported later.
 """
 
 from __future__ import annotations
@@ -41,21 +41,55 @@ def _new(module: str, name: str) -> Raw:
 onto.table(
     "{}.bin",
     (
-        ("setitem-tensor-beyond", "SETITEM far behind a tensor's end", _set(tensor(), _FAR, 1.0)),
-        ("setitem-tensor-before", "SETITEM far before a tensor", _set(tensor(), -_FAR, 1.0)),
-        ("setitems-tensor", "SETITEMS on a tensor", _set_many(tensor(), 0, 1.0, _FAR, 2.0)),
-        ("setitem-memory", "SETITEM on the memory of a tensor", _set(_MEMORY, _FAR, 1.0)),
-        ("appends-tensor", "APPENDS to a tensor", _append(tensor(), 1.0, 2.0)),
-        ("appends-memory", "APPENDS to the memory of a tensor", _append(_MEMORY, 1.0, 2.0)),
-        ("newobj-graph", "NEWOBJ of a class of torch's C++ side", _new("torch._C", "Graph")),
-        ("newobj-tensor", "NEWOBJ of a tensor's class", _new("torch", "FloatTensor")),
-        ("newobj-memory", "NEWOBJ of the class of memory", _new("torch", "UntypedStorage")),
+        (
+            "setitem-tensor-beyond",
+            "SETITEM writes far behind a tensor's end",
+            _set(tensor(), _FAR, 1.0),
+        ),
+        ("setitem-tensor-before", "SETITEM writes far before a tensor", _set(tensor(), -_FAR, 1.0)),
+        (
+            "setitems-tensor",
+            "SETITEMS writes into a tensor",
+            _set_many(tensor(), 0, 1.0, _FAR, 2.0),
+        ),
+        ("setitem-memory", "SETITEM writes into a tensor's memory", _set(_MEMORY, _FAR, 1.0)),
+        (
+            "appends-tensor",
+            "APPENDS is used on a tensor as if it were a list",
+            _append(tensor(), 1.0, 2.0),
+        ),
+        (
+            "appends-memory",
+            "APPENDS is used on a tensor's memory as if it were a list",
+            _append(_MEMORY, 1.0, 2.0),
+        ),
+        (
+            "newobj-graph",
+            "NEWOBJ makes an empty object of a C++ class of torch",
+            _new("torch._C", "Graph"),
+        ),
+        (
+            "newobj-tensor",
+            "NEWOBJ makes a tensor that nothing has initialised",
+            _new("torch", "FloatTensor"),
+        ),
+        (
+            "newobj-memory",
+            "NEWOBJ makes a storage that nothing has initialised",
+            _new("torch", "UntypedStorage"),
+        ),
     ),
     lambda value: torch_zip({"a": value}),
 )
 bare = Family("onto-tensors", "pickle", Harm.LIE)
 bare.table(
     "{}.pkl",
-    (("newobj-graph", "NEWOBJ of a class of torch's C++ side", _new("torch._C", "Graph")),),
+    (
+        (
+            "newobj-graph",
+            "NEWOBJ makes an empty object of a C++ class of torch",
+            _new("torch._C", "Graph"),
+        ),
+    ),
     pickled,
 )

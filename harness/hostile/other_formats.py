@@ -20,13 +20,13 @@ numpy.table(
     (
         (
             "header-calls",
-            "its head is a call in the place of a dictionary",
+            "the header is a function call instead of a dictionary, so evaluating it runs code",
             npy("", (), FLOATS, header="open('canary','w')"),
             Harm.LIE,
         ),
         (
             "header-deep",
-            "its head is twenty thousand lists, each in the next",
+            "the header is twenty thousand nested lists, so a recursive parser overflows",
             npy("", (), FLOATS, header="[" * 20000 + "]" * 20000),
             Harm.MEMORY,
         ),
@@ -38,13 +38,13 @@ numpy.table(
 
 @numpy.hostile_file("member-shape-huge.npz", format_name="npz", harm=Harm.MEMORY)
 def _member(_: object) -> bytes:
-    """An archive whose one array says it has a million million rows."""
+    """The only array of the archive claims 10^12 rows, so a loader may allocate them."""
     return zipped([Member("arr_0.npy", npy("<f4", (1 << 40,), FLOATS))])
 
 
 @numpy.hostile_file("index-not-json.npz", format_name="npz", harm=Harm.BROKEN)
 def _index(_: object) -> bytes:
-    """An archive of one array that should be JSON and is not."""
+    """The only array of the archive should hold JSON and does not."""
     return zipped([Member("arr_0.npy", npy("|u1", (5,), b"{oops"))])
 
 
@@ -65,25 +65,25 @@ gguf.table(
     (
         (
             "tensors-huge",
-            "says it has as many tensors as there are numbers",
+            "the file claims 2^64 - 1 tensors",
             _gguf(tensors=(1 << 64) - 1),
             Harm.MEMORY,
         ),
         (
             "array-deep",
-            "ten thousand arrays, each in the next",
+            "a value is ten thousand nested arrays, so a recursive parser overflows",
             _gguf(entries=1, body=_entry(b"a", 9, struct.pack("<IQ", 9, 1) * 10000)),
             Harm.MEMORY,
         ),
         (
             "alignment-nothing",
-            "says its tensors are aligned to nothing",
+            "the file claims an alignment of zero, which a reader may divide by",
             _gguf(entries=1, body=_entry(b"general.alignment", 4, struct.pack("<I", 0))),
             Harm.LIE,
         ),
         (
             "dimensions-huge",
-            "a tensor of four thousand million dimensions",
+            "a tensor claims 4 * 10^9 dimensions, so a reader may loop over them",
             _gguf(tensors=1, body=_text(b"a") + struct.pack("<I", (1 << 32) - 1)),
             Harm.MEMORY,
         ),
@@ -96,10 +96,10 @@ _MAGIC = b"|TZR|"
 tensorizer.table(
     "{}.tensors",
     (
-        ("head-alone", "its magic and nothing behind", _MAGIC, Harm.BROKEN),
+        ("head-alone", "the file ends right after its magic bytes", _MAGIC, Harm.BROKEN),
         (
             "sizes-huge",
-            "its head says as many tensors as there are numbers",
+            "the header claims 2^64 - 1 tensors",
             _MAGIC + struct.pack("<I", 5) + bytes(32) + b"\xff" * 64,
             Harm.MEMORY,
         ),
@@ -134,37 +134,37 @@ flashpack.table(
     (
         (
             "footer-longer",
-            "says its description is longer than the file",
+            "the file claims a description longer than the file",
             _flashpack(size=1 << 62),
             Harm.LIE,
         ),
         (
             "tensor-beyond",
-            "a tensor that ends behind its block",
+            "a tensor ends behind its block, so a loader reads other bytes",
             _flashpack(record={"length": 600, "shape": [600]}),
             Harm.LIE,
         ),
         (
             "tensor-before",
-            "a tensor that begins before its block",
+            "a tensor begins before its block, so a loader reads other bytes",
             _flashpack(record={"offset": -128}),
             Harm.LIE,
         ),
         (
             "block-missing",
-            "a tensor in a block that there is none of",
+            "a tensor names a block that does not exist",
             _flashpack(record={"macroblock": 7}),
             Harm.LIE,
         ),
         (
             "block-beyond",
-            "a block that ends behind the file",
+            "a block ends behind the file's end",
             _flashpack(block={"length_bytes": 1 << 30, "length_elems": 1 << 28}),
             Harm.LIE,
         ),
         (
             "block-huge",
-            "a block of a million million floats",
+            "a block claims 10^12 floats, so a loader may allocate them",
             _flashpack(block={"length_bytes": 1 << 42, "length_elems": 1 << 40}),
             Harm.MEMORY,
         ),

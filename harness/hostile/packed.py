@@ -1,5 +1,5 @@
-"""The same plain payload in formats: archives, torch's two forms, NumPy's, compressed, under
-another's name.
+"""The same plain payload inside file formats: archives, torch's two formats, NumPy's, compressed
+files, and files with another format's name.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ CLEAN, HOSTILE = pickled({"a": tensor()}), pickled({"a": tensor(), "b": PAYLOAD}
 
 @formats.hostile_file("zip-data.bin", plain=True)
 def _zip(_: object) -> bytes:
-    """A torch file whose data.pkl holds a tensor and the payload."""
+    """The data.pkl of a torch file holds a tensor and the payload."""
     return torch_zip(HOSTILE)
 
 
 @formats.hostile_file("zip-tensor-hook.bin")
 def _hook(_: object) -> bytes:
-    """A tensor whose backward hooks are the payload."""
+    """The payload is stored as the backward hooks of a tensor."""
     memory = tensor()
     return torch_zip({"a": memory.callable(*memory.arguments[:-1], PAYLOAD)})
 
 
 @formats.hostile_file("torchscript.bin")
 def _torchscript(_: object) -> bytes:
-    """Looks like TorchScript, with the payload in its data.pkl and a constants.pkl beside it."""
+    """The file looks like TorchScript: constants.pkl lies beside data.pkl with the payload."""
     return zipped(
         [
             *torch_members(HOSTILE),
@@ -62,19 +62,19 @@ def _torchscript(_: object) -> bytes:
 
 @formats.hostile_file("numpy-objects.npy", format_name="npy")
 def _npy(_: object) -> bytes:
-    """A NumPy array of objects, which are a pickle with the payload."""
+    """A NumPy array of objects is stored as a pickle with the payload."""
     return npy("|O", (1,), pickled([PAYLOAD]))
 
 
 @formats.hostile_file("numpy-objects.npz", format_name="npz")
 def _npz(_: object) -> bytes:
-    """An archive of NumPy arrays, one of objects with the payload."""
+    """An archive of NumPy arrays holds one array of objects, a pickle with the payload."""
     return zipped([Member("arr_0.npy", npy("|O", (1,), pickled([PAYLOAD])))])
 
 
 @formats.hostile_file("tar.pt", format_name="torch-legacy")
 def _tar(_: object) -> bytes:
-    """The tar archive of torch before 0.1.10, its pickle the payload."""
+    """A tar archive of torch before 0.1.10 has the payload in its pickle."""
     whole = io.BytesIO()
     with tarfile.open(fileobj=whole, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for name, content in (
@@ -99,7 +99,7 @@ formats.table(
     [
         (
             place,
-            f"a torch file of the form before zip, the payload in its pickle of the {place}",
+            f"a legacy torch file (before zip) has the payload in its pickle of the {place}",
             place,
         )
         for place in ("magic", "system")
@@ -111,7 +111,7 @@ formats.table(
 
 @formats.hostile_file("legacy-value.bin", format_name="torch-legacy", plain=True)
 def _legacy_value(_: object) -> bytes:
-    """A torch file of the form before zip, the payload in its pickle of the value."""
+    """A legacy torch file (before zip) has the payload in its pickle of the value."""
     return _legacy("value")
 
 
@@ -120,22 +120,22 @@ members.table(
     (
         (
             "other-pickle",
-            "a pickle beside a clean data.pkl holds the payload",
+            "a second pickle beside a clean data.pkl holds the payload",
             [*torch_members(CLEAN), Member("archive/other.pkl", HOSTILE)],
         ),
         (
             "twice-last",
-            "data.pkl is there twice, the second with the payload",
+            "the archive has two data.pkl, and the second has the payload",
             [*torch_members(CLEAN), Member("archive/data.pkl", HOSTILE)],
         ),
         (
             "twice-first",
-            "data.pkl is there twice, the first with the payload",
+            "the archive has two data.pkl, and the first has the payload",
             [Member("archive/data.pkl", HOSTILE), *torch_members(CLEAN)],
         ),
         (
             "local-name",
-            "data.pkl calls itself data.txt in its own header",
+            "the local zip header of data.pkl names it data.txt",
             [
                 Member("archive/data.pkl", HOSTILE, local_name="archive/data.txt"),
                 *torch_members(CLEAN)[1:],
@@ -143,7 +143,7 @@ members.table(
         ),
         (
             "record",
-            "a tensor's memory is a pickle with the payload",
+            "the bytes of a tensor are a pickle with the payload",
             torch_members(CLEAN, {"0": HOSTILE}),
         ),
     ),
@@ -153,7 +153,7 @@ members.table(
 
 @compressed.hostile_file("deflated.bin", format_name="torch-zip")
 def _deflated(_: object) -> bytes:
-    """data.pkl with the payload is deflated in its archive."""
+    """The data.pkl with the payload is compressed in its archive."""
     return zipped(
         [Member("archive/data.pkl", HOSTILE, 8, deflated(HOSTILE)), *torch_members(CLEAN)[1:]]
     )
@@ -161,7 +161,7 @@ def _deflated(_: object) -> bytes:
 
 @compressed.hostile_file("gzip.pkl.gz")
 def _gzip(_: object) -> bytes:
-    """A pickle with the payload, in gzip."""
+    """A pickle with the payload is compressed by gzip."""
     content = pickled(PAYLOAD)
     return (
         b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
@@ -172,23 +172,23 @@ def _gzip(_: object) -> bytes:
 
 @compressed.hostile_file("bzip2.pkl.bz2")
 def _bzip2(_: object) -> bytes:
-    """A pickle with the payload, in bzip2."""
+    """A pickle with the payload is compressed by bzip2."""
     return bz2.compress(pickled(PAYLOAD))
 
 
 renamed.table(
     "pickle.{}",
     (
-        ("safetensors", "a pickle with the payload, named as safetensors"),
-        ("bin", "a pickle with the payload, named as a torch file"),
+        ("safetensors", "a pickle with the payload is named as safetensors"),
+        ("bin", "a pickle with the payload is named as a torch file"),
     ),
     lambda: pickled(PAYLOAD),
 )
 renamed.table(
     "zip.{}",
     (
-        ("safetensors", "a torch file with the payload, named as safetensors"),
-        ("pkl", "a torch file with the payload, named as a pickle"),
+        ("safetensors", "a torch file with the payload is named as safetensors"),
+        ("pkl", "a torch file with the payload is named as a pickle"),
     ),
     lambda: torch_zip(HOSTILE),
     format_name="torch-zip",
@@ -197,15 +197,13 @@ renamed.table(
 
 @renamed.hostile_file("legacy.safetensors", format_name="torch-legacy")
 def _legacy_renamed(_: object) -> bytes:
-    """A torch file of the form before zip with the payload, named as safetensors."""
+    """A legacy torch file (before zip) with the payload is named as safetensors."""
     return torch_legacy({"a": legacy_tensor(), "b": PAYLOAD})
 
 
 @renamed.hostile_file("two-in-one.safetensors", format_name="safetensors")
 def _two_in_one(_: object) -> bytes:
-    """Valid safetensors whose tensor is a whole torch file with the payload: which it is depends on
-    who reads it.
-    """
+    """Valid safetensors hold a torch file with the payload; each reader sees its own format."""
     size = len(torch_zip(HOSTILE))
     header = b'{"a":{"dtype":"U8","shape":[%d],"data_offsets":[0,%d]}}' % (size, size)
     return zipped(torch_members(HOSTILE), before=struct.pack("<Q", len(header)) + header)
@@ -216,13 +214,13 @@ archives.table(
     (
         (
             "climbs",
-            "a member's path climbs out of its folder",
+            "a member's path leaves the archive's folder, so extracting it writes elsewhere",
             [*torch_members(CLEAN), Member("../../climbed.pkl", HOSTILE)],
             Harm.LIE,
         ),
         (
             "data-climbs",
-            "data.pkl itself lies above its folder",
+            "the path of data.pkl leaves the archive's folder",
             [Member("../data.pkl", HOSTILE), *torch_members(CLEAN)[1:]],
             Harm.LIE,
         ),
@@ -243,13 +241,13 @@ archives.table(
 
 @archives.hostile_file("directory-cut.bin", harm=Harm.BROKEN)
 def _directory_cut(_: object) -> bytes:
-    """A torch file cut in the middle of its directory."""
+    """A torch file ends in the middle of its zip directory."""
     return torch_zip(CLEAN)[:-60]
 
 
 @archives.hostile_file("comment-is-an-archive.bin", harm=Harm.LIE)
 def _comment(_: object) -> bytes:
-    """A clean archive whose comment is another one's end, so that two directories can be found."""
+    """A clean archive's comment is the end of another one, so a reader may find either."""
     other = zipped([Member("archive/data.pkl", HOSTILE), *torch_members(CLEAN)[1:]])
     return zipped(torch_members(CLEAN), comment=other)
 

@@ -1,5 +1,5 @@
-"""safetensors files that are broken or lie: their length, their header, the tensors' places and
-shapes, and what lies behind.
+"""safetensors files that are broken or lie: in their length, their header, the tensors' offsets and
+shapes, or their data.
 
 The format: the README of safetensors, section Format; its limit of a header is MAX_HEADER_SIZE in
 the library's tensor.rs.
@@ -17,7 +17,7 @@ from harness.hostile.archives import FLOATS
 from harness.records.trials import Harm
 
 HEADER_CAP = 100_000_000
-"""Most bytes of a header that the library takes."""
+"""Largest header, in bytes, that the library accepts."""
 A = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
 
 length = Family("header-length", "safetensors", Harm.LIE)
@@ -51,10 +51,17 @@ def _described(size: int) -> bytes:
 length.table(
     "length-{}.safetensors",
     (
-        ("nothing", "says that its header has no bytes", 0),
-        ("one-long", "says that its header is a byte longer than it is", 58),
-        ("beyond", "says that its header is longer than the file", 1_000_000),
-        ("enormous", "says that its header has 2^62 bytes, far more than are allowed", 2**62),
+        ("nothing", "the file claims a header of zero bytes", 0),
+        ("one-long", "the file claims a header one byte longer than it is", 58),
+        ("beyond", "the file claims a header longer than the file", 1_000_000),
+        (
+            "enormous",
+            (
+                "the file claims a header of 2^62 bytes, far more than the limit, so a loader may"
+                " allocate them"
+            ),
+            2**62,
+        ),
     ),
     lambda size: safetensors({"a": A}, size=size),
 )
@@ -62,9 +69,19 @@ length.table(
 length.table(
     "{}.safetensors",
     (
-        ("empty", "no byte at all", b"", Harm.BROKEN),
-        ("seven-bytes", "seven bytes, one short of a length", b"\x39\0\0\0\0\0\0", Harm.BROKEN),
-        ("header-cut", "ends in the middle of its header", safetensors({"a": A})[:40], Harm.BROKEN),
+        ("empty", "the file is empty", b"", Harm.BROKEN),
+        (
+            "seven-bytes",
+            "the file has seven bytes, and the header length alone takes eight",
+            b"\x39\0\0\0\0\0\0",
+            Harm.BROKEN,
+        ),
+        (
+            "header-cut",
+            "the file ends in the middle of its header",
+            safetensors({"a": A})[:40],
+            Harm.BROKEN,
+        ),
     ),
     bytes,
     harms=True,
@@ -73,27 +90,25 @@ length.table(
 
 @enormous.hostile_file("cap-padded.safetensors", harm=Harm.NONE, limit_s=_EDGE_S)
 def _cap_padded(_: object) -> bytes:
-    """Its header has exactly as many bytes as are allowed, spaces most of them."""
+    """The header is exactly as long as allowed, and most of it is spaces."""
     return safetensors(json.dumps({"a": A}).encode().ljust(HEADER_CAP))
 
 
 @enormous.hostile_file("cap-text.safetensors", harm=Harm.NONE, limit_s=_EDGE_S)
 def _cap_text(_: object) -> bytes:
-    """Its header has exactly as many bytes as are allowed, most of them one text of its
-    metadata.
-    """
+    """The header is exactly as long as allowed, and most of it is one metadata text."""
     return safetensors(_described(HEADER_CAP))
 
 
 @enormous.hostile_file("cap-text-over.safetensors", limit_s=_EDGE_S)
 def _cap_text_over(_: object) -> bytes:
-    """Its header has one byte more than is allowed, most of them one text of its metadata."""
+    """The header is one byte longer than allowed, and most of it is one metadata text."""
     return safetensors(_described(HEADER_CAP + 1))
 
 
 @enormous.hostile_file("five-thousand-tensors.safetensors")
 def _tensors(_: object) -> bytes:
-    """Five thousand tensors of no elements in a file of a quarter of a megabyte."""
+    """The file holds five thousand empty tensors in a quarter of a megabyte."""
     entry = ',"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
     return safetensors(
         b"{" + "".join(entry % number for number in range(5_000)).encode()[1:] + b"}", b""
@@ -102,13 +117,13 @@ def _tensors(_: object) -> bytes:
 
 @enormous.hostile_file("many-notes.safetensors", limit_s=_EDGE_S)
 def _notes(_: object) -> bytes:
-    """Metadata of a hundred and fifty thousand entries beside one tensor."""
+    """The metadata has 150,000 entries for one tensor."""
     return safetensors({"__metadata__": {str(number): "" for number in range(150_000)}, "a": A})
 
 
 @enormous.hostile_file("many-dimensions.safetensors")
 def _dimensions(_: object) -> bytes:
-    """One tensor of three hundred thousand dimensions of one."""
+    """One tensor has 300,000 dimensions of size one."""
     return safetensors(
         {"a": {"dtype": "F32", "shape": [1] * 300_000, "data_offsets": [0, 4]}}, FLOATS[:4]
     )
@@ -116,13 +131,13 @@ def _dimensions(_: object) -> bytes:
 
 @enormous.hostile_file("long-name.safetensors")
 def _long_name(_: object) -> bytes:
-    """One tensor whose name has four million letters."""
+    """The name of one tensor has four million letters."""
     return safetensors({"a" * 4_000_000: A})
 
 
 @enormous.hostile_file("deep-lists.safetensors")
 def _deep_lists(_: object) -> bytes:
-    """A hundred thousand lists, each in the next, in the place of a shape."""
+    """A shape is a hundred thousand nested lists, so a recursive parser overflows."""
     deep = b"[" * 100_000 + b"]" * 100_000
     return safetensors(b'{"a":{"dtype":"F32","shape":' + deep + b',"data_offsets":[0,24]}}')
 
@@ -131,16 +146,20 @@ _GOOD = json.dumps({"a": A}, separators=(",", ":")).encode()
 grammar.table(
     "json-{}.safetensors",
     (
-        ("not-json", "its header is no JSON", b"{'a': this is not JSON}"),
-        ("byte-order-mark", "its header begins with a mark of byte order", b"\xef\xbb\xbf" + _GOOD),
+        ("not-json", "the header is not JSON", b"{'a': this is not JSON}"),
+        ("byte-order-mark", "the header begins with a byte order mark", b"\xef\xbb\xbf" + _GOOD),
         (
             "begins-with-space",
-            "its header begins with a space, which the format forbids",
+            "the header begins with a space, which the format forbids",
             b" " + _GOOD,
         ),
-        ("padded-with-nothing", "its header is filled up with zero bytes", _GOOD + bytes(7)),
-        ("utf-8", "a tensor's name is no UTF-8", _GOOD.replace(b'"a"', b'"\xff\xfe"')),
-        ("lone-surrogate", "a tensor's name is half a pair", _GOOD.replace(b'"a"', b'"\\ud800"')),
+        ("padded-with-nothing", "the header is padded with zero bytes", _GOOD + bytes(7)),
+        ("utf-8", "a tensor's name is not valid UTF-8", _GOOD.replace(b'"a"', b'"\xff\xfe"')),
+        (
+            "lone-surrogate",
+            "a tensor's name is half of a surrogate pair, which is not text",
+            _GOOD.replace(b'"a"', b'"\\ud800"'),
+        ),
     ),
     safetensors,
 )
@@ -151,32 +170,32 @@ fields.table(
     (
         (
             "name-twice-other",
-            "two tensors have the same name and other shapes",
+            "two tensors have the same name and different shapes",
             f'{{"a":{{{_WHOLE}}},"a":{{"dtype":"F32","shape":[6],"data_offsets":[0,24]}}}}',
             Harm.LIE,
         ),
         (
             "name-twice-places",
-            "two tensors have the same name and other places",
+            "two tensors have the same name and different offsets",
             '{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,12]},'
             '"a":{"dtype":"F32","shape":[3],"data_offsets":[12,24]}}',
             Harm.LIE,
         ),
         (
             "dtype-unknown",
-            "a dtype that there is not",
+            "a tensor has an unknown dtype",
             f'{{"a":{{{_WHOLE.replace("F32", "F33")}}}}}',
             Harm.BROKEN,
         ),
         (
             "dtype-missing",
-            "a tensor without a dtype",
+            "a tensor has no dtype",
             '{"a":{"shape":[2,3],"data_offsets":[0,24]}}',
             Harm.BROKEN,
         ),
         (
             "metadata-tensor",
-            "metadata that is a tensor",
+            "the metadata is a tensor's entry",
             f'{{"__metadata__":{{{_WHOLE}}}}}',
             Harm.BROKEN,
         ),
@@ -203,16 +222,26 @@ offsets.table(
         ),
         (
             "gap",
-            "bytes lie between two tensors that are of none",
+            "bytes between two tensors belong to no tensor",
             {"a": _tensor(0, 24), "b": _tensor(28, 52)},
             FLOATS + bytes(4) + FLOATS,
         ),
         ("backwards", "a tensor ends before it begins", {"a": _tensor(24, 0)}, FLOATS),
-        ("negative", "a tensor begins before the data", {"a": _tensor(-24, 0)}, FLOATS),
-        ("beyond", "a tensor ends behind the file", {"a": _tensor(0, 2400, [200, 3])}, FLOATS),
+        (
+            "negative",
+            "a tensor begins before the data, so a loader reads the header as numbers",
+            {"a": _tensor(-24, 0)},
+            FLOATS,
+        ),
+        (
+            "beyond",
+            "a tensor ends behind the file's end, so a loader reads other memory",
+            {"a": _tensor(0, 2400, [200, 3])},
+            FLOATS,
+        ),
         (
             "just-beyond",
-            "a tensor ends one float behind the file",
+            "a tensor ends one float behind the file's end",
             {"a": _tensor(0, 28, [7])},
             FLOATS,
         ),
@@ -225,20 +254,25 @@ shapes.table(
     (
         (
             "wraps-to-size",
-            "a shape whose bytes are 24 once the number has gone round",
+            "the size of a shape overflows 64 bits to 24 bytes, so it seems to fit",
             {"a": _tensor(0, 24, [(1 << 62) + 6])},
             FLOATS,
         ),
-        ("negative", "a shape of minus two rows", {"a": _tensor(0, 24, [-2, -3])}, FLOATS),
+        (
+            "negative",
+            "a shape has negative rows and columns",
+            {"a": _tensor(0, 24, [-2, -3])},
+            FLOATS,
+        ),
         (
             "half-a-byte",
-            "a dtype of half a byte and an odd number of it",
+            "an odd number of half-byte elements",
             {"a": _tensor(0, 1, [3], "F4")},
             b"\x01",
         ),
         (
             "bool-two",
-            "truth values of which one is two",
+            "one of the boolean values is 2",
             {"a": _tensor(0, 24, [24], "BOOL")},
             bytes(23) + b"\x02",
         ),
@@ -249,10 +283,10 @@ shapes.table(
 around.table(
     "{}.safetensors",
     (
-        ("trailing-byte", "one byte behind the last tensor", safetensors({"a": A}) + b"\0"),
+        ("trailing-byte", "one byte follows the last tensor", safetensors({"a": A}) + b"\0"),
         ("cut-by-one", "the last byte is missing", safetensors({"a": A})[:-1]),
-        ("cut-all", "all data is missing", safetensors({"a": A}, b"")),
-        ("no-tensor-but-data", "data of no tensor", safetensors({}, FLOATS)),
+        ("cut-all", "all data bytes are missing", safetensors({"a": A}, b"")),
+        ("no-tensor-but-data", "the file has data but no tensor", safetensors({}, FLOATS)),
     ),
     bytes,
 )
@@ -260,7 +294,7 @@ around.table(
 
 @around.hostile_file("noise.safetensors")
 def _noise(rng: Random) -> bytes:
-    """A kilobyte of noise."""
+    """The file is a kilobyte of random bytes."""
     return rng.randbytes(1024)
 
 
@@ -278,29 +312,32 @@ sharding.table(
     (
         (
             "offset-huge",
-            "says its tensor is the end of one of a million million rows",
+            (
+                "the file claims that its tensor is the end of one with 10^12 rows, so a loader"
+                " may allocate it"
+            ),
             {"a": {"saved_offsets": [1 << 40, 0]}},
             Harm.MEMORY,
         ),
         (
             "offset-negative",
-            "says its tensor begins before the one it is part of",
+            "the file claims that its tensor begins before the whole tensor it is part of",
             {"a": {"saved_offsets": [-5, 0]}},
             Harm.LIE,
         ),
         (
             "offset-few",
-            "says where its tensor lies in one dimension of two",
+            "the file gives its tensor's offset in only one of two dimensions",
             {"a": {"saved_offsets": [1]}},
             Harm.LIE,
         ),
         (
             "tensor-missing",
-            "says nothing of its tensor",
+            "the file has no entry for its tensor",
             {"b": {"saved_offsets": [0, 0]}},
             Harm.LIE,
         ),
-        ("not-json", "what it says is no JSON", "{", Harm.BROKEN),
+        ("not-json", "the entry for its tensor is not JSON", "{", Harm.BROKEN),
     ),
     _sharded,
     harms=True,
