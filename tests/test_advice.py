@@ -190,7 +190,7 @@ def test_a_conversion_pays_off_after_so_many_loads_or_never() -> None:
     assert "A cold load shows no measurable saving." in text
     slower = advised(warm=WARM | {"torch-load": 0.005})
     assert "A warm load saves no time." in "\n".join(paragraphs(slower))
-    assert "What it costs was not measured" in "\n".join(paragraphs(advised(convert=None)))
+    assert "Its cost was not measured" in "\n".join(paragraphs(advised(convert=None)))
 
 
 def test_what_the_file_allows_as_it_is_stands_beside_conversion() -> None:

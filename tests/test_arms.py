@@ -380,7 +380,7 @@ def test_a_first_cold_read_that_took_longer_tells() -> None:
     assert found.likely is True
     assert found.ratio == pytest.approx(1.3)
     assert "1.30 times" in found.note
-    assert "cold in this machine only" in found.note
+    assert "cold only inside this machine" in found.note
 
 
 def test_a_first_cold_read_like_the_others_tells_of_none() -> None:

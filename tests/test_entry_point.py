@@ -120,7 +120,7 @@ def test_a_toy_loader_from_outside_is_measured(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stdout + ended.stderr
     toy = [line for line in samples if line["loader"] == "toy"]
     assert len(toy) == 6 and all(line["valid"] and line["content_ok"] for line in toy)
-    assert "| toy |" in page and "handed back wrong tensors" not in page
+    assert "| toy |" in page and "returned wrong tensors" not in page
     (manifest,) = (
         json.loads(path.read_text()) for path in (tmp_path / "results").glob("*/manifest.json")
     )
@@ -136,8 +136,8 @@ def test_wrong_ones_are_each_named_and_none_is_the_fastest(tmp_path: Path) -> No
         toy = [line for line in samples if line["loader"] == name]
         assert len(toy) == 6 and {line["reason"] for line in toy} == {"wrong-content"}
         assert all(wrong in str(line["detail"]) for line in toy)
-        assert f"{name} handed back wrong tensors" in ended.stdout
-        assert f"**{name} handed back wrong tensors**" in page
+        assert f"{name} returned wrong tensors" in ended.stdout
+        assert f"**{name} returned wrong tensors**" in page
     assert "The fastest loader to *ready* is warm **safetensors-load-file**" in page
 
 

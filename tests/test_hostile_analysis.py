@@ -255,7 +255,7 @@ def test_a_terminal_tells_all_outcomes_within_its_width() -> None:
     lines = trials_lines(MANIFEST, _run_of_all())
     assert all(len(line) <= WIDTH for line in lines)
     assert any(line.startswith("pickle-load: refused 4, ran code 1") for line in lines)
-    assert any("found 0, missed 1" in line for line in lines)
+    assert any("0 of 1 found, 1 missed" in line for line in lines)
 
 
 def test_a_manifest_gives_back_files_and_tested() -> None:

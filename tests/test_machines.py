@@ -101,7 +101,7 @@ def test_the_ratios_that_disagree_are_counted(tmp_path: Path) -> None:
         ("2025-01-02", HERE, cell_samples(arms=SLOWER)),
     )
     text = "\n\n".join(agreement_section(place(tmp_path), evidence))
-    assert "Of 4 ratios that both know with an interval **2 agree** (50.0 %)" in text
+    assert "Of 4 ratios that both runs measured with an interval, **2 agree** (50.0 %)" in text
     assert (
         "were taken on the same machine (machine 1: 2-core A, ext4), on 2025-01-01 00:00"
         " and on 2025-01-02 00:00 (UTC)" in text
@@ -160,7 +160,7 @@ def test_without_two_runs_the_page_says_what_is_missing(
         tmp_path, ("2025-01-01", first, cell_samples()), ("2025-01-02", other, cell_samples())
     )
     blocks = agreement_section(place(tmp_path), evidence)
-    assert len(blocks) == 2 and "a second run" in blocks[1]
+    assert len(blocks) == 2 and "A second run" in blocks[1]
     assert not (tmp_path / "figures").exists()
 
 
@@ -215,7 +215,7 @@ def test_another_verdict_of_another_machine_is_named(tmp_path: Path) -> None:
     slow = cell_samples(arms=fast | {"torch-load": (8.0, 9.0)})
     evidence = runs(tmp_path, ("2025-01-01", HERE, both), ("2025-01-02", THERE, slow))
     text = "\n\n".join(ledger_section(place(tmp_path), evidence))
-    assert "Unless a row names another machine, it is of machine 1: 2-core A, ext4." in text
+    assert "A row that names no machine was measured on machine 1: 2-core A, ext4." in text
     assert "- J2 on machine 2: 8-core Another, ext4: " not in text, "not tested there"
     assert re.search(r"- C3 on machine 2: 8-core Another, ext4: does not hold\. Until", text)
 
@@ -385,4 +385,4 @@ def test_one_machine_has_its_conditions_and_no_comparison(tmp_path: Path) -> Non
 
 def test_runs_that_tell_of_no_machine_are_no_machine(tmp_path: Path) -> None:
     blocks = machines_section(place(tmp_path), runs(tmp_path, ("2025-01-01", {}, cell_samples())))
-    assert blocks[1] == "No run here tells of its machine."
+    assert blocks[1] == "No run here describes its machine."

@@ -92,4 +92,4 @@ def test_a_toy_scenario_joins_by_three_files(tmp_path: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert "## Loading a toy" in text
     assert "torch-load 6" in text and "safetensors-load-file 6" in text
-    assert "No table is made yet" not in text
+    assert "These scenarios have no table yet" not in text

@@ -365,7 +365,7 @@ def test_the_answer_sets_both_clocks_beside_the_claim(tmp_path: Path) -> None:
     [claim] = [
         line
         for line in text.splitlines()
-        if "The document under test claims 173 ms against 3.49 ms, 49.5 times" in line
+        if "The documentation claims 173 ms against 3.49 ms, 49.5 times" in line
     ]
     assert f"it is {returned:.1f} times by *returned* and {ready:.1f} times once" in claim
     assert "At **gpt2** (498 MB, on cpu)" in text
@@ -431,10 +431,10 @@ def test_too_few_samples_are_called_insufficient_in_every_place(tmp_path: Path) 
         *[False] * 5,
     ]
     assert cells[-1] == "insufficient"
-    assert "too few samples to tell it from the others" in text
+    assert "too few samples to rank the others" in text
     assert "[insufficient]" in terminal_table(samples)
     summary = run_summary(run.manifest(), samples)
-    assert "insufficient: full-load/gpt2/warm/cpu: valid samples too few for an interval" in summary
+    assert "insufficient: full-load/gpt2/warm/cpu: too few valid samples for an interval" in summary
     assert "cut by the budget: full-load/gpt2/warm/cpu" in summary
 
 
@@ -513,7 +513,7 @@ def test_first_calls_are_told_apart_from_loads(tmp_path: Path) -> None:
     assert section.index("torch-load |") < section.index("safetensors-load-file |"), (
         "the slowest stands first"
     )
-    assert "no load" in section
+    assert "not to a load" in section
 
 
 def test_a_reason_with_a_bar_or_a_line_break_stays_in_its_cell(tmp_path: Path) -> None:
@@ -570,8 +570,8 @@ def test_a_loader_that_gave_wrong_tensors_once_is_named(tmp_path: Path) -> None:
     row = next(line for line in text.splitlines() if line.startswith("| safetensors-load-file |"))
     assert row.count("wrong") == 10 and "5 / 6" in row
     assert (
-        "**safetensors-load-file handed back wrong tensors** in full-load/gpt2/warm/cpu and ranks"
-        " nowhere there: layer.0 of another dtype" in text
+        "**safetensors-load-file returned wrong tensors** in full-load/gpt2/warm/cpu, so it has no"
+        " rank there: layer.0 of another dtype" in text
     )
     assert (
         "| wrong | safetensors-load-file in full-load/gpt2/warm/cpu | it has no figure: layer.0 of"
@@ -639,7 +639,7 @@ def test_a_vendors_figure_stands_beside_what_was_measured(tmp_path: Path) -> Non
     )
     assert [row[7] for row in rows if row[3] == "fastsafetensors"] == ["as said", "more"]
     assert found["runai-model-streamer"][7] == "slower than the other"
-    assert "It was said of cuda, and these are on cpu." in page
+    assert "The claim is for cuda; these figures are for cpu." in page
     assert (
         "No run here has instanttensor or instanttensor-buffered beside safetensors-load-file, and"
         " nothing is said of it." in page
@@ -736,7 +736,7 @@ def test_a_scenario_without_a_table_is_named(
     text = write_run_report(make_run(tmp_path, cell_samples(scenario="one-rank"))).read_text(
         encoding="utf-8"
     )
-    assert "No table is made yet of: one-rank" in text
+    assert "These scenarios have no table yet: one-rank" in text
     assert "| torch-load |" not in text
 
 
@@ -758,7 +758,7 @@ def test_dots_are_thinned_only_where_there_are_too_many(
     monkeypatch.setattr(drawing, "DOTS_AT_MOST", 3)
     text = write_run_report(run).read_text(encoding="utf-8")
     assert text.count(
-        "Of more than 3 samples 3 have a dot, taken evenly in their order"
+        "Of more than 3 samples, only 3 have a dot, evenly spaced in their order"
     ) == text.count("How to read it:")
     assert (run.path / "figures/returned-ready-gpt2.svg").stat().st_size < size
     assert "have a dot" not in write_run_report(

@@ -214,7 +214,7 @@ def test_the_answer_names_the_best_and_the_worst_part() -> None:
     )
     assert f"**{exactly(7.50)}** times the bytes asked for (`one-tensor`" in answer
     assert "lora-1000" not in answer
-    assert "Of loading a whole checkpoint there is no valid sample here" in answer
+    assert "This run has no valid sample of a whole checkpoint" in answer
 
 
 def test_ranks_stand_by_their_number(
@@ -257,7 +257,7 @@ def test_ranks_without_the_pair_are_compared_with_nothing(tmp_path: Path) -> Non
     text, _ = page(
         tmp_path, [sample for sample in share_samples(4) if sample.loader == "torch-load"]
     )
-    assert "This run has no pair of the two to set beside it" in text
+    assert "This run has no pair of the two to compare with it" in text
 
 
 def test_a_cell_in_the_terminal_tells_what_storage_gave() -> None:

@@ -137,4 +137,4 @@ def test_a_regression_s_page_and_its_verdicts_file_say_the_same(tmp_path: Path) 
 
 
 def test_an_unfinished_calibration_says_that_nothing_rests_on_it(tmp_path: Path) -> None:
-    assert "no threshold rests on it" in written(tmp_path, manifest({"kind": "calibration"}), [])
+    assert "no threshold uses it" in written(tmp_path, manifest({"kind": "calibration"}), [])

@@ -226,7 +226,7 @@ def test_a_busy_machine_makes_a_run_invalid() -> None:
         ({"io_waiting_s": 0.7}, TimeGoesTo.STORAGE, "waits for storage: 70 % of its time"),
         ({"cpu_s": 0.9, "user_s": 0.85, "system_s": 0.05}, TimeGoesTo.ONE_CORE, "computes: 90 %"),
         ({"cpu_s": 3.8}, TimeGoesTo.ALL_CORES, "on all cores"),
-        ({}, TimeGoesTo.ELSE, "waits for neither storage nor a processor: 80 %"),
+        ({}, TimeGoesTo.ELSE, "waits for something else than storage or a processor: 80 %"),
         ({"io_waiting_s": None}, TimeGoesTo.IDLE, "no PSI"),
     ],
 )

@@ -156,12 +156,12 @@ def _use(
 def _why_not(cell: MeasuredCell | None) -> str:
     """Return why nothing of a cell has a figure."""
     if cell is None or cell.reason:
-        return (cell.reason if cell else None) or "it was not asked for"
+        return (cell.reason if cell else None) or "it was not requested"
     counts = invalid_counts(cell.samples)
     if not counts:
         return "no sample was taken"
     reason = next(iter(counts))
-    advice = "; stop what else runs and try again" if reason == BUSY else ""
+    advice = "; stop other programs and try again" if reason == BUSY else ""
     return f"no sample is valid ({reason}: {REASONS[reason]}){advice}"
 
 

@@ -25,27 +25,27 @@ AMPLIFICATION, WAITING, OWN_WORK = (
 OWN_WORK_OR_GPU = "the loader's own work, or its wait for the GPU"
 
 MEANING = {
-    "storage": f"at least {100 * NEAR:.0f} % of what storage gives at best",
+    "storage": f"at least {100 * NEAR:.0f} % of the fastest read from storage",
     "copy": f"at least {100 * NEAR:.0f} % of the fastest copy in memory",
     "transfer": f"at least {100 * NEAR:.0f} % of the fastest copy to the device",
     PAGE_FAULTS: (
-        "the file's pages are mapped and nothing is copied, so that what takes time is each page's"
-        " first touch"
+        "the file's pages are mapped and nothing is copied, so the first touch of each page "
+        "takes the time"
     ),
     PER_TENSOR: (
-        f"at least {100 * _MOST:.0f} % of the time is none that bytes explain, and most of that"
-        " goes by the number of tensors, as the line fitted through the sizes has it"
+        f"at least {100 * _MOST:.0f} % of the time does not depend on bytes, and most of that "
+        "grows with the number of tensors, by the line fitted through the sizes"
     ),
-    FIXED: "the same, and most of it is there at any size",
-    AMPLIFICATION: f"storage gave at least {_AMPLIFIED:.0f} times the bytes asked for",
+    FIXED: "the same, but most of that time is the same at any size",
+    AMPLIFICATION: f"at least {_AMPLIFIED:.0f} times the requested bytes were read from storage",
     WAITING: (
-        "the processor is idle for most of the time, and storage could give more: requests too"
-        " small, or too few at a time"
+        "the processor is idle most of the time, and storage could be faster: requests are too "
+        "small, or too few at a time"
     ),
-    OWN_WORK: "none of these: unpickling, copies of its own, memory to be made ready",
+    OWN_WORK: "none of these: unpickling, the loader's own copies, or preparing memory",
     OWN_WORK_OR_GPU: (
-        "none of these, on a GPU: a thread that waits for the GPU keeps its processor busy, so that"
-        " work and wait look alike"
+        "none of these, on a GPU: a thread that waits for the GPU keeps its processor busy, so "
+        "work and waiting look the same"
     ),
 }
 """What can bind a load, each with how it is told."""

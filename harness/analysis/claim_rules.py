@@ -211,7 +211,7 @@ class LimitedTest(ClaimTest, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         check_reads(self.reads)
         if self.at_least is None and self.at_most is None and not self.gain:
             raise ValueError(
-                "no limit, so that any figure would hold; it needs one of at_least, at_most, gain"
+                "no limit, so any figure would hold; it needs at_least, at_most or gain"
             )
 
     def limits(self, figure: float | None) -> Limits:
@@ -529,7 +529,7 @@ def _judged(
         count = figure.count if figure else 0
         return Finding(
             RuleOutcome.NOT_MEASURED,
-            reason=f"{count} {of_what} in {run.run}, and it takes {MINIMUM_BLOCKS}",
+            reason=f"{count} {of_what} in {run.run}, and at least {MINIMUM_BLOCKS} are needed",
         )
     short = f"{figure.median:.3g} {unit} [{figure.low:.3g}\u2013{figure.high:.3g}]"
     return Finding(limits.judge(figure), figure, figure.count, of_what, run.run, unit, short)
@@ -567,7 +567,7 @@ def _of_loader(run: Recorded, cell: str, loader: str) -> list[Sample] | Finding:
     if (fault := wrong(samples)) is not None:
         return Finding(
             RuleOutcome.NOT_MEASURED,
-            reason=f"{loader} handed back wrong tensors in {run.run}: {fault}",
+            reason=f"{loader} returned wrong tensors in {run.run}: {fault}",
         )
     if (late := kept_late(run.cells.get(cell, ())).get(loader)) is not None:
         return Finding(RuleOutcome.NOT_MEASURED, reason=f"{loader} in {run.run}: {late}")
@@ -581,7 +581,7 @@ def _nothing(run: Recorded, cell: str, count: int) -> Finding:
         if (known := Cell.recorded(entry)) and known.name == cell
     ]
     reasons = [str(entry["reason"]) for entry in entries if entry.get("reason")]
-    few = f"{count} of it in {run.run}, and it takes {MINIMUM_BLOCKS}" if count else None
+    few = f"{count} of it in {run.run}, and at least {MINIMUM_BLOCKS} are needed" if count else None
     return Finding(RuleOutcome.NOT_MEASURED, reason=next(iter(reasons), few))
 
 

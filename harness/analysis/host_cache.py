@@ -51,13 +51,13 @@ def host_cache(samples: Iterable[Sample]) -> HostCache:
     ratio = statistics.median(ratios)
     if ratio >= _LIKELY_FROM:
         note = (
-            f"the first evicted read of a file took {ratio:.2f} times as long as later ones: a"
-            " cache below this machine is likely, and cold here means cold in this machine only"
+            f"the first evicted read of a file took {ratio:.2f} times as long as later ones. A "
+            "cache below this machine is likely, so cold here means cold only inside this machine"
         )
         return HostCache(True, ratio, note)
     return HostCache(
         False,
         ratio,
-        f"first evicted reads took {ratio:.2f} times as long as later ones: no sign of a cache"
-        " below, though one that already held the files would show none",
+        f"first evicted reads took {ratio:.2f} times as long as later ones, so there is no sign "
+        "of a cache below. A cache that already held the files would show no sign",
     )

@@ -91,12 +91,12 @@ def judge(promise: Promise, answer: Mapping[str, Any]) -> Verdict:
         ):
             return Verdict(
                 PromiseResult.NOT_TESTED,
-                f"{promise.library} could not be imported, so nothing could be asked of it",
+                f"{promise.library} could not be imported, so no check could run",
                 text,
             )
         return Verdict(
             PromiseResult.BROKEN,
-            f"{promise.library} could not be imported, so nothing can be loaded by it",
+            f"{promise.library} could not be imported, so it cannot load anything",
             text,
         )
     observed = _observed(promise, answer)
@@ -138,7 +138,7 @@ def _happened(promise: Promise, observed: str, answer: Mapping[str, Any]) -> str
         PromiseAnswer.SAFETENSORS: f"loaded the `.safetensors` content, as {answer.get('made')}",
         PromiseAnswer.BIN: f"loaded the `{pickled}` content, as {answer.get('made')}",
         PromiseAnswer.REFUSED: "refused with an error",
-        PromiseAnswer.FAILED: "failed with an error that is no refusal",
+        PromiseAnswer.FAILED: "failed with an error that is not a refusal",
         "mixed": f"loaded tensors of both formats, as {answer.get('made')}",
     }
     return words.get(observed, f"made {answer.get('made')} with tensors of neither format")
@@ -229,7 +229,7 @@ def _single_files() -> Iterator[Promise]:
             repository,
         )
     condition = (
-        "`StableDiffusionPipeline.from_ckpt(file)`, the name that the page gives, a `.ckpt` file"
+        "`StableDiffusionPipeline.from_ckpt(file)`, the documented name, with a `.ckpt` file"
     )
     yield Promise(
         "from-ckpt",
@@ -279,17 +279,17 @@ def _revisions(pull_request: str = "refs/pr/22") -> Iterator[Promise]:
                 revision,
             )
     for repository, expected, promised in (
-        ("faithful", PromiseAnswer.SAME, "all tensors are told to be the same"),
-        ("tampered", PromiseAnswer.DIFFERENT, "the tensor that was changed is told"),
+        ("faithful", PromiseAnswer.SAME, "all tensors are reported as the same"),
+        ("tampered", PromiseAnswer.DIFFERENT, "the changed tensor is reported"),
     ):
         what = (
             "main converted"
             if repository == "faithful"
-            else "main converted, but for one number of one tensor"
+            else "main converted, with one number of one tensor changed"
         )
         condition = (
-            "the tensors of pull request 22 compared with main's before any model is made, the"
-            f" pull request being {what}"
+            "the tensors of pull request 22 are compared with main's before a model is made; the "
+            f"pull request is {what}"
         )
         yield Promise(
             f"compare-{repository}",

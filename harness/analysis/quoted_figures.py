@@ -124,8 +124,8 @@ def quote(figure: AnyFigure, machines: Sequence[Machine]) -> Quote:
     if len(of_machines) < figure.machine:
         where = f" on a machine number {figure.machine}" if figure.machine > 1 else ""
         raise WeighbridgeError(
-            f"no reference run tells of {figure.says}, in the cell {figure.cell}{where}; measure"
-            " it, or take the figure out"
+            f"no reference run has {figure.says}, in the cell {figure.cell}{where}; measure it, "
+            "or take the figure out"
         )
     quotes = of_machines[figure.machine - 1]
     return max(quotes, key=lambda quote: (quote.estimate.count, quote.run))

@@ -108,9 +108,7 @@ def change(
     limits = thresholds or Thresholds()
     for name, samples in (("the baseline", baseline), ("the candidate", candidate)):
         if problem := wrong(samples):
-            return Change(
-                Verdict.MISSING, f"{name} handed back wrong tensors: {problem}", None, None
-            )
+            return Change(Verdict.MISSING, f"{name} returned wrong tensors: {problem}", None, None)
         if not any(sample.valid for sample in samples):
             return Change(
                 Verdict.MISSING,
@@ -121,8 +119,7 @@ def change(
     if always := _always_first(baseline, candidate):
         return Change(
             Verdict.INSUFFICIENT,
-            f"{always} came first in every block: what drifts within a block would pass for a"
-            " change",
+            f"{always} came first in every block, so drift within a block would look like a change",
             None,
             None,
         )
@@ -158,7 +155,7 @@ def change(
         )
     return Change(
         Verdict.AMBIGUOUS,
-        f"the interval of {name}, {main.low:.3g} to {main.high:.3g}, reaches over a threshold",
+        f"the interval of {name}, {main.low:.3g} to {main.high:.3g}, crosses a threshold",
         clock,
         main,
     )

@@ -260,7 +260,7 @@ def shortfalls(
                 (
                     "cut by the budget",
                     cell.name,
-                    "its time was spent before every ratio was known as narrowly as asked",
+                    "its time was spent before every ratio was as precise as requested",
                 )
             )
     for cell in cells:
@@ -296,7 +296,7 @@ def _unmeasured(cell: MeasuredCell) -> list[tuple[str, str, str]]:
     ]
     if few:
         rows.append(
-            ("insufficient", cell.name, f"valid samples too few for an interval: {', '.join(few)}")
+            ("insufficient", cell.name, f"too few valid samples for an interval: {', '.join(few)}")
         )
     rows += [
         ("wrong", f"{cell.label(arm)} in {cell.name}", f"it has no figure: {arm.wrong}")

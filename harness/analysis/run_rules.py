@@ -46,7 +46,7 @@ class Evidence:
     samples: Sequence[Sample] = ()
     trials: Sequence[Trial] = ()
     texts: Mapping[str, str] = field(default_factory=dict)
-    """Every file of the run as text, by name."""
+    """The text of every file of the run, by name."""
     packed_bytes: int | None = None
     """Size of the run as it would be contributed."""
     busy_share: float | None = None
@@ -124,7 +124,7 @@ def _finished(evidence: Evidence) -> Finding:
     if not ended:
         problems.append("the run is not finished")
     if not valid and not evidence.trials:
-        problems.append("the run holds no valid sample and no trial, so it says nothing")
+        problems.append("the run has no valid sample and no trial")
     found = f"{'finished' if ended else 'not finished'}, {valid:,} valid samples"
     trials = f", {len(evidence.trials):,} trials" if evidence.trials else ""
     return Finding(found + trials, tuple(problems))
@@ -133,7 +133,7 @@ def _finished(evidence: Evidence) -> Finding:
 def _uncut(evidence: Evidence) -> Finding:
     cells = evidence.manifest.get("cells") or ()
     cut = [str(cell.get("name")) for cell in cells if cell.get("status") in ("cut", "going")]
-    problems = (f"cells without their time: {_some(cut)}",) if cut else ()
+    problems = (f"cells stopped by the time limit: {_some(cut)}",) if cut else ()
     return Finding(f"{len(cells) - len(cut)} of {len(cells)} cells", problems)
 
 
@@ -147,7 +147,7 @@ def _proof(evidence: Evidence) -> Finding:
     if recorded:
         bare = [sample for sample in cold if not (sample.cold_depth and sample.storage_witness)]
         if bare:
-            problems.append(f"{len(bare)} cold samples do not say how deep, or by which witness")
+            problems.append(f"{len(bare)} cold samples do not record their depth or witness")
     depths = sorted({sample.cold_depth for sample in cold if sample.cold_depth})
     found = f"{len(cold):,} cold and {len(valid) - len(cold):,} warm samples proved"
     found += f", cold {' and '.join(depths)}" if depths else ""
@@ -218,7 +218,9 @@ def _versions(evidence: Evidence) -> Finding:
     ]
     codes = {entry["code"] for entry in environments.values() if entry.get("code")}
     if len(codes) > 1:
-        problems.append(f"environments ran {len(codes)} different codes: {_some(sorted(codes))}")
+        problems.append(
+            f"environments ran {len(codes)} different versions of the code: {_some(sorted(codes))}"
+        )
     return Finding(finding.found, tuple(problems), finding.recorded)
 
 
@@ -262,7 +264,7 @@ def _quiet(evidence: Evidence) -> Finding:
 
 def _quiet_now(evidence: Evidence) -> Finding:
     if evidence.busy_share is None:
-        return Finding("not told by this system", recorded=False)
+        return Finding("unknown on this system", recorded=False)
     found = f"other programs use {evidence.busy_share:.0%} of the cores now"
     return Finding(found, (found,) if evidence.busy_share > limits.BUSY_AT_MOST else ())
 
@@ -270,17 +272,15 @@ def _quiet_now(evidence: Evidence) -> Finding:
 def _privacy(evidence: Evidence) -> Finding:
     private = {name: words for name, text in evidence.texts.items() if (words := private_in(text))}
     problems = tuple(
-        f"{name} holds {_some(words)}, which may tell of you" for name, words in private.items()
+        f"{name} holds {_some(words)}, which may identify you" for name, words in private.items()
     )
-    return Finding(
-        f"{len(private)} of {len(evidence.texts)} files with something private", problems
-    )
+    return Finding(f"{len(private)} of {len(evidence.texts)} files with private words", problems)
 
 
 def _sizes(evidence: Evidence) -> Finding:
     if evidence.packed_bytes is None:
         return Finding("not told", recorded=False)
-    takes = f"packed it takes {evidence.packed_bytes / 1e6:.2f} MB"
+    takes = f"the packed run takes {evidence.packed_bytes / 1e6:.2f} MB"
     too_large = evidence.packed_bytes > limits.RUN_BYTES_AT_MOST
     return Finding(takes, (takes,) if too_large else ())
 
@@ -295,41 +295,41 @@ def _some(names: Iterable[str]) -> str:
 RULES = (
     Rule(
         "finished",
-        "The run came to its end and holds a valid sample or a trial.",
+        "The run is finished and has at least one valid sample or trial.",
         "finished, with a valid sample or a trial",
         "complete it with --resume RUN",
         _finished,
     ),
     Rule(
         "uncut",
-        f"No cell was cut for time before its {MINIMUM_BLOCKS} blocks.",
+        f"No cell ran out of time before its {MINIMUM_BLOCKS} blocks.",
         "every cell done, or refused with a reason",
         "give it more time (--profile full), or name fewer --checkpoints",
         _uncut,
     ),
     Rule(
         "proof",
-        "Every valid sample proves its cache state: by resident pages before, and a cold one by the"
-        " bytes from storage too.",
-        "cold: nothing resident and every byte from storage, with witness and depth; warm: all"
-        " resident",
+        "Every valid sample proves its cache state by the resident pages before the load. A cold "
+        "sample also proves it by the bytes from storage.",
+        "cold: no page resident and every byte read from storage, with witness and depth; warm: "
+        "all pages resident",
         "measure on storage where `weighbridge doctor` says cold: yes (--store)",
         _proof,
         _proof_here,
     ),
     Rule(
         "blocks",
-        f"Every arm that was measured has {MINIMUM_BLOCKS} valid samples or more, so that its"
-        " median has an interval.",
+        f"Every measured arm has {MINIMUM_BLOCKS} valid samples or more, so its median has an "
+        "interval.",
         f"{MINIMUM_BLOCKS} valid samples or more for every arm",
-        f"measure again with --rounds {2 * MINIMUM_BLOCKS}, or see why samples are invalid",
+        f"measure again with --rounds {2 * MINIMUM_BLOCKS}, or find out why samples are invalid",
         _blocks,
     ),
     Rule(
         "versions",
-        "The versions of all libraries are recorded, one code measured everything, and nothing in"
-        " it was changed after its commit.",
-        "every version recorded, one code, no change after its commit",
+        "The versions of all libraries are recorded. One version of the code measured "
+        "everything, without changes after its commit.",
+        "every library version recorded, one version of the code, no change after its commit",
         "commit your changes, then measure again",
         _versions,
         _code,
@@ -338,9 +338,9 @@ RULES = (
         "quiet-machine",
         f"At most {BUSY_SAMPLES_AT_MOST:.0%} of the samples were taken while other programs and the"
         f" host used more than {limits.BUSY_AT_MOST:.0%} of the cores' time.",
-        f"others use {limits.BUSY_AT_MOST:.0%} of the cores or less, in"
-        f" {1 - BUSY_SAMPLES_AT_MOST:.0%} of the samples or more",
-        "stop what else runs, or wait, and measure again",
+        f"other programs use {limits.BUSY_AT_MOST:.0%} of the cores or less, in "
+        f"{1 - BUSY_SAMPLES_AT_MOST:.0%} of the samples or more",
+        "stop other programs, or wait, and measure again",
         _quiet,
         _quiet_now,
     ),

@@ -31,9 +31,9 @@ class Busyness:
     """Shares, 0 to 1, of a window of time; None where the system does not tell."""
 
     others_cpu_share: float | None
-    """Of the usable cores' time, what other processes used."""
+    """Share of the usable cores' time that other processes used."""
     steal_share: float | None
-    """Of the usable cores' time, what the host gave to other machines while this one had work."""
+    """Share of the usable cores' time that the host gave to others while this machine had work."""
     cpu_pressure_share: float | None
     """Of the time, during how much something waited for a processor, be it the load's own threads
     (`/proc/pressure/cpu`, `some`).

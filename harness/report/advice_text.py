@@ -51,7 +51,9 @@ def _use(use: Use, advice: Advice) -> str:
         blocks = f"{use.blocks} block{'' if use.blocks == 1 else 's'}"
         return f"{head} undecided, {blocks} are too few to tell. {use.name} was {ready}{beside}."
     if use.verdict is Verdict.KEEP:
-        return f"{head} keep {use.name}: {ready}. Nothing measured was faster for certain."
+        return (
+            f"{head} keep {use.name}: {ready}. No other measured loader was faster with confidence."
+        )
     if use.verdict is Verdict.ALIKE:
         return f"{head} use {use.name}: {ready}, no measurable difference from {today}."
     assert use.times_as_fast is not None
@@ -71,7 +73,7 @@ def _type(advice: Advice, paths: Paths) -> str:
     call as well.
     """
     if not advice.lines:
-        return "Type: nothing, since nothing could be measured."
+        return "Type: no advice, because nothing could be measured."
     cold, warm = advice.cold.loader, advice.warm.loader
     first = cold or warm or ""
     parts = []
@@ -128,18 +130,18 @@ def _memory(advice: Advice) -> str | None:
         else ""
     )
     return (
-        f"Memory: ask for {size_text(memory.ask_for_bytes)}. {NAMES[memory.loader]} peaks at"
-        f" {size_text(memory.peak_bytes)}: {size_text(memory.process_bytes)} are the process with"
-        f" torch imported{mapped}. The limit to ask for is the peak and a tenth."
+        f"Memory: ask for {size_text(memory.ask_for_bytes)}. {NAMES[memory.loader]} peaks at "
+        f"{size_text(memory.peak_bytes)}: {size_text(memory.process_bytes)} is the process with "
+        f"torch imported{mapped}. The limit to ask for is the peak and a tenth."
     )
 
 
 def _converting(advice: Advice) -> str:
     conversion = advice.conversion
     if conversion is None:
-        return "Converting: it is safetensors already, so there is nothing to convert."
+        return "Converting: the file is safetensors already, so there is nothing to convert."
     if conversion.cost_s is None:
-        cost = "What it costs was not measured."
+        cost = "Its cost was not measured."
     else:
         cost = f"It takes {time_text(conversion.cost_s.median)}, once."
     states = (
@@ -174,13 +176,13 @@ def _without(conversion: Conversion) -> str:
 _WORDS = {
     bottleneck.PAGE_FAULTS: "the first touch of each mapped page; nothing is copied",
     bottleneck.WAITING: (
-        "waiting for storage, which could give more: the requests are too small or too few at once"
+        "waiting for storage, which could be faster: requests are too small, or too few at a time"
     ),
-    bottleneck.OWN_WORK: "the loader's own work: unpickling, copying, getting memory ready",
+    bottleneck.OWN_WORK: "the loader's own work: unpickling, copying, preparing memory",
     bottleneck.OWN_WORK_OR_GPU: "the loader's own work, or its wait for the GPU",
-    "storage": "storage, which gives little more at best",
-    "copy": "the copy from memory to memory, which is little faster at best",
-    "transfer": "the transfer to the device, which is little faster at best",
+    "storage": "storage, which is hardly faster at its best",
+    "copy": "the copy from memory to memory, which is hardly faster at its best",
+    "transfer": "the transfer to the device, which is hardly faster at its best",
 }
 
 

@@ -55,7 +55,12 @@ def answer(
         hidden = len(uses) - room + 1
         uses = [*uses[: room - 1], f"{hidden} more lines like these are on the page."]
     if not uses and cells:
-        uses = ["No loader is advised: this run compared none in full. The page has its figures."]
+        uses = [
+            (
+                "No advice: this run compared no loaders on whole checkpoints. The page has its "
+                "figures."
+            )
+        ]
     return [*uses, *rest]
 
 
@@ -150,7 +155,7 @@ def _how_sure(
     advices = [advice for one in measured for advice in (*one.advices, *one.others) if advice.other]
     unsure = sum(not advice.conclusive for advice in advices)
     more = (
-        f" {unsure} of {len(advices)} comparisons are inconclusive; --rounds N takes more blocks."
+        f" {unsure} of {len(advices)} comparisons are inconclusive; use --rounds N for more blocks."
     )
     others = sum(len(situation.others) for situation in measured)
     agreeing = sum(situation.agreeing for situation in measured)
@@ -179,8 +184,8 @@ def _cut(cells: Sequence[MeasuredCell]) -> str | None:
         f"{wide} ended before every ratio was within 5 %" if wide else "",
     ]
     return (
-        f"Cut for time: {'; '.join(filter(None, parts))}. Take --profile full, or name fewer"
-        " --checkpoints."
+        f"Cut for time: {'; '.join(filter(None, parts))}. Use --profile full, or name fewer "
+        "--checkpoints."
     )
 
 
@@ -212,7 +217,7 @@ def _busy(samples: Sequence[Sample]) -> str | None:
     allowed = sum(share > BUSY_AT_MOST for share in shares) - busy
     if not shares or (not busy and allowed <= 0):
         return None
-    kept = "invalid for it" if busy else "busy and counted, as --busy-at-most allows"
+    kept = "invalid for it" if busy else "busy but counted, because --busy-at-most allows it"
     return (
         f"Busy: other programs used {_percent(median(shares))} of the cores in the median sample;"
         f" {busy or allowed} of {len(samples):,} samples are {kept}. Stop them and measure again."

@@ -165,15 +165,15 @@ def busy_line(manifest: Mapping[str, Any], samples: Sequence[Sample]) -> str | N
     allowed = (manifest.get("options") or {}).get("busy_at_most")
     if not busy and max(shares) > BUSY_AT_MOST:
         return (
-            f"the machine was busy, and was allowed to be: other processes used {most}; the figures"
-            " count nevertheless"
+            f"the machine was busy, which was allowed: other processes used {most}; the figures "
+            "still count"
         )
     if not busy:
         return f"the machine was quiet: other processes used {most}"
     limit = f" (more than {allowed:.0%})" if allowed is not None else ""
     return (
-        f"the machine was busy: other processes used {most}; {busy} of {len(samples)} samples are"
-        f" invalid for it{limit}. Stop what else runs, or wait, and measure again"
+        f"the machine was busy: other processes used {most}; this made {busy} of {len(samples)} "
+        f"samples invalid{limit}. Stop other programs, or wait, and measure again"
     )
 
 

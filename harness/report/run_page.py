@@ -162,7 +162,7 @@ def _first_to_know(evidence: RecordedRun) -> list[str]:
         line = busy_line(evidence.manifest, evidence.samples) or ""
         lines.append(f"**{line[:1].upper()}{line[1:]}.**")
     if cut := [cell.name for cell in evidence.cells if cell.record.get("status") == "cut"]:
-        lines.append(f"**Not measured for want of time:** {', '.join(cut)}.")
+        lines.append(f"**Not measured, because the time was spent:** {', '.join(cut)}.")
     return lines
 
 
@@ -173,10 +173,10 @@ def _files(writer: SectionWriter, run: RunDirectory, link: Path | None) -> list[
     """
     what = {
         MANIFEST: "the machine, the versions, the settings, and how each cell ended",
-        SAMPLES: "every sample, valid or not, a line each",
-        CHECKS: "what came of each promise that was put to the test, a line each",
+        SAMPLES: "every sample, valid or not, one per line",
+        CHECKS: "the result of each check of documented behaviour, one per line",
         f"{SAMPLES}.gz": "every sample, packed",
-        TRIALS: "every trial of a hostile file, a line each",
+        TRIALS: "every trial of a hostile file, one per line",
         f"{TRIALS}.gz": "every trial, packed",
         VERDICTS_FILE: "every verdict with its reason, and the exit code",
         BENCHMARK: "the valid samples as pytest-benchmark keeps them",

@@ -98,8 +98,8 @@ def course(cell: MeasuredCell) -> str:
     arm = cell.arm(reference)
     if arm and arm.touch_s:
         parts.append(
-            f"the page touch inside *ready* costs {significant(arm.touch_s * 1e3)} ms by itself (of"
-            f" `{reference}`)"
+            f"the page touch, part of *ready*, costs {significant(arm.touch_s * 1e3)} ms by "
+            f"itself (of `{reference}`)"
         )
     touches = [
         sample.memory_touch_s
@@ -108,7 +108,7 @@ def course(cell: MeasuredCell) -> str:
     ]
     if touches:
         parts.append(
-            f"touching memory before each load took {time_text(statistics.median(touches))},"
-            f" {time_text(max(touches))} at the slowest"
+            f"touching memory before each load took {time_text(statistics.median(touches))}, "
+            f"{time_text(max(touches))} at the slowest"
         )
     return f": {'; '.join(parts)}." if parts else "."

@@ -102,12 +102,12 @@ def gpu_lines(cell: MeasuredCell) -> list[str]:
     ]
     lines = [
         (
-            f"Device memory at its peak, MB: {', '.join(peaks)}. *At least*: the library allocates"
-            " past torch, and what it gave back before it returned is not counted."
+            f"Device memory at its peak, MB: {', '.join(peaks)}. *At least*: the library "
+            "allocates outside torch, and memory that it freed before it returned is not counted."
         ),
         (
-            "Host memory above misses pinned memory, which the driver keeps outside the process's"
-            " resident size. Do not rank loaders by it here."
+            "The host memory above does not include pinned memory, which the driver keeps "
+            "outside the process's resident size. Do not rank loaders by it here."
         ),
     ]
     links = sorted(

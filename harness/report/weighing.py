@@ -68,10 +68,10 @@ def bottleneck_words(bottleneck: CommandBottleneck) -> str:
         return f"computes: {share} of its time on {where}{of_kernel}"
     if bottleneck.kind == TimeGoesTo.ELSE:
         return (
-            f"waits for neither storage nor a processor: {share} of its time (a sleep, a lock, a"
-            " network, another process)"
+            f"waits for something else than storage or a processor: {share} of its time (a sleep, "
+            "a lock, a network, another process)"
         )
-    return f"waits: {share} of its time; this kernel does not tell for what (no PSI)"
+    return f"waits: {share} of its time; this kernel does not say for what (no PSI)"
 
 
 def table(columns: Mapping[str, Sequence[Weighing]]) -> str:

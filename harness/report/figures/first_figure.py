@@ -24,7 +24,7 @@ _LOOK = {
     "torch-load": ("torch.load", VERMILLION),
     "safetensors-pread": ("safetensors, read", BLUE),
 }
-_PLAINLY = "the same bytes, plainly copied (warm) or read (cold)"
+_PLAINLY = "a plain copy (warm) or read (cold) of the same bytes"
 _STATES = {
     "warm": "In the page cache: loaded before",
     "cold": "Not in the page cache: a first load",
@@ -64,8 +64,8 @@ def first_figure(evidence: Sequence[RecordedRun]) -> tuple[Figure, Drawn] | None
     size = size_text(cells[0].bytes)
     alt = f"Time until {size} of weights can be used, warm and cold: {_in_words(cells)}"
     reading = (
-        f"each bar is the median of {min(counts)} loads or more, each in a fresh process, and"
-        f" each dot is one load. All are of run {run.name}."
+        f"each bar is the median of {min(counts)} loads or more, each in a fresh process. Each "
+        f"dot is one load. All loads are from run {run.name}."
     )
     return figure, Drawn(FILE, alt, reading)
 

@@ -115,9 +115,9 @@ def _returned_ready(cells: Sequence[MeasuredCell]) -> tuple[Figure, Drawn] | Non
         columnspacing=1.8,
     )
     reading = (
-        "each line is a loader, fastest to ready at the top of its panel; the ring is when the call"
-        " gave back its tensors, the disc when every page of them had been touched. A long line is"
-        " work the call put off. The dashed grey line is the ceiling."
+        "each line is a loader, and the fastest to ready is at the top of its panel. The ring is "
+        "when the call returned, and the disc is when every page had been touched. A long line "
+        "is work that the call left for later. The dashed grey line is the ceiling."
     )
     return figure, Drawn(
         f"returned-ready-{slug(checkpoint)}.svg", f"Times of every loader for {what}", reading
@@ -189,9 +189,9 @@ def _time_by_size(cells: Sequence[MeasuredCell]) -> tuple[Figure, Drawn] | None:
     what = "Time to ready by size of the checkpoint"
     heading(figure, what)
     reading = (
-        "both scales are logarithmic, so a loader whose time grows with the bytes is a straight"
-        f" slope; {_in_words(sizes)}. A mark is a median and its bar the interval, often smaller"
-        " than the mark. The dashed grey line is the ceiling."
+        "both scales are logarithmic, so a loader with a time proportional to the bytes is a "
+        f"straight slope; {_in_words(sizes)}. A mark is a median. Its bar is the interval and is "
+        "often smaller than the mark. The dashed grey line is the ceiling."
     )
     return figure, Drawn(
         "time-by-size.svg", f"{what}, a line for each loader, {' and '.join(states)}", reading
@@ -260,13 +260,13 @@ def _memory(cells: Sequence[MeasuredCell]) -> tuple[Figure, Drawn] | None:
         Line2D([], [], color="#333333", linewidth=1.0, linestyle=":", label="size of the tensors"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8)
-    what = f"{checkpoint}, {size_text(cell.bytes)}, warm: memory that a load takes"
+    what = f"{checkpoint}, {size_text(cell.bytes)}, warm: memory used by a load"
     heading(figure, what)
     reading = (
-        "anonymous memory (full) is the process's own; mapped memory (hatched) is the page cache's,"
-        " shared with every process that maps the file, and can be dropped. The dotted line is the"
-        " size of the tensors; a bar twice as long held every byte twice. The loaders stand in the"
-        " order of the warm table."
+        "anonymous memory (full) belongs to the process. Mapped memory (hatched) belongs to the "
+        "page cache: processes that map the file share it, and the kernel can drop it. The "
+        "dotted line is the size of the tensors; a bar twice as long means that every byte was "
+        "held twice. The loaders are in the order of the warm table."
     )
     return figure, Drawn(
         f"memory-{slug(str(checkpoint))}.svg",

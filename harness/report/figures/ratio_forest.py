@@ -94,15 +94,15 @@ def ratio_forest(cells: Sequence[MeasuredCell], claim: float) -> tuple[Figure, D
     what = f"How many times as long as {REFERENCE}: {', '.join(_LOADERS[:-1])} and {_LOADERS[-1]}"
     heading(figure, what)
     reading = (
-        "each row is a loader with a checkpoint, the smallest at the top; right of the line at 1"
-        f" it takes longer than {REFERENCE}, left of it less. Hollow marks go by returned, full"
-        " ones by ready; a bar is the interval, and the small dots above the one and below the"
-        " other are the ratios of single blocks."
+        "each row is a loader with a checkpoint, the smallest at the top. To the right of the "
+        f"line at 1, it takes longer than {REFERENCE}. A hollow mark is *returned*, a full mark "
+        "is *ready*, and a bar is the interval. Small dots are ratios of single blocks: above "
+        "the marks for *returned*, below for *ready*."
     )
     if claimed and any(
         cell.checkpoint == claimed and cell.cache_state == "warm" for cell in cells_here
     ):
-        reading += " The claim stands where it was made: warm, at its size."
+        reading += " The claim is drawn where it applies: warm, at its size."
     return figure, Drawn(
         "ratio-forest.svg", f"{what}, by both clocks, {' and '.join(states)}", reading
     )

@@ -129,10 +129,10 @@ def shares_of_ceiling(
     what = "Share of the ceiling that each load reaches, and its bottleneck"
     heading(figure, what)
     reading = (
-        "each row is a loader, a panel a checkpoint in a cache state, the dashed line the ceiling:"
-        " a mark left of it at 10 % took ten times as long as the best plain way to bring up the"
-        " same bytes. A bar is the interval, a small dot below it a block. Colour and shape say the"
-        " bottleneck; a row without a mark was not measured there."
+        "each row is a loader, and each panel is a checkpoint in a cache state. The dashed line "
+        "is the ceiling. A mark at 10 % took ten times as long as the fastest plain way to move "
+        "the same bytes. A bar is the interval, and a small dot below it is one block. Colour "
+        "and shape show the bottleneck. A row without a mark was not measured there."
     )
     if any(
         share > 1
@@ -142,8 +142,8 @@ def shares_of_ceiling(
         if (share := _median(arm))
     ):
         reading += (
-            " Warm, a loader that maps the file copies nothing, and so may stand right of a ceiling"
-            " that is a copy."
+            " Warm, a loader that maps the file copies nothing, so its mark may be to the right "
+            "of a ceiling that is a copy."
         )
     return figure, Drawn("share-of-ceiling.svg", f"{what}, {' and '.join(states)}", reading)
 

@@ -232,8 +232,8 @@ def told_of_dots(figure: Figure, drawn: Drawn) -> Drawn:
     return replace(
         drawn,
         reading=(
-            f"{drawn.reading} Of more than {DOTS_AT_MOST} samples {DOTS_AT_MOST} have a dot, taken"
-            " evenly in their order; medians and intervals are of all."
+            f"{drawn.reading} Of more than {DOTS_AT_MOST} samples, only {DOTS_AT_MOST} have a "
+            "dot, evenly spaced in their order. Medians and intervals use all samples."
         ),
     )
 

@@ -12,7 +12,7 @@ from harness.report.verdict_text import NO_DIFFERENCE, comparison, number, speed
 
 QUESTION = "How should you load model weights?"
 WHAT_IT_IS = "measures how model checkpoints load, and proves each figure."
-NOTHING = "No run is here yet that would answer."
+NOTHING = "No run here answers this yet."
 
 
 def lead(evidence: Sequence[RecordedRun]) -> str:

@@ -99,7 +99,7 @@ def regression(evidence: Sequence[RecordedRun]) -> Topic | None:
     return Topic(
         "Regression check",
         panels,
-        "The least slow-down that is confirmed on 95 % of simulated runs, by loader.",
+        "The smallest slow-down that is confirmed on 95 % of simulated runs, by loader.",
         tuple(sentences),
         pd.DataFrame(rows, columns=["arm", "smallest found", "10 % found on"]),
         run.name,

@@ -36,8 +36,8 @@ def storage(runs: Sequence[RecordedRun]) -> Topic | None:
     sentences = [_mapping(row, run) for row in _extremes(compared)]
     best = dict.fromkeys(plain(cell.measured()[0].loader) for cell in cells)
     sentences.append(
-        f"No loader is the fastest everywhere: on these {len(cells)} storages it is"
-        f" {listed(list(best))}."
+        f"No loader is the fastest everywhere. On these {len(cells)} storages, the fastest are "
+        f"{listed(list(best))}."
         if len(best) > 1
         else f"The fastest is {next(iter(best))} on each of these {len(cells)} storages."
     )
@@ -106,8 +106,9 @@ def parts(runs: Sequence[RecordedRun]) -> Topic | None:
     least, most = figures[0], figures[-1]
     asked = (part or "").replace("-", " ")
     sentences = (
-        f"Asking for less is not reading less: with {_kib(most[0].key.read_ahead_kb)} of readahead"
-        f" the disk read **{multiple(most[1].median)} times** the bytes asked for.",
+        "A smaller request does not mean fewer bytes read. With "
+        f"{_kib(most[0].key.read_ahead_kb)} of readahead the disk read "
+        f"**{multiple(most[1].median)} times** the bytes asked for.",
         f"With {_kib(least[0].key.read_ahead_kb)} of readahead it read"
         f" {multiple(least[1].median)} times.",
         _fastest_part(cells, reference),
@@ -119,10 +120,10 @@ def parts(runs: Sequence[RecordedRun]) -> Topic | None:
     ]
     return Topic(
         "A part of a file",
-        (Panel("Bytes read, of the bytes asked for", bars),),
+        (Panel("Bytes read, compared with the bytes requested", bars),),
         f"First load of a part ({asked}) of {cells[0].checkpoint}, {plain(reference)}.",
         sentences,
-        pd.DataFrame(rows, columns=["readahead", "read over asked for", "ready"]),
+        pd.DataFrame(rows, columns=["readahead", "read over requested", "ready"]),
         run.name,
     )
 
@@ -147,7 +148,7 @@ def _mapping(row: MappedOverRead, run: RecordedRun) -> str:
     sizes = ""
     if row.mapped_request and row.read_request:
         mapped, read = (number(size / 1024) for size in (row.mapped_request, row.read_request))
-        sizes = f" It asks for {mapped} KiB at a time, and reading for {read} KiB."
+        sizes = f" Mapping requests {mapped} KiB at a time, and reading requests {read} KiB."
     return f"With storage of {_where(row.cell, run)}, {clause}.{sizes}"
 
 

@@ -117,11 +117,10 @@ def gpu(runs: Sequence[RecordedRun]) -> Topic:
             (),
             "",
             (
-                "**Not measured yet.** No run on a GPU is here, so nothing on this page speaks of"
-                " one.",
+                "**Not measured yet.** There is no run on a GPU, so this page has no GPU figures.",
                 "On Linux with an NVIDIA GPU, `nox -s bench-gpu` takes one and writes its page.",
-                "`weighbridge pack results/RUN` then makes it fit to share: it holds no host name,"
-                " no user name and no path.",
+                "`weighbridge pack results/RUN` then makes a copy to share, without host names, "
+                "user names and paths.",
             ),
             None,
             None,

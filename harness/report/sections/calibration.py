@@ -18,12 +18,12 @@ from harness.report.section_writer import SectionWriter
 from harness.report.tables import markdown
 
 _READING = """
-The reference was installed twice and compared with itself. From those blocks simulated runs are
-drawn as they might have been: a stretch of blocks from a random place on, as long as a run's time
-allows, and another for the fresh pairs; which side is the candidate is tossed. The gate judges each
-as it would a real one. A slow-down is put in by making both of the candidate's clocks longer by
-that share and no counter, so what is found is found by the clocks. *Smallest found* is the least
-slow-down that was confirmed on 95 % of simulated runs, and so was every larger one.
+The reference was installed twice and compared with itself. Simulated runs are drawn from those
+blocks. Each takes a stretch of blocks from a random start, as long as a run's time allows. A second
+stretch gives the fresh pairs, and a coin toss decides which side is the candidate. The gate judges
+each simulated run like a real one. A slow-down makes both clocks of the candidate longer by that
+share and changes no counter. So only the clocks can find it. *Smallest found* is the smallest
+slow-down that was confirmed on 95 % of simulated runs, as were all larger ones.
 """.strip()
 
 
@@ -37,20 +37,20 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
     if not calibration:
         return [
             writer.heading("The answer"),
-            "This calibration was not finished: no threshold rests on it.",
+            "This calibration was not finished, so no threshold uses it.",
         ]
     frame = calibration_frame(manifest)
     held_out = calibration["held_out"]
     warm = [arm for arm in calibration["arms"] if "/warm/" in arm["cell"]]
     ten = min((arm["found_by_percent"]["10"] for arm in warm), default=0.0)
     answer = (
-        f"On {_percent(calibration['confirmed_alarm_on'])} of {calibration['simulated_runs']}"
-        " simulated runs a regression was confirmed anywhere in the matrix of"
-        f" {len(calibration['arms'])} arms, though nothing had changed"
-        f" ({_percent(calibration['first_alarm_on'])} before fresh pairs were asked;"
-        f" {_percent(held_out['confirmed_alarm_on'])} of {held_out['simulated_runs']} simulated"
-        " runs under thresholds from the other half of the blocks). A warm arm slowed by 10 % was"
-        f" found on at least {_percent(ten)} of them."
+        f"On {_percent(calibration['confirmed_alarm_on'])} of {calibration['simulated_runs']} "
+        "simulated runs, a regression was confirmed somewhere in the matrix of "
+        f"{len(calibration['arms'])} arms although nothing had changed. Before fresh pairs it was "
+        f"{_percent(calibration['first_alarm_on'])}, and "
+        f"{_percent(held_out['confirmed_alarm_on'])} of {held_out['simulated_runs']} simulated "
+        "runs with thresholds from the other half of the blocks. A warm arm slowed by 10 % was "
+        f"found on at least {_percent(ten)} of them."
     )
     injected = pd.DataFrame(calibration["injected"])
     return [
@@ -61,11 +61,11 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
         *writer.figure(lambda: _draw(calibration["arms"])),
         markdown(_table(frame)),
         f"In plain figures: {writer.table('calibration', frame)}",
-        writer.heading("Slow-downs that were really there"),
+        writer.heading("Real slow-downs"),
         (
-            "Each block also held every loader once slowed by a known share, slept at the end of"
-            " its call and of its page touch. What the gate says of those pairs alone, few as they"
-            " are for each share:"
+            "Each block also measured every loader once with a known slow-down. The slow-down is "
+            "a sleep at the end of the call and of the page touch. The gate judged those pairs "
+            "alone, although there are few for each share:"
         ),
         markdown(_injected_table(injected)),
         f"In plain figures: {writer.table('injected', injected)}",
@@ -184,14 +184,14 @@ def _draw(arms: Sequence[Mapping[str, Any]]) -> tuple[Figure, Drawn]:
     axes.minorticks_off()
     axes.set_xlim(2, 130)
     axes.set_xlabel("slow-down of the candidate (logarithmic)")
-    heading(figure, "On how many simulated runs each slow-down is found")
+    heading(figure, "Share of simulated runs that find each slow-down")
     reading = (
-        "the deeper the blue, the more simulated runs confirm a slow-down of that size; the red dot"
-        " is the smallest that is found on 95 % of simulated runs"
+        "a deeper blue means that more simulated runs confirm a slow-down of that size. The red "
+        "dot is the smallest slow-down that is found on 95 % of simulated runs"
     )
     return figure, Drawn(
         "found.svg",
-        f"On how many simulated runs slow-downs of 2 to 100 % are found, for {len(arms)} arms",
+        f"Share of simulated runs that find slow-downs of 2 to 100 %, for {len(arms)} arms",
         reading,
     )
 

@@ -29,9 +29,9 @@ from harness.report.terminal import WIDTH
 from harness.report.verdict_text import sentence, verdict_line
 
 _READING = """
-A verdict follows from its tests by a rule that stands beside each. The whole interval of a figure
-has to lie within the limits, or the test is unclear. Of several runs the one with most pairs
-counts, whatever its figure. Ratios are taken within blocks.
+Each verdict follows from its tests, by the rule shown beside each test. A test is unclear unless
+the whole interval of its figure lies within the limits. Where several runs measured it, the run
+with the most pairs counts, whatever its figure. Ratios are taken within blocks.
 """.strip()
 
 
@@ -44,7 +44,7 @@ def ledger_section(writer: SectionWriter, evidence: Sequence[RecordedRun]) -> li
     ]
     judged, elsewhere = with_verdicts_lent(machines)
     blocks = [
-        writer.heading("What is said, and what the measurements say"),
+        writer.heading("What is claimed, and what was measured"),
         f"{counted(judged)} {_READING}",
         markdown(claims_table(judged, elsewhere)),
     ]
@@ -55,13 +55,14 @@ def ledger_section(writer: SectionWriter, evidence: Sequence[RecordedRun]) -> li
     ]
     if below:
         blocks.append(
-            f"In {len(below)} of {len(evidence)} runs a cache below the machine is likely"
-            f" ({', '.join(below)}). Cold there means cold in the machine that was measured."
+            f"In {len(below)} of {len(evidence)} runs, a cache below the machine is likely "
+            f"({', '.join(below)}). There, cold means cold only inside the machine that was "
+            "measured."
         )
     if len(machines) > 1:
-        blocks.append(f"Unless a row names another machine, it is of {machines[0][0]}.")
+        blocks.append(f"A row that names no machine was measured on {machines[0][0]}.")
     if others := other_verdicts(machines, judged, elsewhere):
-        blocks += ["On other machines the verdict is another for:", "\n".join(others)]
+        blocks += ["On other machines the verdict differs for:", "\n".join(others)]
     return blocks
 
 

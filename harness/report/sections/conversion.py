@@ -20,28 +20,28 @@ from harness.scenarios import CONVERSION
 
 _ARMS = {
     "file-copy": (
-        "the torch file copied, and on the disk: what any way to make another file of it has to"
-        " take"
+        "the torch file is copied and written to disk. Any conversion takes at least as long as "
+        "this"
     ),
     "convert": (
-        "`weighbridge convert`: scanned, read with `weights_only=True`, streamed to safetensors,"
-        " and on the disk"
+        "`weighbridge convert`: the file is scanned, read with `weights_only=True`, streamed to "
+        "safetensors and written to disk"
     ),
     "convert-and-verify": (
-        "the same, and every tensor of the two files held against each other, as `weighbridge"
-        " verify` does"
+        "the same, and then every tensor of the two files is compared, as `weighbridge verify` does"
     ),
     "convert-legacy": "`convert` of a file of the older torch format",
 }
 _READING = """
-What a conversion costs, once. What was made is read back and checked like every load, and removed,
-while no clock runs. *growth* is how far the process's memory rose at its highest; the bound is the
-largest tensor and 200 MB.
+The cost of one conversion. The new file is read back, checked like every load, and removed; no
+clock runs meanwhile. *growth* is how far the process's memory rose at its peak. Its bound is the
+largest tensor plus 200 MB.
 """.strip()
 _PAYS_BACK = f"""
-A load saves what `{PAIR.compared}` takes longer than `{PAIR.reference}` to *ready*, within the
-blocks of this run's full loads. A conversion is paid back after its cost over that many loads.
-Where the interval of the saving reaches 0, it is not known to pay by time alone.
+The saving of a load is the time to *ready* of `{PAIR.compared}` minus that of `{PAIR.reference}`.
+It is taken within the blocks of this run's full loads. The number of loads that pay back a
+conversion is its cost divided by that saving. Where the interval of the saving reaches 0, it is not
+known whether a conversion saves any time.
 """.strip()
 
 
@@ -75,7 +75,7 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
     frame = payback_frame(run.cells)
     if not frame.empty:
         blocks += [
-            writer.heading("After how many loads it is paid back", 2),
+            writer.heading("Number of loads that pay back the conversion", 2),
             _PAYS_BACK,
             markdown(_payback_table(frame)),
         ]

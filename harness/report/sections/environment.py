@@ -81,7 +81,7 @@ def _memory(machine: Mapping[str, Any]) -> str:
                 else None
             ),
             (
-                "the kernel reclaims what rests for seconds"
+                "the kernel reclaims memory that is idle for seconds"
                 if machine.get("proactive_reclaim")
                 else None
             ),
@@ -109,8 +109,8 @@ def _gpu(name: Any, entry: Mapping[str, Any]) -> str:
     memory = size_text(entry["memory_bytes"]) if entry.get("memory_bytes") else None
     at_rest = entry.get("throttle_reasons_at_rest")
     throttled = (
-        "throttle reasons that it gives at rest too, and that invalidate no sample:"
-        f" {', '.join(at_rest)}"
+        "throttle reasons that are also present at idle, so they invalidate no sample: "
+        f"{', '.join(at_rest)}"
         if at_rest
         else None
     )
@@ -185,7 +185,7 @@ def _run(manifest: Mapping[str, Any]) -> str:
             (
                 f"finished {manifest['finished_at']}"
                 if manifest.get("finished_at")
-                else "not finished: the figures are of what was taken"
+                else "not finished: the figures cover only the samples taken so far"
             ),
         ],
         ", ",

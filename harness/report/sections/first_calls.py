@@ -7,9 +7,9 @@ from harness.report.section_writer import SectionWriter
 from harness.report.tables import first_calls_frame, first_calls_table, markdown
 
 _READING = (
-    "What each loader's first call took in a process that had imported its library but not used it"
-    " yet, on a tiny checkpoint. What it pays for, imports and set-up, belongs to the process and"
-    " to no load, so no figure above holds it."
+    "The time of each loader's first call on a tiny checkpoint, in a process that has only "
+    "imported its library. This call pays for late imports and set-up. That cost belongs to the "
+    "process and not to a load, so no figure above includes it."
 )
 
 

@@ -14,14 +14,15 @@ from harness.report.tables import cell_frame, cell_table, gpu_lines, markdown
 from harness.scenarios import FULL_LOAD
 
 _READING = f"""
-*returned* is when the call gave back its tensors, *ready* when every page of every tensor had been
-touched. Each figure is a median with the interval that holds the true one with 95 % confidence. A
-ratio is to `{REFERENCE}`, taken block by block: above 1 is slower. Every block holds ceilings too,
-the best plain ways to bring up the same bytes: a parallel read with the page cache (`ceiling-read`)
-and past it (`ceiling-direct`), a copy in memory (`ceiling-copy`), a copy to the device. A share is
-of the one that bounds the cell: of each resource the fastest, of the resources the slowest. A
-loader that maps a warm file copies nothing and may exceed 100 %. MB is 10^6 bytes and GB 10^9.
-`insufficient`: too few valid samples for an interval; `missing`: no valid sample at all.
+*returned* is when the call returned its tensors. *ready* is when every page of every tensor had
+been touched. Each figure is a median with the interval that holds the true median with 95 %
+confidence. A ratio is to `{REFERENCE}`, taken within blocks: above 1 is slower. Every block also
+measures ceilings, the fastest plain ways to move the same bytes. They are a parallel read through
+the page cache (`ceiling-read`) and past it (`ceiling-direct`), a copy in memory (`ceiling-copy`),
+and a copy to the device. For each resource the fastest ceiling counts, and the slowest of those
+bounds the cell. A share is of that ceiling. A loader that maps a warm file copies nothing and may
+exceed 100 %. MB is 10^6 bytes and GB 10^9. `insufficient`: too few valid samples for an interval;
+`missing`: no valid sample at all.
 """.strip()
 
 
@@ -39,7 +40,7 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
         blocks.append(
             "\n".join(
                 [
-                    "The bottleneck of a load is told so:",
+                    "A load's bottleneck is one of these, in the order in which they are tested:",
                     "",
                     *(f"- **{what}**: {meaning}." for what, meaning in meanings.items()),
                 ]

@@ -64,22 +64,22 @@ _HARM = {
 }
 _EDGE = ("cap-padded.safetensors", "cap-text.safetensors", "cap-text-over.safetensors")
 _BEFORE_RECORDED: Mapping[str, Any] = {"timeout_s": 2.0, "memory_bytes": 1 << 29}
-"""The limits of the runs that did not record theirs."""
+"""The limits of runs that did not record their own."""
 
 
 def _reading(manifest: Mapping[str, Any]) -> str:
     """Return how the tables are to be read, under the limits that the run recorded."""
     limits = manifest.get("hostile_limits") or _BEFORE_RECORDED
     return f"""
-Every file of a corpus is given to every loader, each time in a process of its own that is held to
-{limits["memory_bytes"] >> 20} MiB of memory beyond its own, {limits["timeout_s"]:g} s (the largest
-headers have longer), few files and processes, and that can write nowhere but in its own folder.
-Nothing in the corpus does harm: a payload leaves a file there, the canary, and *ran code* means
-that the canary was found. *loaded* means that the call came back and that every page of every
-tensor could be read. A surprise is anything but the refusal of a bad file within {QUICK_S:g} s and
-{SMALL_BYTES >> 20} MiB by an error that says what is wrong with the file, not one of code gone
-wrong (`KeyError`, `TypeError` and their like); for a harmless file, its refusal by a loader of its
-own format is one.
+Every loader gets every file of the corpus, each time in its own process. The limits of that process
+are {limits["memory_bytes"] >> 20} MiB of memory growth, {limits["timeout_s"]:g} s (more for the
+largest headers), and few files and processes. It can only write in its own folder. Nothing in the
+corpus does harm: a payload creates one file there, the canary. *ran code* means that the canary was
+found. *loaded* means that the call returned and every page of every tensor could be read. A bad
+file should be refused within {QUICK_S:g} s and {SMALL_BYTES >> 20} MiB, with an error that says
+what is wrong with the file. Anything else is a surprise, and so is an error of broken code
+(`KeyError`, `TypeError` and similar). For a harmless file, a refusal by a loader of its own format
+is a surprise.
 """.strip()
 
 
@@ -107,8 +107,8 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
         *_edge(writer, trials, files, loaders),
         writer.heading("Every surprise", 2),
         (
-            "Of each kind and each file that shows it, the loaders; the file is the smallest that"
-            " does for those loaders. Gravest first."
+            "Each row names a kind of surprise, the smallest file that shows it, and the loaders "
+            "that it happens to. The gravest kind comes first."
         ),
         markdown(surprises_table(trials, files, loaders)),
         (
@@ -319,8 +319,8 @@ def _edge(
     return [
         writer.heading("The header at its limit", 2),
         (
-            f"The library takes a header of 100,000,000 bytes and no more. {message}. MB is memory"
-            " beyond the process's own, mapped pages included."
+            f"The library accepts a header of at most 100,000,000 bytes. {message}. MB is the "
+            "growth of the process's memory, including mapped pages."
         ),
         markdown(pd.DataFrame(results, columns=heads)),
         f"In plain figures: {writer.table('header-limit', frame)}",
@@ -371,11 +371,12 @@ def _draw(
     ]
     return figure, Drawn(
         "hostile-files.svg",
-        f"Bars of how trials with {max(start)} hostile files ended, a bar for each of"
-        f" {len(of_loaders)} loaders; code ran in: {', '.join(ran) or 'none'}",
-        "a bar is a loader, its parts are how many files it refused, loaded, ran code of, crashed"
-        " on, ran out of memory or hung on. Much grey is good; red is what the page warns of. What"
-        " was loaded may be harmless, or a lie that was believed: the table of surprises tells.",
+        f"Bars that show how trials with {max(start)} hostile files ended, a bar for each of "
+        f"{len(of_loaders)} loaders; code ran in: {', '.join(ran) or 'none'}",
+        "each bar is a loader, and each part counts the files with one outcome: refused, loaded, "
+        "ran code, crashed, ran out of memory or hung. Much grey is good, and red is what the "
+        "page warns of. A loaded file may be harmless or may lie about itself; the table of "
+        "surprises says which",
     )
 
 
@@ -406,8 +407,8 @@ def trials_lines(manifest: Mapping[str, Any], trials: Sequence[Trial]) -> list[s
         caught, missed = code[ScannerResult.FOUND], code[ScannerResult.MISSED]
         false = harmless[ScannerResult.FALSE_ALARM]
         lines.append(
-            f"{name}: of {code.total()} with a payload found {caught}, missed {missed}; "
-            f"of {harmless.total()} harmless ones false alarms {false}"
+            f"{name}: with a payload: {caught} of {code.total()} found, {missed} missed; "
+            f"harmless: {false} of {harmless.total()} false alarms"
         )
     return [
         line

@@ -36,7 +36,7 @@ _LOADER = "torch-load"
 _MARKERS = "osD^vPX"
 _TOLD = ("system", "processor", "memory", "GPU", "storage", "readahead", "cold")
 """The conditions that belong to a machine, not to a run."""
-_NONE = "No run here tells of its machine."
+_NONE = "No run here describes its machine."
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ def machines_section(writer: SectionWriter, evidence: Sequence[RecordedRun]) -> 
         return [
             *blocks,
             (
-                "A run of another machine would stand beside it here; CONTRIBUTING.md says how to"
-                " add one."
+                "Only one machine was measured so far. CONTRIBUTING.md says how to add a run of "
+                "another one."
             ),
         ]
     ratios = _ratios(machines)
@@ -74,10 +74,10 @@ def machines_section(writer: SectionWriter, evidence: Sequence[RecordedRun]) -> 
             f"No two of these machines measured {_LOADER} and {REFERENCE} on the same checkpoint.",
         ]
     blocks.append(
-        f"How many times as long `{_LOADER}` takes as `{REFERENCE}`, of every checkpoint that two"
-        " or more of these machines loaded; of a machine's runs the one with most pairs speaks,"
-        " and of as many the newest. Times belong to one machine; what may be set beside one"
-        " another is ratios taken within blocks."
+        f"The time of `{_LOADER}` divided by the time of `{REFERENCE}`, for every checkpoint that "
+        "two or more machines loaded. Where a machine has several runs, the run with the most "
+        "pairs counts, and the newest of equals. Do not compare times between machines. Compare "
+        "ratios that were taken within blocks."
     )
     for device in dict.fromkeys(ratio.device for ratio in ratios):
         of_device = [ratio for ratio in ratios if ratio.device == device]
@@ -278,8 +278,8 @@ def _draw(
     what = f"{_LOADER} over {REFERENCE} on {len(names)} machines"
     heading(figure, what)
     reading = (
-        f"each mark is a machine; right of the line at 1 {REFERENCE} is the faster one there."
-        " Hollow marks go by returned, full ones by ready, and a bar is the interval."
+        f"each mark is a machine. To the right of the line at 1, {REFERENCE} is faster. A hollow "
+        "mark is *returned*, a full mark is *ready*, and a bar is the interval"
     )
     file = "machines.svg" if device == "cpu" else f"machines-{slug(device)}.svg"
     return figure, Drawn(

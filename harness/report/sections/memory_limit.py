@@ -63,22 +63,24 @@ _WORDS = {
     "hung": "hung",
 }
 _LIMITS = f"""
-The smallest memory limit under which each loader still brought up the checkpoint, every page of
-every tensor touched. Each try is a fresh process in a fresh control group, cold and without swap.
-The limit is of what the load itself adds; interpreter, torch and libraries come on top, and a
-*whole process* counts them. It is known to 2 % of the checkpoint: two tries loaded under it, and
-one step below one did not. A try that took {TIMEOUT_TIMES:g} times as long as the load without a
-limit, and {TIMEOUT_AT_LEAST_S:g} s or more, counts as hung.
+The smallest memory limit under which each loader still loaded the checkpoint and every page of
+every tensor was touched. Each try is a fresh process in a fresh control group, cold and without
+swap. The limit covers only what the load adds. The interpreter, torch and libraries come on top,
+and *whole process* rows include them. The limit is exact to 2 % of the checkpoint's size: two tries
+succeeded with it, and one failed one step below. A try that took {TIMEOUT_TIMES:g} times as long as
+the load without a limit, and {TIMEOUT_AT_LEAST_S:g} s or more, counts as hung.
 """.strip().replace("\n", " ")
 _STAYS = """
-Growth since before the load, MB: private memory and mapped pages of the process, and the page cache
-charged to its group, which the kernel drops when memory is short. *In use*: every page touched, or
-the model run once. *Written*: every page of every tensor written to once, so that a mapped page
-becomes a private copy. *Deleted*: the tensors, or the model, are gone and the process is not.
+Growth since before the load, in MB. It has three parts: private memory of the process, its mapped
+pages, and the page cache charged to its group. The kernel drops that page cache when memory is
+short. *In use*: every page was touched, or the model ran once. *Written*: every page of every
+tensor was written once, which makes a mapped page a private copy. *Deleted*: the tensors or the
+model are deleted, and the process still runs.
 """.strip().replace("\n", " ")
 _WORKERS = """
-Processes that each load everything at once, cold, as a server's workers do. *ready* is of the
-slowest. *In all* is the growth of their proportional memory: a page that several share counts once.
+Several processes each load the whole checkpoint at the same time, cold, as a server's workers do.
+*ready* is the time of the slowest process. *In all* is the growth of their proportional memory
+together: a page that several processes share counts once.
 """.strip().replace("\n", " ")
 
 
@@ -159,7 +161,7 @@ def _needs(cells: Sequence[MeasuredCell]) -> pd.DataFrame:
 def _searched(cell: MeasuredCell) -> str:
     what = "Whole processes" if cell.key.part == WHOLE_PROCESS else "The load itself"
     loads = f"{len(cell.samples)} loads of {size_text(cell.bytes)}"
-    stopped = ", cut by the time" if cell.record.get("stopped") == "budget" else ""
+    stopped = ", stopped by the time limit" if cell.record.get("stopped") == "budget" else ""
     return f"**{what}**: {loads}{stopped}."
 
 
@@ -188,8 +190,8 @@ def _mapped_cost(found: Sequence[LoaderLimits], name: str) -> str | None:
             f" {size_text(row.floor.limit_bytes)}"
         )
     return (
-        f"**A mapped load of {name} does not fail when memory is short: it reads again what was"
-        f" dropped.** To *ready*, {'; '.join(parts)}."
+        f"**A mapped load of {name} does not fail when memory is short: it reads dropped pages "
+        f"again.** To *ready*, {'; '.join(parts)}."
     )
 
 
@@ -252,12 +254,12 @@ def _draw(found: Sequence[LoaderLimits], cell: MeasuredCell) -> tuple[Figure, Dr
         fontsize=8,
     )
     of_what = "whole processes" if cell.key.part == WHOLE_PROCESS else "the load"
-    what = f"{cell.checkpoint}: the memory limit of {of_what} against how each try ended"
+    what = f"{cell.checkpoint}: how each try ended, by the memory limit of {of_what}"
     heading(figure, what)
     reading = (
-        "the bar is the smallest limit that a loader loads with; the dotted line is the"
-        " checkpoint's size, so a loader whose bar lies to the left of it maps the file, and one at"
-        " twice the size holds everything twice"
+        "the bar is the smallest limit that a loader loads with, and the dotted line is the "
+        "checkpoint's size. A loader with its bar to the left of that line maps the file. A bar "
+        "at twice the size means that the loader holds everything twice"
     )
     return figure, Drawn(
         f"{MEMORY_LIMIT}-{slug(cell.checkpoint)}-{cell.key.part}.svg", what, reading

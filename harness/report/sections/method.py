@@ -7,31 +7,29 @@ from harness.report.section_writer import SectionWriter
 from harness.report.tables import costs_frame, costs_table, markdown
 
 _UNTIL_PRECISE = (
-    "A cell's arms take turns in blocks, in random order from a recorded seed, until its ratios are"
-    " known narrowly enough or its time is spent."
+    "The arms of a cell take turns in blocks. Their order is random, from a recorded seed. A "
+    "cell ends when its ratios are precise enough or its time is spent."
 )
 _SIDES = (
-    "Every block holds all environments: of each loader one after the other, in random order, and"
-    " in the next block in the reverse order, so that what drifts falls on each alike. Cells are"
-    " gone through several times, each time with servers started anew."
+    "Every block measures each loader in all environments, one after the other. Their order is "
+    "random, and the next block reverses it, so that drift affects all of them equally. Each "
+    "cell is measured in several passes, and each pass starts new servers."
 )
 METHOD = f"""
 - Each sample is one load in a fresh process, forked from a worker that has imported its libraries.
-  A warm-up load of a tiny checkpoint comes first.
-- The cache state is set and then proved before each load, and the bytes read from storage must
-  agree with it.
-- The content of every tensor is checked after the clocks have stopped; a sample that fails a check
-  is counted, and enters no figure.
-- {_UNTIL_PRECISE}
-- A figure is a median with its exact order-statistic interval: no distribution is assumed, nothing
-  is pooled, no outlier is dropped.
+A warm-up load of a tiny checkpoint comes first. - The cache state is set and then proved before
+each load, and the bytes read from storage must agree with it. - The content of every tensor is
+checked after the clocks have stopped. A sample that fails a check is counted as invalid and enters
+no figure. - {_UNTIL_PRECISE} - A figure is a median with its exact order-statistic interval. It
+assumes no distribution, pools nothing and drops no outlier.
 """.strip()
 PAIRED_METHOD = METHOD.replace(_UNTIL_PRECISE, _SIDES)
 _COSTS = (
-    "Medians of what a sample took beyond its load: *process* is the fork, the warm-up load, the"
-    " counters and the process going away with its memory; the *content check* compares every byte."
-    " Apart from them stand setting and proving the cache state, and touching the memory that a"
-    " warm load is given, so that it does not wait for a host to back it."
+    "Median cost of a sample beyond its load. *process* is the fork, the warm-up load, reading "
+    "the counters, and the exit of the process. The *content check* compares every byte. Two "
+    "more costs are listed apart: setting and proving the cache state, and touching the memory "
+    "that a warm load will use. Without that touch, a warm load could wait until the host "
+    "provides the memory."
 )
 
 

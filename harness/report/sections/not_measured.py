@@ -39,7 +39,7 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
     blocks = [writer.heading("What was not measured")]
     shortfalls = shortfall_frame(run.manifest, run.cells)
     blocks.append(
-        "Nothing was skipped, refused, left out or cut short."
+        "Everything was measured: nothing was skipped, refused or cut short."
         if shortfalls.empty
         else markdown(shortfalls)
     )
@@ -56,6 +56,7 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
     others = sorted({cell.scenario for cell in run.cells} - set(SCENARIOS))
     if others:
         blocks.append(
-            f"No table is made yet of: {', '.join(others)}. Its samples are in the run's directory."
+            f"These scenarios have no table yet: {', '.join(others)}. Their samples are in "
+            "the run's directory."
         )
     return blocks

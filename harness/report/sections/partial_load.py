@@ -44,12 +44,12 @@ WORDS = {
     "eighth-columns": "an eighth of the columns of every matrix, a strided slice of each",
 }
 _READING = """
-Each arm hands back the same pieces as contiguous tensors in memory of their own; a loader that
-knows only whole files loads those and cuts the part out. **Read amplification** is the bytes that
-storage gave over the bytes asked for: 1 is the least, and whole pages and what is read ahead come
-on top. `ceiling-read` has the kernel read nothing ahead and so bounds it from below; a share of the
-ceiling over 100 % means that reading more than was asked for, in one go, was faster than reading
-only that. Warm, storage gives nothing.
+Each arm returns the same pieces, as contiguous tensors in their own memory. A loader that can only
+load whole files does so and cuts the part out. **Read amplification** is the bytes read from
+storage divided by the bytes requested. Its minimum is 1; whole pages and readahead add to it.
+`ceiling-read` turns the kernel's readahead off, so its read amplification is the lowest. A share of
+the ceiling above 100 % means that one large read was faster than reading only the requested bytes.
+Warm loads read nothing from storage.
 """.strip()
 
 
@@ -243,12 +243,12 @@ def _draw(cells: Sequence[MeasuredCell], name: str) -> tuple[Figure, Drawn] | No
     figure.legend(
         list(handles.values()), list(handles), loc="outside lower center", ncols=3, fontsize=8
     )
-    what = f"A part of {name}: what storage gives for it, and how long it takes"
+    what = f"A part of {name}: bytes read from storage, and time to ready"
     heading(figure, what)
     reading = (
-        "each row is a part, each mark a loader's median with its interval. At 1 storage gave what"
-        " was asked for and no more; at 8 an eighth of the file cost all of it. A loader far to the"
-        " left in one panel need not be so in the next."
+        "each row is a part, and each mark is a loader's median with its interval. At 1, storage "
+        "read only the requested bytes. At 8, loading an eighth of the file read all of it. A "
+        "loader that is best in one panel may not be best in the next"
     )
     return figure, Drawn(
         f"parts-{slug(name)}.svg", f"{what}, by part and loader, cold and warm", reading
@@ -391,7 +391,7 @@ def _draw_sweep(cells: Sequence[MeasuredCell], name: str) -> tuple[Figure, Drawn
     what = f"Read amplification by the device's readahead, parts of {name}, cold"
     heading(figure, what)
     reading = (
-        "a line that rises to the right is a loader that lets the kernel decide what to read; one"
-        " that is flat and high reads the whole file."
+        "a line that rises to the right is a loader that lets the kernel decide how much to "
+        "read. A flat, high line is a loader that reads the whole file"
     )
     return figure, Drawn(f"read-ahead-{slug(name)}.svg", what, reading)

@@ -71,12 +71,12 @@ _MARKS: dict[str, dict[str, Any]] = {
     "module ready": {"marker": "|", "ms": 11, "mew": 2.2},
 }
 _READING = f"""
-What a person calls and gets: `from_pretrained`, `from_single_file`, `load_state_dict`. *returned*
-is when that call gave back its pipeline or model, *ready* when every page of its tensors had been
-touched, *module ready* when each of its networks had then run once on the least input there is. A
-call that maps its file returns before a byte is read, in either format, so only the later clocks
-tell what a person waits for. The document under test says of Stable Diffusion 2.1
-{PIPELINE_BIN_S:.2f} s by `.bin` and {PIPELINE_SAFETENSORS_S:.2f} s by safetensors,
+These are the calls that users make: `from_pretrained`, `from_single_file` and `load_state_dict`.
+*returned* is when the call returned its pipeline or model. *ready* is when every page of its
+tensors had been touched. *module ready* is when each of its networks had then run once on the
+smallest possible input. A call that maps its file returns before any byte is read, in both formats.
+So only the later clocks show how long a user waits. The document under test says of Stable
+Diffusion 2.1 {PIPELINE_BIN_S:.2f} s by `.bin` and {PIPELINE_SAFETENSORS_S:.2f} s by safetensors,
 {PIPELINE_RATIO:.2f} times, and not by which clock. Cold covers every file of the folder, proved for
 each.
 """.strip()
@@ -105,7 +105,10 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
         comparison = _comparison(cells_here)
         if not comparison.empty:
             blocks += [
-                "Pickle beside safetensors, each pair within its blocks; above 1 pickle is slower:",
+                (
+                    "Pickle compared with safetensors. Ratios are taken within blocks, and above "
+                    "1 pickle is slower:"
+                ),
                 markdown(comparison),
             ]
         blocks += writer.figure(partial(_draw, cells_here))
@@ -251,9 +254,10 @@ def _draw(cells: Sequence[MeasuredCell]) -> tuple[Figure, Drawn] | None:
     )
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8)
     reading = (
-        "each line is a way to load, fastest to ready at the top of its panel; the ring is when the"
-        " call gave back its model, the disc when every page of it had been touched, the upright"
-        " when each network had run once. What lies between ring and disc is work the call put off."
+        "each line is a way to load, and the fastest to ready is at the top of its panel. The "
+        "ring is when the call returned, the disc when every page had been touched, and the "
+        "upright when each network had run once. The distance from ring to disc is work that the "
+        "call left for later"
     )
     device = "" if panels[0].device == "cpu" else f"-{slug(panels[0].device)}"
     return figure, Drawn(

@@ -42,11 +42,12 @@ _PHASES = {
     "load": ("load", VERMILLION),
 }
 _READING = """
-A fresh interpreter for every sample: from just before it is started, to its first statement,
-through `import torch` and the loader's own library, its first call (on a tiny checkpoint: what it
-imports and sets up), to weights whose every page is ready. The phases add up to *ready* here; what
-the harness does in between is in none of them. Cold and warm are the checkpoint's: the files of
-Python, torch and the libraries are in the page cache, or the sample does not count.
+Every sample starts a fresh interpreter. The time runs from just before its start until every page
+of the weights is ready. The phases are: start of the interpreter, `import torch`, import of the
+loader's library, its first call and the load. The first call loads a tiny checkpoint and pays for
+late imports and set-up. The phases add up to *ready*, and none of them includes the harness's own
+work. Cold and warm describe the checkpoint only. The files of Python, torch and the libraries must
+be in the page cache, or the sample is invalid.
 """.strip()
 
 
@@ -167,8 +168,8 @@ def _draw(cells: Sequence[MeasuredCell]) -> tuple[Figure, Drawn] | None:
         _bars(axes, cell)
     grid[-1].set_xlabel("time from the start of the process, s")
     what = (
-        f"{panels[0].checkpoint}, {size_text(panels[0].bytes)}: what a process spends until its"
-        " weights are ready"
+        f"{panels[0].checkpoint}, {size_text(panels[0].bytes)}: what a process does until its "
+        "weights are ready"
     )
     heading(figure, what)
     handles = [Patch(facecolor=colour, label=words) for words, colour in _phases(panels).values()]
@@ -180,8 +181,8 @@ def _draw(cells: Sequence[MeasuredCell]) -> tuple[Figure, Drawn] | None:
         columnspacing=1.4,
     )
     reading = (
-        "each bar is a process, its parts the medians of the phases in the order they come; what"
-        " formats differ by is the last part alone."
+        "each bar is a process, and its parts are the medians of the phases, in order. Formats "
+        "differ only in the last part, the load"
     )
     device = "" if panels[0].device == "cpu" else f"-{slug(panels[0].device)}"
     return figure, Drawn(

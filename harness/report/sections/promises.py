@@ -18,9 +18,9 @@ from harness.report.tables import markdown
 from harness.report.terminal import WIDTH
 
 _READING = (
-    "Each check is one call in a process of its own, offline, on a tiny pipeline whose formats hold"
-    " different content, so that what was loaded tells which file it came from. The message is the"
-    " error that a person gets, or else what the library warned of."
+    "Each check is one call in its own process, offline, on a tiny pipeline. Each format of that "
+    "pipeline holds different content, so the loaded tensors show which file they came from. The "
+    "message is the error that a user sees, or the library's warning."
 )
 
 
@@ -89,6 +89,6 @@ def _counted(checks: Sequence[Check]) -> str:
         for outcome in (PromiseResult.KEPT, PromiseResult.BROKEN, PromiseResult.NOT_TESTED)
     ]
     return (
-        "promises put to the test:"
-        f" {', '.join(f'{count} {outcome}' for outcome, count in counts if count)}"
+        "checks of documented behaviour: "
+        f"{', '.join(f'{count} {outcome}' for outcome, count in counts if count)}"
     )

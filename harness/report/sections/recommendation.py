@@ -19,9 +19,9 @@ from harness.report.tables import markdown
 
 _STATES = {"cold": "first load", "warm": "loaded before"}
 _READING = """
-The fastest to *ready*, every page of every tensor touched, and every loader that its blocks could
-not tell from it. Where the safetensors loader that others are held against is among those, it is
-the one to take: it is as fast as can be told, and runs no code of a file.
+Each row names the fastest loader to *ready* and every loader that is not measurably slower. *ready*
+means that every page of every tensor was touched. Where the reference safetensors loader is among
+them, take it: no other is measurably faster, and it runs no code from a file.
 """.strip()
 
 
@@ -40,8 +40,8 @@ def choice_section(writer: SectionWriter, evidence: Sequence[RecordedRun]) -> li
         return [
             *blocks,
             (
-                "No situation was measured by two loaders and six blocks or more, so nothing is"
-                " advised."
+                "No situation was measured with two loaders in at least six blocks, so there is "
+                "no advice."
             ),
         ]
     blocks.append(_READING)
@@ -55,8 +55,8 @@ def choice_section(writer: SectionWriter, evidence: Sequence[RecordedRun]) -> li
     for answer, runs in answers.items():
         named = f"run{'s' if len(runs) > 1 else ''} {', '.join(runs)}"
         blocks.append(
-            f"From a source that is not trusted: a loader that runs no code of a file. {answer}"
-            f" ({named})"
+            "From a source that you do not trust, use a loader that runs no code from a file. "
+            f"{answer} ({named})"
         )
     return [*blocks, "For a file of your own: `weighbridge advise PATH`."]
 
@@ -69,7 +69,7 @@ def choice_table(choices: Sequence[Choice]) -> pd.DataFrame:
         "checkpoint",
         "situation",
         "take",
-        "as fast as can be told",
+        "no other is measurably faster",
         "slowest measured",
         "the bottleneck",
         "run",

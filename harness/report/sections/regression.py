@@ -45,12 +45,13 @@ _COLOURS = {
     Verdict.MISSING: PURPLE,
 }
 _READING = """
-Candidate over baseline until *ready*, taken block by block: above 1 is slower. An interval holds
-the true median ratio with 95 % confidence. `slower` needs the whole interval of a clock beyond its
-threshold, or that of a counter (processor time, bytes from storage, page faults, memory), and then
-fresh pairs, by servers started anew, that say the same by the same metric; without them it is
-`ambiguous`. `faster` and `same` need the whole interval below or within. `insufficient` is fewer
-than six pairs, and `missing` no valid sample or wrong tensors: neither is ever a pass.
+The time to *ready* of the candidate divided by that of the baseline, taken within blocks. Above 1,
+the candidate is slower. An interval holds the true median ratio with 95 % confidence. `slower`
+needs the whole interval of a clock or a counter beyond its threshold. Counters are processor time,
+bytes from storage, page faults and memory. Fresh pairs from newly started servers must then confirm
+it by the same metric, or the verdict is `ambiguous`. `faster` needs the whole interval below its
+threshold, and `same` needs it between the thresholds. `insufficient` means fewer than six pairs.
+`missing` means no valid sample or wrong tensors. Neither is ever a pass.
 """.strip()
 
 
@@ -179,8 +180,9 @@ def _draw(
         f"Candidate over baseline, {slower} of {len(verdict)} arms confirmed slower",
     )
     reading = (
-        "a dot is the median ratio and a line its interval; the grey bar is what this machine does"
-        " to a thing compared with itself; red is confirmed slower, blue faster, orange not told"
+        "a dot is the median ratio, and a line is its interval. The grey bar is how much this "
+        "machine varies when a release is compared with itself. Red is confirmed slower, blue is "
+        "faster, orange is undecided"
     )
     return figure, Drawn(
         "verdicts.svg",

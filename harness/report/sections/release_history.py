@@ -68,13 +68,13 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
     return [
         writer.heading("The answer"),
         (
-            f"`{_CLAIM[0]}` over `{_CLAIM[1]}`, by release of the library, every release measured"
-            f" in the same blocks of this one run. {_answer(frame, manifest)}"
+            f"`{_CLAIM[0]}` over `{_CLAIM[1]}`, by release of the library. Every release was "
+            f"measured in the same blocks of this run. {_answer(frame, manifest)}"
         ),
         *writer.figure(lambda: _draw(frame, releases, _claimed(manifest))),
         markdown(shown.rename_axis(None, axis=1)),
         f"In plain figures: {writer.table('history', frame)}",
-        "\n".join(lost) if lost else "Every release that was asked for has a figure.",
+        "\n".join(lost) if lost else "Every requested release has a figure.",
     ]
 
 
@@ -212,9 +212,9 @@ def _draw(
         f"How many times as long torch.load takes, by release of {releases[0].partition('==')[0]}",
     )
     reading = (
-        "above the line at 1 safetensors is faster; every release was measured in the same blocks"
-        " of one run, so that the points of a panel may be compared; a bar is the interval; the"
-        " dashed line is what the page under test says of 500 MB"
+        "above the line at 1, safetensors is faster. Every release was measured in the same "
+        "blocks of one run, so the points of a panel can be compared. A bar is the interval. The "
+        "dashed line is the documented figure for 500 MB"
     )
     low, high = significant(frame["median"].min()), significant(frame["median"].max())
     return figure, Drawn(

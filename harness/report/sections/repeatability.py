@@ -18,8 +18,8 @@ from harness.report.section_writer import SectionWriter
 from harness.report.tables import markdown
 
 _NONE = (
-    "No two runs here share a ratio on one machine; a second run of the same cells on one of these"
-    " machines would show how far a run repeats."
+    "No two runs here measured the same ratio on one machine. A second run of the same cells "
+    "would show how well a run repeats."
 )
 
 
@@ -49,14 +49,14 @@ def agreement_section(writer: SectionWriter, evidence: Sequence[RecordedRun]) ->
     for name, pair in pairs.items():
         agreeing = len(pair.shared) - len(pair.disagreeing)
         blocks.append(
-            f"Runs [{pair.a.name}]({pair.a.name}.md) and [{pair.b.name}]({pair.b.name}.md) were"
-            f" taken on the same machine ({pair.machine}){_when(pair)}. Of {len(pair.shared)}"
-            f" ratios that both know with an interval **{agreeing} agree**"
-            f" ({100 * agreeing / len(pair.shared):.1f} %): their intervals overlap."
+            f"Runs [{pair.a.name}]({pair.a.name}.md) and [{pair.b.name}]({pair.b.name}.md) were "
+            f"taken on the same machine ({pair.machine}){_when(pair)}. Of {len(pair.shared)} "
+            f"ratios that both runs measured with an interval, **{agreeing} agree** "
+            f"({100 * agreeing / len(pair.shared):.1f} %): their intervals overlap."
         )
         if pair.disagreeing:
-            blocks += ["Those that do not:", markdown(_table(pair))]
-        blocks.append(f"In plain figures, all of them: {writer.table(name, _frame(pair))}")
+            blocks += ["These ratios do not agree:", markdown(_table(pair))]
+        blocks.append(f"In plain figures, all ratios: {writer.table(name, _frame(pair))}")
     return blocks
 
 

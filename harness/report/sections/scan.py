@@ -30,17 +30,15 @@ from harness.report.tables import arm_table, cell_frame, markdown
 from harness.scenarios import HOSTILE_SCAN, SCAN
 
 _SCANNING = """
-The same files given to scanners, which unpickle nothing. *found* and *missed* are of files with a
-payload, whatever hides it; *false alarm* and *passed* of harmless ones. Of all other files, which
-lie, are broken or ask for much but run nothing, a scanner may well find or pass any. *could not
-tell*: an error, or a file that it did not look at; *broke*: it crashed, hung or ran out of memory,
-as any loader here could.
+Scanners get the same files and unpickle nothing. *found* and *missed* count files with a payload,
+hidden or not. *false alarm* and *passed* count harmless files. All other files lie, are broken or
+ask for much, but run no code. A scanner may flag or pass those. *could not tell* means an error, or
+a file that it did not look at. *broke* means that it crashed, hung or ran out of memory.
 """.strip()
 _BESIDE = """
-How long a scanner takes over a clean torch file of seeded content, warm, beside the time that
-loading the same tensors takes. A ratio is to `torch-load` to *ready*. That the file is the
-checkpoint's own is checked after the clocks have stopped, and a scanner that says anything but that
-it is clean has no figure.
+Time that a scanner takes for a clean torch file, warm, compared with the time to load the same
+tensors. A ratio is to `torch-load` until *ready*. The content of the file is checked after the
+clocks have stopped. A scanner that does not call the file clean has no figure.
 """.strip()
 
 
@@ -174,7 +172,7 @@ def _draw(cells: Sequence[MeasuredCell]) -> tuple[Figure, Drawn] | None:
         "scan-time.svg",
         f"Time against size of {', '.join(points)}, warm, for files of {size_text(min(sizes))} to"
         f" {size_text(max(sizes))}",
-        "a line is a scanner or a loader, a point its median with its interval. A flat line looks"
-        " at the pickle alone and not at the tensors; one that rises with the size reads them all."
-        " How many tensors there are counts as well.",
+        "a line is a scanner or a loader, and a point is its median with its interval. A scanner "
+        "with a flat line reads only the pickle. One that rises with the size reads all tensors. "
+        "The number of tensors also counts",
     )

@@ -33,23 +33,24 @@ from harness.scenarios import SHARDED_LOAD
 
 EVERYTHING, SLICES = "torch-load", "safetensors-get-slice"
 CLAIM = (
-    f"The document under test says of BLOOM on 8 GPUs: {BLOOM_PICKLE_S / 60:.0f} minutes by PyTorch"
-    f" weights, {BLOOM_SAFETENSORS_S:.0f} s by safetensors,"
-    f" {BLOOM_PICKLE_S / BLOOM_SAFETENSORS_S:.1f} times"
+    f"The documentation says of BLOOM on 8 GPUs: {BLOOM_PICKLE_S / 60:.0f} minutes by PyTorch "
+    f"weights, {BLOOM_SAFETENSORS_S:.0f} s by safetensors, "
+    f"{BLOOM_PICKLE_S / BLOOM_SAFETENSORS_S:.1f} times"
 )
 _ARMS = {
     SLICES: "each rank slices its share out of the safetensors file",
-    "safetensors-pread": "each rank reads the tensors its share lies in and cuts it out",
+    "safetensors-pread": "each rank reads the tensors that hold its share, and cuts its share out",
     EVERYTHING: "each rank unpickles everything and keeps its share",
     "torch-load-mmap": "each rank maps the pickle and copies its share",
     "safetensors-scatter": "one rank reads everything and scatters the shares",
 }
 _READING = """
-The ranks are processes under torchrun; they start together, and **the slowest one is the sample**.
-Each ends with its share of a tensor-parallel job as contiguous tensors in memory of its own:
-columns, rows and the vocabulary split, norms and some biases on every rank. Storage is what all
-ranks together read. Memory is the proportional set size of the largest rank while all hold their
-shares: a page that several processes share counts for each as its part of it.
+The ranks are processes under torchrun. They start together, and **the time of the slowest rank is
+the sample**. Each rank ends with its share of a tensor-parallel job, as contiguous tensors in its
+own memory. Columns, rows and the vocabulary are split; norms and some biases are on every rank.
+Storage is the bytes that all ranks read together. Memory is the proportional set size of the
+largest rank while all ranks hold their shares. Each process counts its part of a page that several
+processes share.
 """.strip()
 _Value = Callable[[ArmSummary], Estimate | None]
 
@@ -74,8 +75,8 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
     most = max(cell.key.ranks or 0 for cell in cells)
     if cores and most > cores:
         blocks.append(
-            f"This machine has {cores} cores: more ranks than that take turns on them, so times"
-            " rise with the ranks for that alone."
+            f"This machine has {cores} cores. More ranks than cores take turns on them, and this "
+            "alone makes times rise with the ranks."
         )
     for (checkpoint, device), group in groupby(
         cells, key=lambda cell: (cell.checkpoint, cell.device)
@@ -103,7 +104,7 @@ def claimed(cells: Sequence[MeasuredCell]) -> str:
         if (arm := cell.arm(EVERYTHING)) and arm.ratio_ready
     }
     if not known:
-        return f"{CLAIM}. This run has no pair of the two to set beside it."
+        return f"{CLAIM}. This run has no pair of the two to compare with it."
     most = max(ranks or 0 for ranks, _ in known)
     of_most = {state: arm for (ranks, state), arm in sorted(known.items()) if ranks == most}
     words = " and ".join(
@@ -302,12 +303,12 @@ def _draw(cells: Sequence[MeasuredCell], name: str) -> tuple[Figure, Drawn] | No
     figure.legend(
         list(handles.values()), list(handles), loc="outside lower center", ncols=4, fontsize=8
     )
-    what = f"{name} over ranks: what each way of bringing up shares costs as ranks are added"
+    what = f"{name} over ranks: the cost of each way to load the shares, by number of ranks"
     heading(figure, what)
     reading = (
-        "each line is a way for the ranks to come by their shares, each mark a median, its bar the"
-        " interval. Time that rises with the ranks is work that every rank repeats; storage that"
-        " rises is read again; where memory falls, a rank holds no more than its share."
+        "each line is a way to load the shares, each mark is a median, and its bar is the "
+        "interval. Where time rises with the ranks, every rank repeats the work. Where storage "
+        "rises, bytes are read more than once. Where memory falls, a rank holds only its share"
     )
     return figure, Drawn(
         f"ranks-{slug(name)}.svg",

@@ -41,10 +41,11 @@ from harness.report.tables import cell_frame, markdown
 from harness.scenarios import AS_IS, STORAGE
 
 _READING = """
-Cold loads of one checkpoint, by storage. A *shaped* storage has a latency, a rate and a queue depth
-of its own (a file system of the suite's own), or a disk's requests a second are limited (a control
-group). *ready* is when every page of every tensor had been touched. A request is what storage was
-asked for at once: the kernel's readahead bounds those of a mapping, and a `read` may ask for more.
+Cold loads of one checkpoint, by storage. A *shaped* storage is the suite's own file system with a
+set latency, rate and queue depth. Or it is a disk with a limit on its requests per second, set by a
+control group. *ready* is when every page of every tensor had been touched. A request is one read
+that storage receives. For a mapping, the kernel's readahead limits its size; a `read` may ask for
+more.
 """.strip()
 
 
@@ -66,7 +67,7 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
         compared = [row for cell in here if (row := mapped_over_read(cell))]
         if compared:
             blocks += [
-                "How much longer mapping takes than reading:",
+                "Time of mapping compared with reading:",
                 markdown(_mapped_table(compared, run.manifest)),
             ]
             blocks += writer.figure(partial(_draw_requests, compared, name, run.manifest))
@@ -178,8 +179,8 @@ def _draw_ready(
     what = f"Cold loads of {name} by storage: time to ready of each loader"
     heading(figure, what)
     reading = (
-        "the mark furthest to the left is the loader to take; where all lie together, the storage"
-        " decides and the loader does not"
+        "the mark furthest to the left is the fastest loader. Where all marks lie together, the "
+        "loader makes no difference on that storage"
     )
     return figure, Drawn(f"storage-{slug(name)}.svg", what, reading)
 
@@ -226,7 +227,7 @@ def _draw_latency(
     ahead = "the kernel's own" if kb is None else f"{kb} KiB"
     what = f"Cold loads of {name} against the latency of storage, readahead {ahead}"
     heading(figure, what)
-    reading = "a line that rises less steeply has more requests under way, or larger ones"
+    reading = "a loader with a flatter line makes larger requests, or more at the same time"
     return figure, Drawn(f"storage-latency-{slug(name)}.svg", what, reading)
 
 
@@ -266,8 +267,8 @@ def _draw_requests(
     what = f"How much longer {name} takes mapped than read, by the size of requests"
     heading(figure, what)
     reading = (
-        "above the line mapping is slower; along the dotted diagonal it is slower by as much as its"
-        " requests are smaller"
+        "above the line, mapping is slower. On the dotted diagonal, it is slower by the same "
+        "factor by which its requests are smaller"
     )
     return figure, Drawn(f"storage-requests-{slug(name)}.svg", what, reading)
 

@@ -46,10 +46,12 @@ def plain_answer(cells: Sequence[MeasuredCell]) -> str:
         ],
     )
     if not whole and not rest:
-        return "**No load gave a valid sample, so this run answers nothing**; why is told below."
+        return (
+            "**No load gave a valid sample, so this run answers nothing.** The reasons are below."
+        )
     if not whole:
         whole = [
-            "Of loading a whole checkpoint there is no valid sample here; of what was measured:",
+            "This run has no valid sample of a whole checkpoint. It measured:",
             "",
         ]
     return "\n".join([*whole, *(f"- {point}" for point in rest)])
@@ -128,7 +130,7 @@ def _wrong(cells: Sequence[MeasuredCell]) -> list[str]:
         (cell.label(arm), cell.name, arm.wrong) for cell in cells for arm in cell.arms if arm.wrong
     ]
     return [
-        f"**{loader} handed back wrong tensors** in {cell} and ranks nowhere there: {what}."
+        f"**{loader} returned wrong tensors** in {cell}, so it has no rank there: {what}."
         for loader, cell, what in wrong_arms
     ]
 
@@ -138,7 +140,7 @@ def _compared(cell: MeasuredCell | None, state: str) -> str:
     pickle, reference = arms
     if cell is None or not pickle or not reference:
         why = (
-            "it was not asked for"
+            "it was not requested"
             if cell is None
             else cell.reason or "one of the two has no valid sample"
         )
@@ -160,7 +162,7 @@ def _claim(warm: MeasuredCell | None, size: int, device: str) -> str:
         f"{significant(CLAIMED_S[_PICKLE] * 1e3)} ms against"
         f" {significant(CLAIMED_S[REFERENCE] * 1e3)} ms, {CLAIMED_RATIO:.1f} times"
     )
-    claim = f"The document under test claims {page}, for 500 MB on the CPU"
+    claim = f"The documentation claims {page}, for 500 MB on the CPU"
     pickle = warm.arm(_PICKLE) if warm else None
     if (
         not pickle
@@ -169,7 +171,7 @@ def _claim(warm: MeasuredCell | None, size: int, device: str) -> str:
         or device != "cpu"
         or abs(size / CLAIMED_BYTES - 1) > CLAIM_ALIKE
     ):
-        return f"{claim}; this run has no warm figure of that size to set beside it."
+        return f"{claim}; this run has no warm figure of that size."
     returned, ready = (
         significant(pickle.ratio_returned.median),
         significant(pickle.ratio_ready.median),
@@ -187,7 +189,7 @@ def _fastest(cell: MeasuredCell) -> str:
         f" {significant((first.rate or 0.0) / 1e9)} GB/s)"
     )
     if first.status == "insufficient":
-        words += ", too few samples to tell it from the others"
+        words += ", with too few samples to rank the others"
     elif others:
         words += (
             f", not significantly different from {', '.join(cell.label(arm) for arm in others)}"

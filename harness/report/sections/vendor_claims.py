@@ -47,8 +47,8 @@ HEADLINES = (
         ("fastsafetensors", "fastsafetensors-buffered", "fastsafetensors-gds"),
         (4.8, 7.5),
         "cuda",
-        "GPUs; its own benchmark evicts files without fsync and does not verify it, and its"
-        " documents write GB where they mean GiB",
+        "GPUs; its own benchmark evicts files without fsync and does not verify the eviction. "
+        "Its documents write GB but mean GiB",
     ),
     Headline(
         "fastsafetensors",
@@ -58,8 +58,8 @@ HEADLINES = (
         ("fastsafetensors", "fastsafetensors-buffered"),
         (2.62 / 1.01, 2.62 / 1.01),
         "cuda",
-        "one run of each on an AMD GPU; its own table has a cold read (1.24 GB/s) faster than a"
-        " warm one of the mapping (1.01 GB/s)",
+        "one run of each, on an AMD GPU. In its own table, a cold read (1.24 GB/s) is faster "
+        "than a warm mapped load (1.01 GB/s)",
     ),
     Headline(
         "runai-model-streamer",
@@ -70,7 +70,7 @@ HEADLINES = (
         ("runai-model-streamer", "runai-model-streamer-buffered"),
         (47.99 / 14.34, 47.99 / 14.34),
         "cuda",
-        "an A10G and one cloud disk; single figures, of a cold start whose making is not told",
+        "an A10G and one cloud disk; single figures. It does not say how the cold start was made",
     ),
     Headline(
         "runai-model-streamer",
@@ -91,8 +91,8 @@ HEADLINES = (
         ("tensorizer",),
         (2.25 / 2.0, 4.6 / 1.875),
         "cuda",
-        "medians of release 2.5.0; the cache state was not controlled, and plaid mode, which was"
-        " for GPUs, has no effect in the release measured here",
+        "medians of release 2.5.0; the cache state was not controlled. Plaid mode was for GPUs "
+        "and has no effect in the release measured here",
     ),
     Headline(
         "instanttensor",
@@ -102,13 +102,13 @@ HEADLINES = (
         ("instanttensor", "instanttensor-buffered"),
         (32.4, 32.4),
         "cuda",
-        "one H200 and storage of 50 GB/s; repetitions are not told, and from memory (tmpfs) the"
-        " same document has other fast loaders slower than safetensors",
+        "one H200 and storage of 50 GB/s; it does not say how many repetitions. From memory "
+        "(tmpfs), the same document shows other fast loaders slower than safetensors",
     ),
     Headline(
         "torch.distributed.checkpoint",
-        "no figure of loading; torchsnapshot, which it succeeds, tells of saving 20 GB in 3.38 s"
-        " instead of 32 s on 8 GPUs",
+        "no figure for loading. Its predecessor torchsnapshot claims to save 20 GB in 3.38 s "
+        "instead of 32 s on 8 GPUs",
         "torchsnapshot's benchmarks/ddp/README",
         None,
         ("torch-dcp",),
@@ -118,8 +118,8 @@ HEADLINES = (
     ),
     Headline(
         "GGUF's reader",
-        "no figure of the Python reader; llama.cpp itself tells of 168 s instead of 512 s for a"
-        " cold load through pinned memory",
+        "no figure for the Python reader. llama.cpp itself claims 168 s instead of 512 s for a "
+        "cold load through pinned memory",
         "llama.cpp's pull request 28223",
         None,
         ("gguf-reader",),
@@ -140,10 +140,10 @@ HEADLINES = (
 )
 
 _INTRODUCTION = """
-What the makers of other loaders lead with, and what was found here. Every time below is a median to
-*ready*, of samples whose cache state was proved before the load and whose content was checked after
-it; a ratio is taken within blocks, with its 95 % interval. Nothing here says that a figure is wrong
-where it was taken: storage, device and sizes differ, and each table says how.
+The headline figures of other loaders' makers, and what was measured here. Every time below is a
+median to *ready*. The cache state of each sample was proved before the load, and its content was
+checked after it. A ratio is taken within blocks, with its 95 % interval. A difference does not make
+the maker's figure wrong: storage, device and sizes differ, and each table says how.
 """.strip()
 _BASELINE = "safetensors-load-file"
 _HEADS = [
@@ -154,7 +154,7 @@ _HEADS = [
     "takes",
     "the other",
     "times as long",
-    "beside what is said",
+    "compared with the claim",
     "run",
 ]
 
@@ -177,7 +177,7 @@ def vendor_claims(writer: SectionWriter, runs: Mapping[str, Sequence[MeasuredCel
 
     `runs` are the cells of each run, by its name, the latest last.
     """
-    blocks = [writer.heading("What other loaders say of themselves"), _INTRODUCTION]
+    blocks = [writer.heading("What other loaders claim"), _INTRODUCTION]
     for peer in dict.fromkeys(headline.peer for headline in HEADLINES):
         blocks.append(writer.heading(peer, 2))
         for number, headline in enumerate(
@@ -199,10 +199,7 @@ def _headline(
         names = " or ".join(headline.under)
         return [
             *blocks,
-            (
-                f"**Found here**: nothing. No run here has {names} beside {over}, and nothing is"
-                " said of it."
-            ),
+            (f"**Found here**: nothing. No run here has {names} together with {over}."),
         ]
     rows = [_row(comparison, headline) for comparison in comparisons]
     differing = (
@@ -211,7 +208,7 @@ def _headline(
         else []
     )
     where = (
-        f" It was said of {headline.device}, and these are on {', '.join(differing)}."
+        f" The claim is for {headline.device}; these figures are for {', '.join(differing)}."
         if differing
         else ""
     )

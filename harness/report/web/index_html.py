@@ -29,8 +29,8 @@ _COMMANDS = (
     ("Ask about a file of yours", "weighbridge advise model.safetensors"),
 )
 _CLAIMS_NOTE = (
-    "C: what the documentation says. J: what is known beside it. F: what bug reports say."
-    " A card names its machine where it is not {}."
+    "C: a claim of the documentation. J: common knowledge about it. F: a claim from bug reports. "
+    "A card names its machine if it is not {}."
 )
 _MACHINE = ("processor", "memory", "GPU", "storage", "readahead")
 """The conditions that belong to a machine, not to a run."""
