@@ -55,7 +55,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "cpu: loads to the CPU")
     config.addinivalue_line("markers", "gpu: loads to a GPU")
-    config.addinivalue_line("markers", "safety: hostile files, and what it takes to look for them")
+    config.addinivalue_line("markers", "safety: hostile files, and the cost of scanning for them")
     config.option.benchmark_quiet = (
         True  # its table would compare times across cells; the run's own tables stand in its place
     )

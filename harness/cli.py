@@ -52,35 +52,35 @@ COMMANDS = {
         " slow-down"
     ),
     "preflight": (
-        "load a tiny checkpoint once with every loader, and say which work here; exit 1 where one"
-        " failed"
+        "load a tiny checkpoint once with every loader, and say which ones work here; exit 1 if"
+        " one failed"
     ),
     "advise": (
         "probe a checkpoint of yours on this machine for a minute, and say which loader and format"
         " to use, and why"
     ),
     "cold": (
-        "take files out of the page cache and prove it; exit 1 where pages stay, 2 where it cannot"
-        " be proved here"
+        "remove files from the page cache and prove it; exit 1 if pages stay, 2 if this cannot be"
+        " proved here"
     ),
     "warm": (
-        "read files into the page cache and prove it; exit 1 where they do not stay, 2 where it"
+        "read files into the page cache and prove it; exit 1 if they do not stay, 2 if this"
         " cannot be proved here"
     ),
     "weigh": (
-        "weigh any command with files cold and warm: time, bytes, faults, memory, and what its time"
-        " goes to; exit 1 for a regression against another"
+        "measure any command with files cold and warm: time, bytes, faults, memory and"
+        " bottleneck; exit 1 for a regression against another command"
     ),
     "claims": (
         "judge every claim of the documentation under test, from stored runs or from new"
         " measurements"
     ),
     "check": (
-        "hold a run, or this machine before a run, against the rules for evidence; exit 1 for an"
-        " issue, 2 where there is no such run"
+        "check a run, or this machine before a run, against the rules for evidence; exit 1 for an"
+        " issue, 2 if the run does not exist"
     ),
     "report": "write the page, tables and figures of runs from their records",
-    "pack": ("copy a finished run for contribution: small, and with nothing private in it"),
+    "pack": ("make a small copy of a finished run for contribution, without private words"),
 }
 """Every command and its help; the module of the same name in `harness.commands` is imported only
 when it is asked for.

@@ -393,7 +393,7 @@ def test_a_loader_that_is_left_out_is_skipped_with_its_reason(place: Place) -> N
     ended = place.run("-m", "cpu", "-rs", *choice)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert (
-        "torch-load-unsafe: it would run whatever this file says; name it in --loaders if you trust"
+        "torch-load-unsafe: it would run any code in this file; name it in --loaders if you trust"
         " the file" in ended.stdout
     )
     assert {line["loader"] for line in lines(place.only_run)} == {"torch-load"}

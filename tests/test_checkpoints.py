@@ -952,15 +952,15 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "an index of no file": (_index({}), "its weight_map names no file"),
     "an index of a number": (
         _index({"wte": 3}),
-        "the index names '3', which is no file of its folder",
+        "the index names '3', which is not a file of its folder",
     ),
     "an index of a file that is not there": (
         _index({"wte": "gone.safetensors"}),
-        "the index names 'gone.safetensors', which is no file of its folder",
+        "the index names 'gone.safetensors', which is not a file of its folder",
     ),
     "an index of a file outside": (
         _index({"wte": "../outside.safetensors"}),
-        "the index names '../outside.safetensors', which is no file of its folder",
+        "the index names '../outside.safetensors', which is not a file of its folder",
     ),
 }
 
@@ -982,7 +982,7 @@ def test_what_cannot_be_measured_is_refused_in_one_useful_line(tmp_path: Path, w
 def test_an_index_cannot_lead_outside_by_an_absolute_path(tmp_path: Path) -> None:
     outside = _write(tmp_path / "outside.safetensors", "safetensors", _tensors())
     (tmp_path / "person").mkdir()
-    with pytest.raises(WeighbridgeError, match="which is no file of its folder"):
+    with pytest.raises(WeighbridgeError, match="which is not a file of its folder"):
         person_source(_index({"wte": str(outside)})(tmp_path / "person"), "mine")
 
 

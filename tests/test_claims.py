@@ -151,7 +151,7 @@ def test_five_pairs_tell_nothing_and_say_so() -> None:
     finding = judged(ratio_test(at_least=2.0), run_of(loads(3.0, blocks=5)))
     assert (finding.outcome, finding.reason) == (
         RuleOutcome.NOT_MEASURED,
-        "5 pairs in 20250101T000000Z-test, and it takes 6",
+        "5 pairs in 20250101T000000Z-test, and at least 6 are needed",
     )
 
 
@@ -607,7 +607,7 @@ def test_the_command_judges_the_runs_that_are_named(
         (["nowhere"], "nowhere: no run directory; one holds a manifest.json"),
         (
             ["--measure", "nowhere"],
-            "--measure takes the runs of this machine by itself; name no RUN with it",
+            "--measure finds the runs of this machine itself; do not name a RUN with it",
         ),
     ],
 )
@@ -639,7 +639,7 @@ def test_what_is_missing_is_measured_and_then_judged(
     said = capsys.readouterr().out
     assert [command[2:5] for command in asked] == [["pytest", "benchmarks", "-m"]] * 2
     assert [command[command.index("-k") + 1] for command in asked] == ["promises", "pipeline_load"]
-    assert "gpu: not measured, there is no GPU" in said
+    assert "gpu: not measured, because there is no GPU" in said
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_where_no_file_can_be_cold_the_answer_is_2(
     path = memory_folder / "weights"
     path.write_bytes(b"x" * 5000)
     assert main(["cold", str(path)]) == 2
-    assert "cold cannot be told here: tmpfs is memory" in capsys.readouterr().out
+    assert "cold cannot be proved here: tmpfs is memory" in capsys.readouterr().out
 
 
 def test_a_missing_file_is_an_error_of_usage(capsys: pytest.CaptureFixture[str]) -> None:

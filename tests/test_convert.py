@@ -323,8 +323,8 @@ def test_what_exists_is_never_overwritten(
     source = _save(_tied(), tmp_path / "in/pytorch_model.bin")
     (tmp_path / "in/model.safetensors").write_text("mine")
     (tmp_path / "in-safetensors").mkdir()
-    assert "exists already and is left as it is" in _refused(["convert", source], capsys)
-    assert "exists already and is left as it is" in _refused(["convert", tmp_path / "in"], capsys)
+    assert "exists already and is not changed" in _refused(["convert", source], capsys)
+    assert "exists already and is not changed" in _refused(["convert", tmp_path / "in"], capsys)
     assert (tmp_path / "in/model.safetensors").read_text() == "mine"
     assert list((tmp_path / "in-safetensors").iterdir()) == []
 
@@ -389,7 +389,7 @@ def test_bad_arguments_are_said_in_one_line(
         ["verify", source, tmp_path / "gone"], capsys
     )
     assert "there is no such file or folder" in _refused(["scan", tmp_path / "gone"], capsys)
-    assert "holds no torch weights" in _refused(["convert", empty], capsys)
+    assert "has no torch weights to convert" in _refused(["convert", empty], capsys)
     assert "there is nothing to convert" in _refused(["convert", made], capsys)
     assert "a safetensors file ends in .safetensors" in _refused(
         ["convert", source, tmp_path / "x.bin"], capsys
@@ -398,9 +398,7 @@ def test_bad_arguments_are_said_in_one_line(
         ["convert", source, tmp_path / "no/x.safetensors"], capsys
     )
     assert "the folder holds no weights" in _refused(["verify", empty, made], capsys)
-    assert "ask for --pull-request as well" in _refused(
-        ["convert", source, "--repo", "a/b"], capsys
-    )
+    assert "add --pull-request" in _refused(["convert", source, "--repo", "a/b"], capsys)
 
 
 @pytest.mark.parametrize("left", [400, 900, -10])

@@ -119,9 +119,7 @@ def test_an_id_that_is_not_in_the_cache_is_told_how(
         ["scan", "no/such@refs/pr/3"],
     ):
         said = _error([*arguments], capsys)
-        assert (
-            "it is not in the hub's cache, or not all of it, and the hub cannot be reached" in said
-        )
+        assert "the hub's cache does not have all of it, and the hub cannot be reached" in said
         assert "`hf download no/such --revision refs/pr/3`" in said
     with pytest.raises(
         WeighbridgeError,
@@ -171,7 +169,7 @@ def test_an_id_is_taken_by_every_command_and_by_model(
     assert main(["convert", _REPO, str(tmp_path / "made")]) == 0
     assert main(["verify", _REPO, str(tmp_path / "made")]) == 0
     assert not (tmp_path / "made/config.json").is_symlink()
-    assert "name a DESTINATION, or --pull-request" in _error(["convert", _REPO], capsys)
+    assert "name a DESTINATION, or add --pull-request" in _error(["convert", _REPO], capsys)
 
 
 def test_a_pull_request_that_is_here_is_not_asked_of_the_hub(
@@ -248,7 +246,7 @@ def test_a_local_file_or_folder_is_put_into_the_repository(
     cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = _plain(tmp_path / "plain")
-    assert "say --repo ORG/NAME" in _error(["convert", source, "--pull-request"], capsys)
+    assert "add --repo ORG/NAME" in _error(["convert", source, "--pull-request"], capsys)
     file = source / "pytorch_model.bin"
     assert "has no snapshot in the cache to add it to" in _error(
         ["convert", file, "--pull-request", "--repo", _REPO], capsys

@@ -222,7 +222,7 @@ os.waitpid(pid, 0)
     with python(script, closed, open_to_all, owned) as promise_client:
         assert (
             hear(promise_client)
-            == "mincore tells the truth only to those who own or may write the file"
+            == "mincore is only correct for a user who owns the file or may write it"
         )
         assert (hear(promise_client), hear(promise_client)) == ("1", "1")
 

@@ -106,7 +106,7 @@ def test_a_run_too_large_even_packed_is_refused(
 ) -> None:
     monkeypatch.setattr(limits, "RUN_BYTES_AT_MOST", 100)
     assert packed(make_run(tmp_path, cell_samples(), **FINISHED), tmp_path / "contributed") == 2
-    assert "packed it takes" in capsys.readouterr().err
+    assert "the packed run takes" in capsys.readouterr().err
     assert not (tmp_path / "contributed").exists()
 
 
@@ -117,7 +117,7 @@ def test_a_run_that_lies_there_already_is_left_as_it_is(
     assert packed(run, tmp_path / "contributed") == 0
     (tmp_path / "contributed" / RUN / MANIFEST).write_text("mine")
     assert packed(run, tmp_path / "contributed") == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
     assert (tmp_path / "contributed" / RUN / MANIFEST).read_text() == "mine"
 
 

@@ -465,8 +465,8 @@ def test_several_sets_in_a_folder_ask_for_a_name(tmp_path: Path) -> None:
     with pytest.raises(
         WeighbridgeError,
         match=(
-            r"several sets of weights: consolidated.safetensors, other.safetensors; name the one"
-            r" that is meant"
+            r"several sets of weights: consolidated.safetensors, other.safetensors; name one of"
+            r" them"
         ),
     ):
         weights_at(folder)

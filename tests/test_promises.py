@@ -449,7 +449,7 @@ def test_a_terminal_shows_each_broken_promise_within_its_width() -> None:
     lines = promises_lines(
         [make_check(), make_check(check="two", outcome=PromiseResult.NOT_TESTED, happened="x")]
     )
-    assert lines[0] == "promises put to the test: 1 broken, 1 not tested here"
+    assert lines[0] == "checks of documented behaviour: 1 broken, 1 not tested here"
     assert lines[1].startswith(
         "broken: C8 text-encoder-both-by-itself: promised the `.safetensors` files; loaded"
     )

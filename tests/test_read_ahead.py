@@ -130,7 +130,7 @@ def test_storage_without_readahead_is_refused_with_what_to_do(sysfs: Path, tmp_p
     assert (read_ahead_file(tmp_path), read_ahead_kb(tmp_path)) == (None, None)
     refused = setting_refused(tmp_path)
     assert (
-        refused == f"the storage under {tmp_path} has no readahead that could be set: leave"
+        refused == f"the storage under {tmp_path} has no readahead setting: leave"
         " --read-ahead-kb out"
     )
     with pytest.raises(WeighbridgeError) as error, read_ahead(tmp_path, 128):
@@ -237,7 +237,7 @@ def test_a_value_that_cannot_be_put_back_keeps_its_journal(bdi: Path, tmp_path: 
 
 def test_no_second_value_is_set_over_one_that_is_not_put_back(bdi: Path, tmp_path: Path) -> None:
     with read_ahead(tmp_path, 0):
-        with pytest.raises(WeighbridgeError, match="not put back"), read_ahead(tmp_path, 128):
+        with pytest.raises(WeighbridgeError, match="not restored"), read_ahead(tmp_path, 128):
             pytest.fail("the value to go back to was lost")
         assert (bdi.read_text(), journal_path().read_text()) == ("0\n", _journal())
     assert bdi.read_text() == "8192\n"
@@ -358,7 +358,7 @@ def test_a_damaged_journal_changes_nothing(bdi: Path, text: str | dict[str, Any]
         _journal(**text) if isinstance(text, dict) else text, errors="surrogateescape"
     )
     said = restore_left_over()
-    assert said is not None and "was damaged and is dropped" in said
+    assert said is not None and "was damaged and is removed" in said
     assert bdi.read_text() == "0\n"
     assert not journal_path().exists()
 

@@ -165,7 +165,8 @@ def test_a_store_that_cannot_be_written_to_serves_what_is_whole(
         refused = running.measure(missing)
     assert (
         refused.reason
-        == "all-minilm-l6-v2: the store lacks a part of it and cannot be written to (Read-only file"
+        == "all-minilm-l6-v2: the store does not have all of it and cannot be written to"
+        " (Read-only file"
         " system)"
     )
     with pytest.raises(

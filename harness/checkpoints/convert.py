@@ -83,8 +83,7 @@ def convert_file(
     opened = open_mapped(source, key)
     if opened.path.suffix.lower() not in SAFETENSORS_SUFFIXES and is_safetensors(source):
         raise WeighbridgeError(
-            f"{source}: is safetensors already, whatever its name says; give it one that ends in"
-            " .safetensors"
+            f"{source}: its content is safetensors already; rename it to end in .safetensors"
         )
     opened = replace(
         opened, tensors={name: tensor for name, tensor in opened.tensors.items() if keep(name)}
@@ -166,8 +165,7 @@ def convert_weights(
     ]
     if not sets:
         raise WeighbridgeError(
-            f"{source}: holds no torch weights that are not there as safetensors already; there is"
-            " nothing to convert"
+            f"{source}: has no torch weights to convert, or each exists as safetensors already"
         )
     _scan([file for weight_set in sets for file in weight_set.files])
     paths: list[Path] = []
@@ -208,14 +206,14 @@ def refuse_existing(path: Path) -> None:
     """Raise `WeighbridgeError` where there is something at `path`."""
     if path.exists() or path.is_symlink():
         raise WeighbridgeError(
-            f"{path}: exists already and is left as it is; name another destination or remove it"
+            f"{path}: exists already and is not changed; name another destination or remove it"
         )
 
 
 def _made_meanwhile(path: Path) -> WeighbridgeError:
     return WeighbridgeError(
-        f"{path}: exists already: another process has made it meanwhile; it is left as it is, and"
-        " what was made here is removed"
+        f"{path}: exists already: another process made it meanwhile; it is kept, and the"
+        " result of this command is removed"
     )
 
 
@@ -302,7 +300,7 @@ def _copy_rest(
             continue
         if is_weights(file):
             if not any(line.startswith(f"{relative}: ") for line in lines):
-                say(f"{relative}: left out, it is no part of the safetensors form")
+                say(f"{relative}: left out, because it is not part of the safetensors form")
             continue
         (into / relative).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(into / relative, partial(copy, file))
@@ -338,8 +336,8 @@ def _scan(files: Iterable[Path]) -> None:
     for finding in scan(files):
         if finding.verdict != ScanVerdict.CLEAN:
             raise WeighbridgeError(
-                f"{finding.path}: {finding.verdict} in a scan ({finding.detail}); nothing of it was"
-                " run, and nothing is converted"
+                f"{finding.path}: {finding.verdict} in a scan ({finding.detail}); none of its code"
+                " ran, and nothing is converted"
             )
 
 

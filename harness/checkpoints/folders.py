@@ -130,7 +130,7 @@ def _walk(folder: Path, hidden: bool, seen: set[tuple[int, int]]) -> Iterator[Pa
         entries = sorted(folder.iterdir())
     except OSError as error:
         raise WeighbridgeError(
-            f"{folder}: cannot be read ({error.strerror}), so what it holds would be left out"
+            f"{folder}: cannot be read ({error.strerror}), so its files would be left out"
         ) from None
     if (status.st_dev, status.st_ino) in seen:
         return
@@ -143,7 +143,7 @@ def _walk(folder: Path, hidden: bool, seen: set[tuple[int, int]]) -> Iterator[Pa
         except OSError as error:
             kind = "a link that cannot be followed" if path.is_symlink() else "cannot be read"
             raise WeighbridgeError(
-                f"{path}: {kind} ({error.strerror}), so what it stands for would be left out"
+                f"{path}: {kind} ({error.strerror}), so its target would be left out"
             ) from None
         if stat.S_ISDIR(mode):
             yield from _walk(path, hidden, seen)
@@ -219,9 +219,7 @@ def weights_at(path: Path, say: Callable[[str], None] = lambda _: None) -> Weigh
         str((weights.index or weights.files[0]).relative_to(path)) for weights in here or sets
     )
     if here:
-        raise WeighbridgeError(
-            f"{path}: holds several sets of weights: {names}; name the one that is meant"
-        )
+        raise WeighbridgeError(f"{path}: holds several sets of weights: {names}; name one of them")
     beneath = f"; in folders below lie {names}" if names else ""
     raise WeighbridgeError(
         f"{path}: the folder holds no weights, neither safetensors nor files of torch{beneath}:"
@@ -261,8 +259,8 @@ def indexed(index: Path) -> WeightSet:
     for name in names:
         if Path(name).name != name or not (index.parent / name).is_file():
             raise WeighbridgeError(
-                f"{index}: the index names {name!r}, which is no file of its folder; fetch it or"
-                " mend the index"
+                f"{index}: the index names {name!r}, which is not a file of its folder; download"
+                " it or repair the index"
             )
     if not names:
         raise WeighbridgeError(f"{index}: its weight_map names no file")

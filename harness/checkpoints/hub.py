@@ -94,10 +94,7 @@ def snapshot(repo: str, revision: str | None) -> Path:
     except Exception as error:  # the hub's client raises its own, its transport's and OSError
         request = f"{repo}@{revision}" if revision else repo
         fetch = f"hf download {repo}{f' --revision {revision}' if revision else ''}"
-        why = (
-            "it is not in the hub's cache, or not all of it, and the hub cannot be reached from"
-            " here"
-        )
+        why = "the hub's cache does not have all of it, and the hub cannot be reached from here"
         if not isinstance(
             error, hub.errors.LocalEntryNotFoundError | hub.errors.IncompleteSnapshotError
         ):
@@ -127,7 +124,7 @@ def open_pull_request(source: str, repo: str | None, say: Callable[[str], None])
     target = given or repo
     if target is None or hub_id(target)[1] is not None or hub_id(target)[0] is None:
         raise WeighbridgeError(
-            f"{source}: whose pull request it is to be is not known; say --repo ORG/NAME"
+            f"{source}: the repository of the pull request is not known; add --repo ORG/NAME"
         )
     weights = resolve(source)
     home = Path(_hub().constants.HF_HUB_CACHE) / f"models--{target.replace('/', '--')}"

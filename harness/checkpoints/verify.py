@@ -119,8 +119,8 @@ def differences(a: Path, b: Path, key: str | None = None) -> list[str]:
         if len(ours) != 1 or len(theirs) != 1:
             several = a if len(ours) != 1 else b
             raise WeighbridgeError(
-                f"{several}: holds several sets of weights, which no one file can be the same as;"
-                " name the one that is meant"
+                f"{several}: holds several sets of weights, so it cannot be compared with one"
+                " file; name one set"
             )
         (first,), (second,) = ours.values(), theirs.values()
         return _compare(_side(a, first, key), _side(b, second, key), "")
@@ -166,7 +166,7 @@ def _side(called: Path, weights: WeightSet, key: str | None) -> _Side:
         if lacking := sorted(name for name in weights.places if name not in names):
             raise WeighbridgeError(
                 f"{weights.index}: it says that {lacking[0]} lies in {weights.places[lacking[0]]},"
-                " which does not hold it; fetch the shards that belong to it"
+                " which does not hold it; download the shards that belong to it"
             )
         if extra := sorted(name for name in side.tensors if name not in weights.places):
             raise WeighbridgeError(

@@ -61,8 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--storage",
         metavar="NAME",
         help=(
-            f"what if the file lay there: {', '.join(SHAPES)}, or your own, {EXAMPLE} (default: the"
-            " disk as it is)"
+            f"give advice for this storage: {', '.join(SHAPES)}, or your own, {EXAMPLE} (default:"
+            " the disk as it is)"
         ),
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document instead")
@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--store",
         metavar="DIR",
-        help="where the formats it lacks are made (default: the store of all runs)",
+        help="where missing formats are written (default: the store of all runs)",
     )
     parser.add_argument(
         "--results", metavar="DIR", help="where the run is written (default: results)"
@@ -109,7 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
     name = options.model_names()[0]
     _tell(
         f"{name}: {size_of(name, options) / 1e6:,.0f} MB; measuring takes about"
-        f" {likely_s(plan, options, limits):.0f} s, and making the formats it lacks some more"
+        f" {likely_s(plan, options, limits):.0f} s, plus the time to write missing formats"
     )
     command = ["weighbridge", "advise", arguments.path]
     with Run(options, plan, command, _progress, lambda _: None, limits_of=limits) as measured:

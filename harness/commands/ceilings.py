@@ -105,7 +105,7 @@ def check_ceilings(
     """
     if shutil.which("fio") is None:
         raise WeighbridgeError(
-            "fio is not installed here; the package fio of most Linux distributions has it"
+            "fio is not installed here; install the package fio of your Linux distribution"
         )
     options = parse({"checkpoints": checkpoint, "cache_states": "cold", "rounds": str(rounds)})
     cell = Cell("full-load", checkpoint, "cold", "cpu")
@@ -124,8 +124,7 @@ def check_ceilings(
             made_checkpoint = resources.checkpoint(checkpoint)
             if made_checkpoint.sharded:
                 raise WeighbridgeError(
-                    f"{checkpoint} is in shards, and fio is to read one file; name another"
-                    " checkpoint"
+                    f"{checkpoint} is in shards, and fio reads one file; name another checkpoint"
                 )
             (file,) = made_checkpoint.artifacts["safetensors"].files
             reads: dict[str, _Read] = {name: _ceiling(resources, cell, name) for name in ceilings}

@@ -45,8 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         metavar="RUN",
         help=(
-            "a run by its directory, or by its name in the results; without one, what can be known"
-            " of this machine before a run"
+            "a run's directory, or its name in the results; without one, this machine is checked"
+            " before a run"
         ),
     )
     parser.add_argument(
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--only",
         metavar="A,B",
-        help=f"only these of {', '.join(rule.name for rule in RULES)}",
+        help=f"check only these rules: {', '.join(rule.name for rule in RULES)}",
     )
     parser.add_argument(
         "--store",

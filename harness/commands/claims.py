@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--measure",
         action="store_true",
-        help="first measure whatever no run of this machine has measured yet",
+        help="first measure everything that no run of this machine has measured yet",
     )
     parser.add_argument(
         "--only", metavar="A,B", help=f"only these of {', '.join(claim.id for claim in claims())}"
@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     claims = _wanted(arguments.only)
     if arguments.measure and arguments.runs:
         raise WeighbridgeError(
-            "--measure takes the runs of this machine by itself; name no RUN with it"
+            "--measure finds the runs of this machine itself; do not name a RUN with it"
         )
     reference = RunDirectory.all_in(REFERENCE)
     if arguments.measure:
@@ -107,9 +107,9 @@ def _measured(arguments: argparse.Namespace, claims: Sequence[Claim]) -> list[Re
     evidence = _of_this_machine(arguments)
     for measure in missing(judge_claims(recorded(evidence), claims)):
         if measure.needs == "cuda" and not gpus():
-            say(f"{measure.name}: not measured, there is no GPU")
+            say(f"{measure.name}: not measured, because there is no GPU")
             continue
-        say(f"{measure.name}: measuring, {measure.minutes} minutes or so")
+        say(f"{measure.name}: measuring, about {measure.minutes} minutes")
         _measure(measure, arguments)
     return _of_this_machine(arguments)
 
@@ -129,8 +129,8 @@ def _measure(measure: Measure, arguments: argparse.Namespace) -> None:
     code = subprocess.run(command, check=False).returncode
     if code not in (0, 1):  # 1: some arm has no figure, and the run says why
         raise WeighbridgeError(
-            f"{measure.name}: its measuring ended with exit code {code}; what it said stands above,"
-            " and what was measured is kept"
+            f"{measure.name}: its measuring ended with exit code {code}; its output is above, and"
+            " its samples are kept"
         )
 
 

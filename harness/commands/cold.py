@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Make the files cold, print a line on each and return 0 where that is proved, 1 where it was
-    not reached, 2 where it cannot be told here.
+    not reached, 2 where it cannot be proved here.
     """
     return set_and_print(arguments, "cold")
 
@@ -49,6 +49,6 @@ def _line(entry: FileState) -> str:
         depth = f"cold {entry.depth}" if entry.state == "cold" else "warm"
         return f"{entry.file}: {depth}, {shares}, by {entry.proof}"
     missed = entry.outcome == Outcome.NOT_REACHED
-    verdict = f"not {entry.state}" if missed else f"{entry.state} cannot be told here"
+    verdict = f"not {entry.state}" if missed else f"{entry.state} cannot be proved here"
     holders = f"; mapped by {', '.join(entry.held_by)}" if entry.held_by else ""
     return f"{entry.file}: {verdict}: {entry.reason}{holders}; {shares}"

@@ -44,7 +44,7 @@ def run(given: argparse.Namespace) -> int:
     for run in runs:
         if not (run.path / MANIFEST).is_file():
             raise WeighbridgeError(
-                f"{run.path}: no run directory; name both runs, none is taken by default"
+                f"{run.path}: not a run directory; name both runs, because there is no default"
             )
     try:
         a, b = (recorded.manifest() for recorded in runs)

@@ -45,8 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Convert, print the path of the result and return 0; raises `WeighbridgeError`."""
     if arguments.repo and not arguments.pull_request:
         raise WeighbridgeError(
-            f"--repo {arguments.repo}: says whose pull request it is to be; ask for --pull-request"
-            " as well"
+            f"--repo {arguments.repo}: names the repository of a pull request; add --pull-request"
         )
     if arguments.destination and arguments.pull_request:
         raise WeighbridgeError(
@@ -62,8 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
         source = resolve(arguments.source)
         if not arguments.destination and str(source) != str(Path(arguments.source)):
             raise WeighbridgeError(
-                f"{arguments.source}: of a hub id say where the result goes: name a DESTINATION, or"
-                " --pull-request"
+                f"{arguments.source}: a hub id needs a place for the result: name a DESTINATION,"
+                " or add --pull-request"
             )
         say(str(convert(source, arguments.destination, say, arguments.key)))
     return 0

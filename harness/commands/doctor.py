@@ -73,7 +73,7 @@ def _cache_states(able: Capability) -> Iterator[tuple[str, str]]:
     call = (
         f"fsync and posix_fadvise(DONTNEED), proved by {able.method}"
         if able.method
-        else "residency cannot be read"
+        else "the resident pages cannot be read"
     )
     seen = f"; {able.witness} during a load tell that it read" if able.witness else ""
     depth = f" {able.depth}" if able.depth else ""
@@ -115,7 +115,7 @@ def _machine() -> Iterator[tuple[str, str]]:
     yield "processor", f"{machine['cpu']}{model}, {machine['cores']} cores"
     available = available_memory()
     limit = machine["memory_limit_bytes"]
-    room = f", {available / 1e9:.1f} GB can be had" if available is not None else ""
+    room = f", {available / 1e9:.1f} GB available" if available is not None else ""
     bound = f", limited to {limit / 1e9:.1f} GB by the control group" if limit else ""
     size = machine["memory_bytes"]
     there = "not told" if size is None else f"{size / 1e9:.1f} GB"
@@ -124,8 +124,8 @@ def _machine() -> Iterator[tuple[str, str]]:
         yield (
             "reclaim",
             (
-                "on: what has not been used for a while is paged out though memory is free; warm"
-                " files are locked where you may"
+                "on: idle memory is paged out although memory is free; warm files are locked"
+                " where this is allowed"
             ),
         )
     yield "GPU", ", ".join(machine["gpus"]) or NO_GPU
@@ -133,10 +133,10 @@ def _machine() -> Iterator[tuple[str, str]]:
 
 def _storage(folder: Path) -> Iterator[tuple[str, str]]:
     device = storage(folder)
-    kind = {True: ", rotational by its own word", False: ", solid state by its own word", None: ""}[
+    kind = {True: ", reported as rotational", False: ", reported as solid state", None: ""}[
         device.rotational
     ]
-    settable = "cannot be set by you" if setting_refused(folder) else "can be set"
+    settable = "you cannot set it" if setting_refused(folder) else "can be set"
     ahead = (
         f", readahead {device.read_ahead_kb} KiB ({settable})"
         if device.read_ahead_kb is not None

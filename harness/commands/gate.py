@@ -44,7 +44,9 @@ def run(given: argparse.Namespace) -> int:
         say(f"{name}: {MEANING[code]}")
     if not codes:
         return complain(
-            WeighbridgeError(f"no regression run in {given.results}: nothing was checked"),
+            WeighbridgeError(
+                f"there is no regression run in {given.results}, so nothing was checked"
+            ),
             NO_BASELINE,
         )
     return next(

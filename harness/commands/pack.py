@@ -55,7 +55,7 @@ def pack(source: Path, into: Path) -> Path:
     run = RunDirectory(source.resolve())
     target = into / run.name
     if target.exists():
-        raise WeighbridgeError(f"{source}: {target} is there already; each run is contributed once")
+        raise WeighbridgeError(f"{source}: {target} exists already; contribute each run only once")
     contents = packed_contents(run)
     evidence = evidence_of(run, contents)
     for rule in rules_named(CONTRIBUTED):

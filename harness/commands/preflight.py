@@ -30,7 +30,7 @@ from harness.workers.preflight_load import PreflightResult
 from harness.workers.protocol import ROOT
 
 TOTAL_S, LOAD_S, IMPORT_S = 85.0, 15.0, 30.0
-"""What all of it may take, one load, and the imports before it."""
+"""Time limits, in seconds: the whole command, one load, and the imports before it."""
 FORMATS = {"pickle": "torch-load", "safetensors": "safetensors-load-file"}
 """The loader that stands for each format: if neither works there is nothing to measure."""
 TRACEBACKS = "preflight-tracebacks.txt"
@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--formats-only",
         action="store_true",
-        help="fail only where neither format loads, as before a run",
+        help="fail only if neither format loads, as before a run",
     )
 
 

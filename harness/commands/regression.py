@@ -83,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="LOADER=PERCENT",
-        help="slow down this loader of the candidate by so many per cent, to test the check",
+        help="slow down this loader of the candidate by this percentage, to test the check",
     )
     parser.add_argument(
         "--resume",
@@ -214,8 +214,8 @@ def _candidate(
     if given.candidate_path:
         if not given.candidate_path.is_dir():
             raise WeighbridgeError(
-                f"--candidate-path {given.candidate_path}: no folder; name a source tree that pip"
-                " can install"
+                f"--candidate-path {given.candidate_path}: is not a folder; name a source tree"
+                " that pip can install"
             )
         return EnvironmentRequest(CANDIDATE, requirements, given.candidate_path), None
     if requirements:
@@ -267,6 +267,6 @@ def _history(given: argparse.Namespace, request: PairedRequest, environments: En
     missing = releases_without_a_figure(paired_run.manifest, paired_run.samples)
     page = write_run_report(paired_run.directory)
     if missing:
-        say(f"no figure of: {', '.join(missing)}")
+        say(f"no figure for: {', '.join(missing)}")
     say(f"page: {page}")
     return INVALID if failed or missing else NOTHING

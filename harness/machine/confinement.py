@@ -70,7 +70,7 @@ def refusal() -> str | None:
         )
     if not Path(f"/proc/self/task/{os.getpid()}/children").exists():
         return (
-            "no process can be confined here: this kernel does not tell a process's children"
+            "no process can be confined here: this kernel does not list a process's children"
             " (CONFIG_PROC_CHILDREN)"
         )
     return None

@@ -33,8 +33,8 @@ def only_run(directory: Path) -> Iterator[None]:
         except BlockingIOError:
             pid, _, where = file.read().strip().partition(" ")
             raise WeighbridgeError(
-                f"a run is going on this machine already: process {pid}, directory {where}; two at"
-                " once would measure each other: wait for it or stop it"
+                f"a run is going on this machine already: process {pid}, directory {where}; two"
+                " runs at once would disturb each other: wait for it or stop it"
             ) from None
         file.truncate(0)
         file.write(f"{os.getpid()} {directory}\n")
@@ -62,8 +62,8 @@ def _lock(file: IO[str]) -> None:
             raise BlockingIOError from None
         except OSError as error:
             raise WeighbridgeError(
-                f"{Path(file.name).parent}: no file can be locked there ({error.strerror}), so"
-                " nothing keeps two runs apart; set TMPDIR to a folder on a local disk"
+                f"{Path(file.name).parent}: no file can be locked there ({error.strerror}), so two"
+                " runs could overlap; set TMPDIR to a folder on a local disk"
             ) from None
 
 

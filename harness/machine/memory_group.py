@@ -25,8 +25,8 @@ PREFIX = "weighbridge-memory-"
 """How the names of groups begin: the process id of who made one follows, and a number."""
 _NUMBERS = count()
 _REFUSED = (
-    "no control group may be made here that limits memory (memory of cgroup v1, or of v2,"
-    " delegated): run as root, or start the command by systemd-run --user --scope"
+    "no control group that limits memory can be made here (memory of cgroup v1, or of v2,"
+    " delegated): run as root, or start the command with systemd-run --user --scope"
 )
 
 

@@ -299,7 +299,7 @@ def _by_mincore(fd: int) -> Residency:
         return Residency(0, 0, None, "mincore")
     if status.st_uid != os.geteuid() and not os.access(f"/dev/fd/{fd}", os.W_OK):
         raise ResidencyHiddenError(
-            errno.EPERM, "mincore tells the truth only to those who own or may write the file"
+            errno.EPERM, "mincore is only correct for a user who owns the file or may write it"
         )
     prot_read, map_shared = 1, 1
     address = _libc.mmap(None, status.st_size, prot_read, map_shared, fd, 0)

@@ -206,11 +206,11 @@ def not_cold_below(layers: Sequence[Layer]) -> str | None:
         if layer.backing is None:
             continue
         if not layer.backing.is_file():
-            return f"the file that {layer.name} is kept in cannot be seen from here"
+            return f"the backing file of {layer.name} cannot be seen from here"
         try:
             left = page_cache.evict([layer.backing]).most
         except OSError as error:
-            return f"the file that {layer.name} is kept in cannot be made cold ({error.strerror})"
+            return f"the backing file of {layer.name} cannot be made cold ({error.strerror})"
         if left > COLD_AT_MOST:
             return f"the file that {layer.name} is kept in stays {left:.3f} resident"
     return None
@@ -226,5 +226,5 @@ def depth_of(layers: Sequence[Layer]) -> tuple[Depth, str | None]:
         if layer.name in NETWORK:
             return "here", f"the server of {layer.name} may have a cache of its own"
     if not layers or layers[-1].kind == "file system":
-        return "here", "what lies below could not be followed"
+        return "here", "the storage below could not be examined"
     return "below", None

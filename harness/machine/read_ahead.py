@@ -60,10 +60,7 @@ def setting_refused(folder: Path) -> str | None:
     """
     file = read_ahead_file(folder)
     if file is None:
-        return (
-            f"the storage under {folder} has no readahead that could be set: leave"
-            " --read-ahead-kb out"
-        )
+        return f"the storage under {folder} has no readahead setting: leave --read-ahead-kb out"
     return (
         None
         if os.access(file, os.W_OK)
@@ -83,8 +80,8 @@ def read_ahead(folder: Path, kb: int) -> Iterator[None]:
         raise WeighbridgeError(refused)
     if _own_journal() is not None:  # to write over it would lose the value to go back to
         raise WeighbridgeError(
-            f"a readahead set earlier is not put back, says {journal_path()}: put it back before"
-            " another is set"
+            f"an earlier readahead is not restored yet ({journal_path()}): restore it before you"
+            " set another"
         )
     device, file, before = device_of(folder), read_ahead_file(folder), read_ahead_kb(folder)
     assert file is not None and before is not None
@@ -114,8 +111,8 @@ def restore_left_over() -> str | None:
     journal = _parsed(text)
     if journal is None:
         line = (
-            f"{journal_path()} was damaged and is dropped: a readahead that a killed run has set"
-            " may still be in force"
+            f"{journal_path()} was damaged and is removed: the readahead of a killed run may still"
+            " be set"
         )
     elif journal.boot == _BOOT.read_text().strip() and (
         file := read_ahead_of(journal.device)
@@ -127,7 +124,7 @@ def restore_left_over() -> str | None:
         now = int(file.read_text())
         if now not in (journal.before, journal.during):
             line = (
-                f"{left}; somebody has made it {now} KiB since, so it stays; before that run it was"
+                f"{left}; it was changed to {now} KiB since, so it stays; before that run it was"
                 f" {journal.before} KiB"
             )
         elif now != journal.before:

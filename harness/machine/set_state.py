@@ -108,7 +108,7 @@ def set_state(file: Path, state: CacheState) -> FileState:
         left.method,
         depth if reached else None,
         Outcome.PROVED if reached else Outcome.NOT_REACHED,
-        None if reached else "pages stay resident that a process maps, locks or is using",
+        None if reached else "pages stay resident because a process maps, locks or uses them",
         () if reached else tuple(_mappers(file)),
     )
 
@@ -128,7 +128,7 @@ def _warmed(file: Path, size: int, before: float) -> FileState:
                 after.method,
                 None,
                 Outcome.CANNOT_BE_TOLD,
-                "opening a file drops its pages on this file system, so none is warm when opened",
+                "opening a file drops its pages on this file system, so no file can be warm",
             )
     reached = after.fraction >= WARM_AT_LEAST
     return FileState(
@@ -140,12 +140,12 @@ def _warmed(file: Path, size: int, before: float) -> FileState:
         after.method,
         "here" if reached else None,
         Outcome.PROVED if reached else Outcome.NOT_REACHED,
-        None if reached else "pages that were read did not stay: memory may be short",
+        None if reached else "the pages did not stay in memory: memory may be short",
     )
 
 
 def exit_code(states: Sequence[FileState]) -> int:
-    """Return 0 where every state is proved, 2 where one cannot be told here, else 1."""
+    """Return 0 where every state is proved, 2 where one cannot be proved here, else 1."""
     return max((EXIT_CODES[state.outcome] for state in states), default=0)
 
 

@@ -28,7 +28,7 @@ def refused(folder: Path) -> str | None:
     can.
     """
     if disk_below(folder) is None:
-        return "it lies on no block device whose requests the kernel can count"
+        return "it is not on a block device with countable requests"
     parent = _parent()
     if parent is None:
         return (

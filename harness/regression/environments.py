@@ -73,7 +73,7 @@ class Environments:
             if not pins.is_file():
                 raise WeighbridgeError(
                     f"no {pins.name} beside the harness: environments are made from its pins; run"
-                    " this in a clone"
+                    " this in a clone of the project"
                 )
 
     def install(self, request: EnvironmentRequest) -> Environment:
@@ -141,9 +141,8 @@ class Environments:
             and not _for_gpu(reference)
         ):
             left = (
-                f"torch {reasons['torch']} was left aside: it is a build for GPUs and the"
-                f' reference\'s is not; --candidate "torch=={reasons["torch"]}" takes it all the'
-                " same"
+                f"torch {reasons['torch']} is not used: it is a build for GPUs, and the"
+                f' reference\'s is not; --candidate "torch=={reasons["torch"]}" uses it anyway'
             )
             return (newest["safetensors"],), left
         return tuple(newest.values()), None
@@ -198,8 +197,7 @@ def distribution(requirement: str) -> str:
     named = _NAME.match(requirement)
     if named is None:
         raise WeighbridgeError(
-            f"{requirement!r} is no requirement; write it as pip takes it, such as"
-            " safetensors==0.7.0"
+            f"{requirement!r} is not a requirement; write it as for pip, such as safetensors==0.7.0"
         )
     return _canonical(named[1])
 
@@ -220,7 +218,7 @@ def requirements_of(text: str) -> tuple[str, ...]:
             names.append(part)
     if not names:
         raise WeighbridgeError(
-            "no requirement is named; write it as pip takes it, such as safetensors==0.7.0"
+            "no requirement is named; write it as for pip, such as safetensors==0.7.0"
         )
     return tuple(names)
 

@@ -112,13 +112,13 @@ def _cold_storage(named: tuple[str, ...] | None) -> tuple[tuple[str, ...], str]:
     storage where it can be had.
     """
     if named is not None:
-        return named, f"cold cells lie on {', '.join(named)}, as asked"
+        return named, f"cold cells lie on {', '.join(named)}, as requested"
     if reason := shape_mount.refused():
         return (AS_IS,), (
-            f"cold cells lie on the disk as it is, where only large slow-downs can be found: no"
+            "cold cells are on the disk as it is, which only shows large slow-downs; there is no"
             f" shaped storage here: {reason}"
         )
-    return (SHAPE,), f"cold cells lie on shaped storage: {shape_named(SHAPE).words}"
+    return (SHAPE,), f"cold cells are on shaped storage: {shape_named(SHAPE).words}"
 
 
 def injected(texts: Sequence[str]) -> dict[str, int]:
@@ -185,7 +185,7 @@ def _plan(
                         cells[Cell("full-load", checkpoint, state, device, storage=storage)] = fit
     if not cells:
         raise WeighbridgeError(
-            "none of the loaders asked for takes part in any cell asked for; see `weighbridge"
+            "none of the requested loaders takes part in any requested cell; see `weighbridge"
             " doctor`"
         )
     return cells

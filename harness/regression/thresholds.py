@@ -28,8 +28,8 @@ def thresholds_of(
         return (
             safe_thresholds,
             (
-                "no calibration of this machine: safe defaults, which miss small slow-downs; `nox"
-                " -s calibrate` finds its own"
+                "no calibration of this machine: safe defaults miss small slow-downs; `nox -s"
+                " calibrate` measures its own thresholds"
             ),
         )
     file = ThresholdsFile.read(path or store / FILE)
@@ -41,5 +41,5 @@ def thresholds_of(
         raise WeighbridgeError(
             f"--thresholds {path}: calibrated on another machine; calibrate on this one"
         )
-    left = f"the thresholds of run {file.run} are another machine's and left aside"
+    left = f"the thresholds of run {file.run} are for another machine and not used"
     return safe_thresholds, f"{left}: safe defaults; `nox -s calibrate` finds this one's"

@@ -44,7 +44,7 @@ _SAME_READING = {
     "file-copy": "it copies a file and reads no format",
     "convert-and-verify": "it reads as convert does",
     "convert-legacy": "it reads as convert does",
-    "safetensors-scatter": "it takes several ranks, and its reading is load_file's",
+    "safetensors-scatter": "it needs several ranks, and it reads like load_file",
 }
 """Loaders of the suite that meet no file, and why."""
 
@@ -112,7 +112,7 @@ class Trials:
         sandboxes = self._sandboxes_of(kind == MODEL)
         key = key_of(module, name, kind)
         if reason := sandboxes[0].environment["absent"].get(key):
-            raise WeighbridgeError(f"{name} meets nothing: {reason}")
+            raise WeighbridgeError(f"{name} gets no files: {reason}")
         met = self._met.setdefault(name, [])
         ahead = [
             written
@@ -238,8 +238,8 @@ class Trials:
         known = known_digests().get(str(self._manifest["seed"]))
         if known and digest != known and tuple(self._hostile_files) == corpus():
             raise WeighbridgeError(
-                "the corpus of hostile files made here is not the one whose digest is known"
-                " (harness/hostile/digest.json); nothing is met"
+                "the hostile files made here do not match the known digest"
+                " (harness/hostile/digest.json); no loader gets them"
             )
         self._manifest["corpus"] = {
             "digest": digest,

@@ -46,7 +46,7 @@ class Profile:
     total_s: float
     blocks: int
     measures: str
-    """What it takes on, in a few words."""
+    """What it measures, in a few words."""
     sample_timeout_s: float | None = None
     warm_up_timeout_s: float = 300.0
 
@@ -228,7 +228,7 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--cache-states": {"metavar": "A,B", "help": f"only these of {', '.join(CACHE_STATES)}"},
     "--rounds": {
         "metavar": "N",
-        "help": "take exactly N blocks of every cell, however long that takes",
+        "help": "measure exactly N blocks of every cell, without a time limit",
     },
     "--parts": {
         "metavar": "A,B",
@@ -275,8 +275,8 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--busy-at-most": {
         "metavar": "SHARE",
         "help": (
-            "take a sample again if others used more than this share of the cores' time (default:"
-            f" {BUSY_VARIABLE}, or {BUSY_AT_MOST:g})"
+            "repeat a sample if other programs used more than this share of the cores' time"
+            f" (default: {BUSY_VARIABLE}, or {BUSY_AT_MOST:g})"
         ),
     },
     "--budget": {

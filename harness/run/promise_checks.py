@@ -70,7 +70,7 @@ class Checking:
         return all(promise.name in self._checks for promise in promises)
 
     def _carry_out(self, promise: Promise) -> Check:
-        self._say(f"putting to the test: {promise.claim} {promise.name}")
+        self._say(f"checking: {promise.claim} {promise.name}")
         started_at, start = now(), time.monotonic()
         missing = absence(promise.library)
         verdict = (
@@ -97,20 +97,20 @@ class Checking:
         try:
             repositories = self._made()
         except WeighbridgeError as error:
-            raise CannotBeCheckedError(f"what it loads from cannot be made: {error}") from None
+            raise CannotBeCheckedError(
+                f"the repositories it loads cannot be made: {error}"
+            ) from None
         request = request_of(
             promise.call, _where(promise, repositories), repositories.contents, promise.parameters
         )
         try:
             return self._promise_client(promise.package, repositories).ask(request, self._timeout_s)
         except CannotBeCheckedError as error:
-            raise CannotBeCheckedError(
-                f"{promise.name} could not be put to the test: {error}"
-            ) from None
+            raise CannotBeCheckedError(f"{promise.name} could not be checked: {error}") from None
 
     def _made(self) -> Repositories:
         if self._repositories is None:
-            self._say("making the repositories that promises are put to the test on")
+            self._say("making the repositories for the checks of documented behaviour")
             self._folder = Path(
                 self._stack.enter_context(
                     tempfile.TemporaryDirectory(prefix="weighbridge-", ignore_cleanup_errors=True)

@@ -187,9 +187,7 @@ class Resources:
         if artifact is None:
             return checkpoint.refused[loader.format]
         if loader.executes_code and artifact.given and name not in (self._options.loaders or ()):
-            return (
-                "it would run whatever this file says; name it in --loaders if you trust the file"
-            )
+            return "it would run any code in this file; name it in --loaders if you trust the file"
         selected, available = self.selected(cell), room()
         own_bytes = (
             int(checkpoint.bytes * loader.memory) * (cell.ranks or 1)
@@ -199,7 +197,7 @@ class Resources:
         requested = sum(selection.bytes for selection in selected)
         needed = own_bytes + requested + (artifact.file_bytes if cell.cache_state == "warm" else 0)
         return (
-            f"needs {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB can be had"
+            f"needs {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB available"
             if needed > available
             else None
         )
@@ -283,7 +281,9 @@ class Resources:
             ) from None
 
     def _unwritable(self, name: str, error: OSError) -> str:
-        return f"{name}: the store lacks a part of it and cannot be written to ({error.strerror})"
+        return (
+            f"{name}: the store does not have all of it and cannot be written to ({error.strerror})"
+        )
 
     def _key(self, cell: Cell, name: str) -> str:
         return key_of(loader_of(cell, name)[0], name, kind_of(cell, name))

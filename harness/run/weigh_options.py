@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--since",
         metavar="PATTERN",
-        help="measure from the first line of output that matches: what comes beyond the start-up",
+        help="measure from the first output line that matches, to leave out the start-up",
     )
     parser.add_argument(
         "--until",
@@ -87,12 +87,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--facts-only",
         action="store_true",
-        help="judge bytes, faults, CPU time and peak memory, and no time",
+        help="judge only bytes, faults, CPU time and peak memory, not time",
     )
     parser.add_argument(
         "--busy-at-most",
         metavar="SHARE",
-        help=f"most of the cores' time that others may use (default: {BUSY_AT_MOST:g})",
+        help=(
+            "largest share of the cores' time that other programs may use (default:"
+            f" {BUSY_AT_MOST:g})"
+        ),
     )
     parser.add_argument("--seed", type=int, metavar="N", help="of the order of blocks")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
@@ -158,8 +161,8 @@ def _commands(arguments: argparse.Namespace) -> Mapping[WeighedArm, tuple[str, .
     for words in commands.values():
         if not words or shutil.which(words[0]) is None:
             raise WeighbridgeError(
-                f"{words[0] if words else '--against'}: no such executable here; name a program, a"
-                " shell's line goes by: sh -c 'LINE'"
+                f"{words[0] if words else '--against'}: no such executable here; name a program,"
+                " or for a shell line: sh -c 'LINE'"
             )
     return commands
 
