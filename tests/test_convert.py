@@ -308,7 +308,7 @@ def test_an_index_that_points_outside_its_folder_is_refused(tmp_path: Path) -> N
     index["weight_map"]["c"] = f"../{outside.name}"
     (source / "pytorch_model.bin.index.json").write_text(json.dumps(index))
     with pytest.raises(
-        WeighbridgeError, match=r"names '\.\./outside\.bin', which is no file of its folder"
+        WeighbridgeError, match=r"names '\.\./outside\.bin', which is not a file of its folder"
     ):
         convert(source, None, print)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "outside.bin"]

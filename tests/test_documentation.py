@@ -51,7 +51,7 @@ def test_every_block_is_what_the_code_and_the_runs_give(known: Mapping[str, Gene
             "generated: options",
             (r"\| `--seed N` \|.*", "| `--seed N` | x |"),
         ),
-        ("docs/commands.md", "generated: commands", (r"Take files out of", "Throw files out of")),
+        ("docs/commands.md", "generated: commands", (r"Remove files from", "Throw files out of")),
         ("docs/loaders.md", "generated: loaders", (r"\| `torch-load` \|.*\n", "")),
         ("docs/results-format.md", "generated: reasons", (r"`not-cold`", "`lukewarm`")),
     ],

@@ -119,11 +119,11 @@ def test_an_id_that_is_not_in_the_cache_is_told_how(
         ["scan", "no/such@refs/pr/3"],
     ):
         said = _error([*arguments], capsys)
-        assert "the hub's cache does not have all of it, and the hub cannot be reached" in said
+        assert "it is not complete in the hub's cache, and the hub cannot be reached" in said
         assert "`hf download no/such --revision refs/pr/3`" in said
     with pytest.raises(
         WeighbridgeError,
-        match=r"^--model no/such: there is no such file or folder, and as a hub id it is not in",
+        match=r"^--model no/such: there is no such file or folder, and as a hub id it is not",
     ):
         parse({"model": ["no/such"]})
     assert list(cache.iterdir()) == []

@@ -641,8 +641,8 @@ def test_a_vendors_figure_stands_beside_what_was_measured(tmp_path: Path) -> Non
     assert found["runai-model-streamer"][7] == "slower than the other"
     assert "The claim is for cuda; these figures are for cpu." in page
     assert (
-        "No run here has instanttensor or instanttensor-buffered beside safetensors-load-file, and"
-        " nothing is said of it." in page
+        "No run here has instanttensor or instanttensor-buffered together with"
+        " safetensors-load-file." in page
     )
     assert (tmp_path / "tables/front/fastsafetensors-1.csv").is_file()
 

@@ -94,7 +94,7 @@ def snapshot(repo: str, revision: str | None) -> Path:
     except Exception as error:  # the hub's client raises its own, its transport's and OSError
         request = f"{repo}@{revision}" if revision else repo
         fetch = f"hf download {repo}{f' --revision {revision}' if revision else ''}"
-        why = "the hub's cache does not have all of it, and the hub cannot be reached from here"
+        why = "it is not complete in the hub's cache, and the hub cannot be reached from here"
         if not isinstance(
             error, hub.errors.LocalEntryNotFoundError | hub.errors.IncompleteSnapshotError
         ):

@@ -43,7 +43,7 @@ def refused() -> str | None:
     if find_library("fuse3") is None:
         return "libfuse 3 is not installed: install the system's package fuse3"
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        return "/dev/fuse cannot be opened: run as root, or where FUSE is allowed"
+        return "/dev/fuse cannot be opened: run where FUSE is allowed, or as root"
     if os.geteuid() != 0 and shutil.which("fusermount3") is None:
         return "fusermount3 is missing: install the system's package fuse3, or run as root"
     return None
