@@ -141,7 +141,7 @@ def test_a_cold_part_has_its_amplification_in_the_tables(tmp_path: Path) -> None
     assert row(overview, "safetensors-get-slice") == ["safetensors-get-slice", "4.00", "4.00"]
     assert row(overview, "torch-load")[1] == "9.00"
     assert row(overview, "ceiling-read")[1] == "1.00"
-    cold = section.partition("**eighth-rows** ")[2].partition("In plain figures")[0]
+    cold = section.partition("**eighth-rows** ")[2].partition("As CSV")[0]
     heads = row(cold, "loader")
     assert heads[4:7] == ["amplification", "storage read, MB", "resident after, %"]
     assert row(cold, "safetensors-get-slice")[4:7] == [exactly(4.00), "40.0", "44.4"]

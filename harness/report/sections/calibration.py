@@ -60,7 +60,7 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
         _READING,
         *writer.figure(lambda: _draw(calibration["arms"])),
         markdown(_table(frame)),
-        f"In plain figures: {writer.table('calibration', frame)}",
+        f"As CSV: {writer.table('calibration', frame)}",
         writer.heading("Real slow-downs"),
         (
             "Each block also measured every loader once with a known slow-down. The slow-down is "
@@ -68,7 +68,7 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
             "alone, although there are few for each share:"
         ),
         markdown(_injected_table(injected)),
-        f"In plain figures: {writer.table('injected', injected)}",
+        f"As CSV: {writer.table('injected', injected)}",
     ]
 
 

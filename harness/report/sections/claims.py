@@ -89,7 +89,7 @@ def tests_section(writer: SectionWriter, evidence: Sequence[RecordedRun]) -> lis
     """
     judged = judged_here(evidence)
     blocks = [writer.heading("Every test of every claim"), markdown(tests_table(judged))]
-    return [*blocks, f"In plain figures: {writer.table('claims', tests_frame(judged))}"]
+    return [*blocks, f"As CSV: {writer.table('claims', tests_frame(judged))}"]
 
 
 def counted(judged: Sequence[JudgedClaim]) -> str:

@@ -70,7 +70,7 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
             if cell.samples or cell.left_out:
                 blocks += [
                     markdown(_table(cell)),
-                    f"In plain figures: {writer.table(cell.name, cell_frame(cell))}",
+                    f"As CSV: {writer.table(cell.name, cell_frame(cell))}",
                 ]
     frame = payback_frame(run.cells)
     if not frame.empty:
@@ -79,7 +79,7 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
             _PAYS_BACK,
             markdown(_payback_table(frame)),
         ]
-        blocks.append(f"In plain figures: {writer.table('conversion-payback', frame)}")
+        blocks.append(f"As CSV: {writer.table('conversion-payback', frame)}")
     return blocks
 
 

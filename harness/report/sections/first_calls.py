@@ -23,5 +23,5 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
         *blocks,
         _READING,
         markdown(first_calls_table(frame)),
-        f"In plain figures: {writer.table('first-calls', frame)}",
+        f"As CSV: {writer.table('first-calls', frame)}",
     ]

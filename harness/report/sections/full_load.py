@@ -63,6 +63,6 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
                 ]
                 blocks += gpu_lines(cell)
                 blocks.append(
-                    f"In plain figures: {writer.table(cell.name, cell_frame(cell, run.fits))}"
+                    f"As CSV: {writer.table(cell.name, cell_frame(cell, run.fits))}"
                 )
     return blocks

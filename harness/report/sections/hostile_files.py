@@ -103,7 +103,7 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
         _reading(manifest),
         *writer.figure(lambda: _draw(trials, loaders)),
         markdown(outcomes_table(trials, loaders)),
-        f"In plain figures: {writer.table('hostile-files', trials_frame(trials, files, loaders))}",
+        f"As CSV: {writer.table('hostile-files', trials_frame(trials, files, loaders))}",
         *_edge(writer, trials, files, loaders),
         writer.heading("Every surprise", 2),
         (
@@ -112,7 +112,7 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
         ),
         markdown(surprises_table(trials, files, loaders)),
         (
-            "In plain figures, loader by loader:"
+            "As CSV, loader by loader:"
             f" {writer.table('surprises', surprises_frame(trials, files, loaders))}"
         ),
     ]
@@ -323,7 +323,7 @@ def _edge(
             "growth of the process's memory, including mapped pages."
         ),
         markdown(pd.DataFrame(results, columns=heads)),
-        f"In plain figures: {writer.table('header-limit', frame)}",
+        f"As CSV: {writer.table('header-limit', frame)}",
     ]
 
 

@@ -83,7 +83,7 @@ def machines_section(writer: SectionWriter, evidence: Sequence[RecordedRun]) -> 
         of_device = [ratio for ratio in ratios if ratio.device == device]
         blocks += [f"**On {device}**", markdown(_table(machines, of_device))]
         blocks += writer.figure(partial(_draw, machines, of_device, device))
-    return [*blocks, f"In plain figures: {writer.table('machines', _frame(ratios))}"]
+    return [*blocks, f"As CSV: {writer.table('machines', _frame(ratios))}"]
 
 
 def _conditions(machines: Sequence[Machine]) -> pd.DataFrame:

@@ -111,7 +111,7 @@ def _of_checkpoint(writer: SectionWriter, name: str, cells: Sequence[MeasuredCel
         blocks += [_searched(cell), markdown(_limit_table(found, cell.key.part == LIMIT))]
         if cell.key.part == LIMIT and (sentence := _mapped_cost(found, name)):
             blocks.append(sentence)
-        blocks.append(f"In plain figures: {writer.table(cell.name, _frame(found))}")
+        blocks.append(f"As CSV: {writer.table(cell.name, _frame(found))}")
     stays = [cell for part in (STAYS, MODEL_STAYS) for cell in parts.get(part, []) if cell.samples]
     if stays:
         blocks += [writer.heading(f"What stays of {name}", 2), _STAYS]
@@ -119,7 +119,7 @@ def _of_checkpoint(writer: SectionWriter, name: str, cells: Sequence[MeasuredCel
         frame = _stays_frame(cell)
         blocks += [
             markdown(_in_megabytes(frame)),
-            f"In plain figures: {writer.table(cell.name, frame)}",
+            f"As CSV: {writer.table(cell.name, frame)}",
         ]
     workers = [cell for cell in parts.get(WORKERS, []) if cell.samples]
     if workers:
@@ -129,7 +129,7 @@ def _of_checkpoint(writer: SectionWriter, name: str, cells: Sequence[MeasuredCel
             writer.heading(f"Several processes that load {name}", 2),
             _WORKERS,
             markdown(_workers_table(frame)),
-            f"In plain figures: {link}; of each number of processes:"
+            f"As CSV: {link}; of each number of processes:"
             f" {', '.join(writer.table(cell.name, cell_frame(cell)) for cell in workers)}",
         ]
     blocks += [f"**{cell.key.what}**{course(cell)}" for cell in cells if not cell.samples]

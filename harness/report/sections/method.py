@@ -43,5 +43,5 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
     frame = costs_frame(run.samples)
     if frame.empty:
         return [heading, METHOD]
-    table = f"In plain figures: {writer.table('sample-costs', frame)}"
+    table = f"As CSV: {writer.table('sample-costs', frame)}"
     return [heading, METHOD, _COSTS, markdown(costs_table(frame)), table]

@@ -13,8 +13,8 @@ from harness.report.tables import invalid_frame, invalid_table, markdown, shortf
 from harness.scenarios import SCENARIOS
 
 NO_GPU = (
-    "**GPU rows: not measured.** {which} has no sample taken on a GPU, so there is no such row and"
-    " nothing here speaks of one"
+    "**GPU rows: not measured.** {which} has no sample taken on a GPU, so no row here is about"
+    " one"
 )
 _IN_A_CHECKOUT = "; `nox -s bench-gpu` takes them on a machine that has one."
 
@@ -49,7 +49,7 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
     if not invalid.empty:
         blocks += [
             markdown(invalid_table(invalid)),
-            f"In plain figures: {writer.table('invalid-samples', invalid)}",
+            f"As CSV: {writer.table('invalid-samples', invalid)}",
         ]
     if not on_a_gpu(run.samples):
         blocks.append(no_gpu("This run", in_a_checkout=not _by_advise(run)))

@@ -146,7 +146,7 @@ def _details(writer: SectionWriter, cell: MeasuredCell) -> list[str]:
         blocks += [
             markdown(_table(cell)),
             *filter(None, [bottleneck_text(cell, mark="**")]),
-            f"In plain figures: {writer.table(cell.name, cell_frame(cell))}",
+            f"As CSV: {writer.table(cell.name, cell_frame(cell))}",
         ]
     return blocks
 

@@ -75,10 +75,10 @@ These are the calls that users make: `from_pretrained`, `from_single_file` and `
 *returned* is when the call returned its pipeline or model. *ready* is when every page of its
 tensors had been touched. *module ready* is when each of its networks had then run once on the
 smallest possible input. A call that maps its file returns before any byte is read, in both formats.
-So only the later clocks show how long a user waits. The document under test says of Stable
-Diffusion 2.1 {PIPELINE_BIN_S:.2f} s by `.bin` and {PIPELINE_SAFETENSORS_S:.2f} s by safetensors,
-{PIPELINE_RATIO:.2f} times, and not by which clock. Cold covers every file of the folder, proved for
-each.
+So only the later clocks show how long a user waits. For Stable Diffusion 2.1 the documentation says
+{PIPELINE_BIN_S:.2f} s by `.bin` and {PIPELINE_SAFETENSORS_S:.2f} s by safetensors,
+{PIPELINE_RATIO:.2f} times. It does not say by which clock. Cold covers every file of the folder,
+proved for each.
 """.strip()
 
 
@@ -117,7 +117,7 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
             if cell.samples or cell.left_out:
                 blocks += [
                     markdown(_table(cell)),
-                    f"In plain figures: {writer.table(cell.name, cell_frame(cell))}",
+                    f"As CSV: {writer.table(cell.name, cell_frame(cell))}",
                 ]
     return blocks
 

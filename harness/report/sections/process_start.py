@@ -77,7 +77,7 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
                 )
                 blocks += [
                     markdown(_table(cell)),
-                    f"In plain figures: {writer.table(cell.name, frame)}",
+                    f"As CSV: {writer.table(cell.name, frame)}",
                 ]
     return blocks
 

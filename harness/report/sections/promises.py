@@ -37,7 +37,7 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
         writer.heading("What the page promises"),
         f"{_counted(checks).capitalize()}. {_READING}",
         markdown(checks_table(checks)),
-        f"In plain figures: {writer.table('promises', frame)}",
+        f"As CSV: {writer.table('promises', frame)}",
     ]
 
 

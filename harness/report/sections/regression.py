@@ -103,7 +103,7 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
         _READING,
         *writer.figure(lambda: _draw(verdicts, manifest)),
         markdown(_table(verdicts)),
-        f"In plain figures: {writer.table('verdicts', frame)}",
+        f"As CSV: {writer.table('verdicts', frame)}",
     ]
 
 

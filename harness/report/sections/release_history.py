@@ -73,7 +73,7 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
         ),
         *writer.figure(lambda: _draw(frame, releases, _claimed(manifest))),
         markdown(shown.rename_axis(None, axis=1)),
-        f"In plain figures: {writer.table('history', frame)}",
+        f"As CSV: {writer.table('history', frame)}",
         "\n".join(lost) if lost else "Every requested release has a figure.",
     ]
 

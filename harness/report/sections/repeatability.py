@@ -56,7 +56,7 @@ def agreement_section(writer: SectionWriter, evidence: Sequence[RecordedRun]) ->
         )
         if pair.disagreeing:
             blocks += ["These ratios do not agree:", markdown(_table(pair))]
-        blocks.append(f"In plain figures, all ratios: {writer.table(name, _frame(pair))}")
+        blocks.append(f"As CSV, all ratios: {writer.table(name, _frame(pair))}")
     return blocks
 
 

@@ -60,7 +60,7 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
         if cell.samples or cell.left_out:
             blocks += [
                 markdown(_table(cell)),
-                f"In plain figures: {writer.table(cell.name, cell_frame(cell))}",
+                f"As CSV: {writer.table(cell.name, cell_frame(cell))}",
             ]
     return blocks
 
@@ -116,7 +116,7 @@ def _seen(writer: SectionWriter, manifest: Mapping[str, Any], trials: Sequence[T
         _SCANNING,
         markdown(pd.DataFrame(results, columns=heads)),
         (
-            "In plain figures, file by file:"
+            "As CSV, file by file:"
             f" {writer.table('scanners', scanners_frame(trials, files))}"
         ),
     ]

@@ -162,7 +162,7 @@ def _details(writer: SectionWriter, cell: MeasuredCell) -> list[str]:
     if cell.samples or cell.left_out:
         blocks += [
             markdown(_table(cell)),
-            f"In plain figures: {writer.table(cell.name, cell_frame(cell))}",
+            f"As CSV: {writer.table(cell.name, cell_frame(cell))}",
         ]
     return blocks
 

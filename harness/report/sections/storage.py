@@ -76,7 +76,7 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
             blocks.append(f"**{where[0].upper()}{where[1:]}**{course(cell)}")
             if cell.samples:
                 blocks.append(markdown(_cell_table(cell)))
-                blocks.append(f"In plain figures: {writer.table(cell.name, cell_frame(cell))}")
+                blocks.append(f"As CSV: {writer.table(cell.name, cell_frame(cell))}")
     return blocks
 
 

@@ -217,7 +217,7 @@ def _headline(
         *blocks,
         f"**Found here**, against {over}:{where}",
         markdown(pd.DataFrame(rows, columns=_HEADS)),
-        f"In plain figures: {file}",
+        f"As CSV: {file}",
     ]
 
 

@@ -27,7 +27,7 @@ _RUN_PAGE = re.compile(r"^([\w.-]+)\.md$")
 _VERDICTS = ("verdict", "outcome")
 """The heads of columns that stay in view on a narrow screen."""
 _CAPTION = "How to read it: "
-_TABLE_FILE = "In plain figures"
+_TABLE_FILE = "As CSV"
 """How a block begins that only links to a table's file: the page holds the figures already, in
 tables that sort.
 """
