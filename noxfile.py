@@ -204,7 +204,7 @@ def gate(session: nox.Session) -> None:
 
 @nox.session
 def check(session: nox.Session) -> None:
-    """Hold runs against the rules for evidence, or this machine before a run without any."""
+    """Check runs against the rules for evidence; without a run, check this machine before one."""
     install_reference(session, UNCOMPILED)
     gated(session, "check")
 

@@ -34,11 +34,11 @@ def around(median: float, share: float = 0.02) -> Estimate:
     [
         ([35.6], "36 times as fast"),
         ([1.18], "18 % faster"),
-        ([0.793], "21 % slower"),
+        ([0.793], "26 % slower"),
         ([0.225], "4.4 times as slow"),
         ([1.01], "no measurable difference"),
         ([2.0, 3.3], "2 to 3.3 times as fast"),
-        ([0.66, 0.815], "19 to 34 % slower"),
+        ([0.66, 0.815], "23 to 52 % slower"),
         ([0.9, 1.2], "0.90 to 1.2 times as fast"),
     ],
 )

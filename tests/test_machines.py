@@ -201,7 +201,7 @@ def test_the_best_known_figure_is_told_of_each_machine(
     one = runs(tmp_path, ("2025-01-01", HERE, cell_samples()), ("2025-01-02", THERE, both))
     assert other_machines(one) == [], "a machine without a first load tells only half of it"
     two = runs(tmp_path / "two", ("2025-01-01", HERE, both), ("2025-01-02", THERE, both))
-    assert re.search(r"file is \*\*[\d.]+ times as fast\*\* as a pickle; on a first", lead(two))
+    assert re.search(r"file is \*\*[\d.]+ times as fast\*\* as `torch.load`; on a first", lead(two))
     (other,) = other_machines(two)
     assert re.match(
         r"On machine 2 \(8-core Another, ext4\): [\d.]+ times as fast from memory", other

@@ -2,7 +2,8 @@
 
 A test's `reads` may name what follows; every figure is the tests' median, a range of several:
 
-- `speed`: how fast the second loader is relative to the first: "36 times as fast", "21 % slower";
+- `speed`: how fast the second loader is relative to the first: "36 times as fast", "26 % slower".
+  In per cent, whichever is slower takes that much longer;
 - `slowness`: how slow the first is relative to the second: "8.8 times as slow";
 - `times`, `share`, `time`, `loads`: a multiple, a percentage, a time, a number of loads;
 - `hits`, `total`, `of_what`, `counted`: of a count, added up over the tests of the side.
@@ -27,7 +28,7 @@ NO_DIFFERENCE = "no measurable difference"
 
 def sentence(judged: JudgedClaim) -> str:
     """Return what a verdict rests on: a phrase for each side, such as `Warm: yes, 36 times as
-    fast; cold: no, 21 % slower.`, or why the claim was not tested.
+    fast; cold: no, 26 % slower.`, or why the claim was not tested.
 
     More than two sides, or long ones, have a sentence each.
     """
@@ -67,10 +68,11 @@ def speed_text(estimates: Sequence[Estimate], invert: bool = False) -> str:
             else f"{_range(ratios, lambda ratio: number(100 * (ratio - 1)))} % faster"
         )
     if most <= 1:
+        longer = [1 / most, 1 / least]
         return (
-            f"{_range([1 / most, 1 / least], number)} times as slow"
-            if 1 / least >= _SLOWER
-            else f"{_range([1 - most, 1 - least], lambda share: number(100 * share))} % slower"
+            f"{_range(longer, number)} times as slow"
+            if longer[1] >= _SLOWER
+            else f"{_range(longer, lambda ratio: number(100 * (ratio - 1)))} % slower"
         )
     return f"{number(least)} to {number(most)} times as fast"
 

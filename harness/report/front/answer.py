@@ -21,7 +21,7 @@ def lead(evidence: Sequence[RecordedRun]) -> str:
     ready, first = (figures.get(name) for name in ("ready", "first load"))
     if not ready:
         return NOTHING
-    text = f"From memory, {comparison('a safetensors file', ready, 'a pickle', '**')}"
+    text = f"From memory, {comparison('a mapped safetensors file', ready, '`torch.load`', '**')}"
     if first:
         other = speed_text([first])
         text += f"; on a first load from disk, {'there is ' if other == NO_DIFFERENCE else ''}"
@@ -32,7 +32,7 @@ def lead(evidence: Sequence[RecordedRun]) -> str:
 def background(evidence: Sequence[RecordedRun]) -> str:
     """Return what the documentation says of the same, and both clocks of it here, in Markdown."""
     claim = next(claim for claim in claims() if any(test.headline for test in claim.tests))
-    text = f"The documentation says {claim.figure:g} times"
+    text = f"Diffusers' documentation says {claim.figure:g} times"
     if claim.under:
         text += f" ({claim.under})"
     figures = headline_figures(evidence)

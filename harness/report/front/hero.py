@@ -30,7 +30,7 @@ def hero(evidence: Sequence[RecordedRun], run_link: Callable[[str], str]) -> str
     count = f"{loads[0]}" if len(loads) == 1 else f"{loads[0]} to {loads[-1]}"
     caption = (
         f"Time until every tensor can be used: {cell.checkpoint}, {size_text(cell.bytes)}, median"
-        f" of {count} loads. The thin line holds the median with 95 % confidence."
+        f" of {count} loads. Thin line: 95 % interval of the median."
     )
     panels = [Panel(_TITLES[state], _bars(cell)) for state, (_, cell) in chosen]
     runs = dict.fromkeys(run.name for _, (run, _) in chosen)
@@ -53,7 +53,7 @@ def facts(evidence: Sequence[RecordedRun]) -> list[str]:
     valid = sum(sample.valid for sample in samples)
     lines = [
         f"**{machines[0].hardware}** ({machines[0].short})",
-        f"**{valid:,} of {len(samples):,}** samples valid, each proved cold or warm",
+        f"**{valid:,} of {len(samples):,}** samples are valid, each of them proved cold or warm",
         *other_machines(evidence),
     ]
     if versions := _versions(machines[0].runs[-1]):

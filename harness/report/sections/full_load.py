@@ -62,7 +62,5 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
                     *filter(None, [bottleneck_text(cell, run.fits, "**")]),
                 ]
                 blocks += gpu_lines(cell)
-                blocks.append(
-                    f"As CSV: {writer.table(cell.name, cell_frame(cell, run.fits))}"
-                )
+                blocks.append(f"As CSV: {writer.table(cell.name, cell_frame(cell, run.fits))}")
     return blocks

@@ -13,8 +13,7 @@ from harness.report.tables import invalid_frame, invalid_table, markdown, shortf
 from harness.scenarios import SCENARIOS
 
 NO_GPU = (
-    "**GPU rows: not measured.** {which} has no sample taken on a GPU, so no row here is about"
-    " one"
+    "**GPU rows: not measured.** {which} has no sample taken on a GPU, so no row here is about one"
 )
 _IN_A_CHECKOUT = "; `nox -s bench-gpu` takes them on a machine that has one."
 

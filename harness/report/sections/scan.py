@@ -115,10 +115,7 @@ def _seen(writer: SectionWriter, manifest: Mapping[str, Any], trials: Sequence[T
         writer.heading("What scanners saw"),
         _SCANNING,
         markdown(pd.DataFrame(results, columns=heads)),
-        (
-            "As CSV, file by file:"
-            f" {writer.table('scanners', scanners_frame(trials, files))}"
-        ),
+        (f"As CSV, file by file: {writer.table('scanners', scanners_frame(trials, files))}"),
     ]
 
 

@@ -55,7 +55,7 @@
     const over = left ? ` ${left} of ${arms.length} loaders need more memory than the limit or did not record it.` : "";
     answer.innerHTML = `<div class="take"><p><b>Use ${text(name(best))}</b>: ready after ${time(best[1])} (${best[5]} loads).${equal}${peak}${bottleneck}${over}</p>` +
       `${call ? `<p><code>${text(call)}</code></p>` : ""}<p class="soft">Evidence: <a href="${encodeURIComponent(run)}.html">its run</a>, ${text(data.machines[cell.machine])}. Mapped pages count as memory, and the kernel can drop them.</p></div>` +
-      bars([["Time to ready", arms.map((arm) => ({ name: name(arm), loader: data.loaders[arm[0]][0], median: arm[1], low: arm[2], high: arm[3], out: !fits(arm) }))]], "The thin line holds the median with 95 % confidence.");
+      bars([["Time to ready", arms.map((arm) => ({ name: name(arm), loader: data.loaders[arm[0]][0], median: arm[1], low: arm[2], high: arm[3], out: !fits(arm) }))]], "Thin line: 95 % interval of the median.");
   };
   form.hidden = false;
   build();

@@ -23,10 +23,14 @@ from harness.report.sections.environment import conditions_table
 from harness.report.web.run_html import HERE, inline_html, stacked_table, templates
 from harness.scenarios import SCENARIOS
 
+_MEASURE = "python3 -m venv .venv && .venv/bin/pip install nox && .venv/bin/nox -s bench-cpu"
 _COMMANDS = (
     ("Load a safetensors file", CALLS[REFERENCE]),
-    ("Measure your machine, on Linux, in a clone", "pip install nox && nox -s bench-cpu"),
-    ("Ask about a file of yours", "weighbridge advise model.safetensors"),
+    ("Measure your machine, on Linux, in a clone", _MEASURE),
+    (
+        "Ask about a file of yours, after pip install . in the clone",
+        "weighbridge advise model.safetensors",
+    ),
 )
 _CLAIMS_NOTE = (
     "C: a claim of the documentation. J: common knowledge about it. F: a claim from bug reports. "

@@ -99,7 +99,7 @@ window.weighbridge = (() => {
       text(row.label), spread(row.returned, time), spread(row.ready, time), spread(row.ratio, number), memory(row), `${row.valid} of ${row.total}`,
     ].map((cell, place) => `<td data-label="${heads[place]}"><div>${cell}</div></td>`).join("")}</tr>`).join("")}</tbody></table></div>`;
     const block = ({ cell, rows }, open) => `<details${open ? " open" : ""}><summary>${text(cell)}</summary>` +
-      bars([["Time to ready", rows.filter((row) => row.ready).map((row) => ({ name: row.label, loader: row.loader, ...row.ready }))]], "The thin line holds the median with 95 % confidence.") + table(rows) + "</details>";
+      bars([["Time to ready", rows.filter((row) => row.ready).map((row) => ({ name: row.label, loader: row.loader, ...row.ready }))]], "Thin line: 95 % interval of the median.") + table(rows) + "</details>";
     into.innerHTML = head + cells.map((cell, place) => block(cell, place < 2)).join("");
   };
   const read = async (file) => {
