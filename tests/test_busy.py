@@ -109,7 +109,7 @@ def test_a_run_beside_a_burning_process_says_so(tmp_path: Path) -> None:
     summary = " ".join(run_summary(running.manifest, samples).split())
     assert "the machine was busy: other processes used" in summary
     assert (
-        "4 of 4 samples are invalid for it (more than 10%). Stop what else runs, or wait, and"
+        "this made 4 of 4 samples invalid (more than 10%). Stop other programs, or wait, and"
         " measure again" in summary
     )
     page = write_run_report(running.directory).read_text(encoding="utf-8")
@@ -131,7 +131,7 @@ def test_how_busy_the_machine_was_is_said_of_a_quiet_run_too() -> None:
         {"options": {"busy_at_most": 1.0}}, [make_sample(others_cpu_share=0.46, steal_share=0.0)]
     )
     assert allowed is not None and allowed.startswith(
-        "the machine was busy, and was allowed to be: other processes used 46%"
+        "the machine was busy, which was allowed: other processes used 46%"
     )
 
 

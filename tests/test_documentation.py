@@ -21,7 +21,7 @@ from tests.prose import longest
 
 README_LINES = 120
 WORDS_AT_MOST = 25
-"""Of a sentence; STYLE asks for 25, and a few more are let pass for figures with intervals."""
+"""Most words of a sentence, figures counted."""
 
 
 @pytest.fixture(scope="module")

@@ -413,7 +413,7 @@ def test_a_check_that_could_not_be_carried_out_leaves_no_line(
     with (
         run,
         pytest.raises(
-            CannotBeCheckedError, match="text-encoder-both-by-itself could not be put to the test"
+            CannotBeCheckedError, match="text-encoder-both-by-itself could not be checked"
         ),
     ):
         run.check(PICKS_SAFETENSORS)

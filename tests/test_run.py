@@ -142,7 +142,7 @@ def test_a_cell_that_turns_out_too_slow_is_cut(
     (shown,) = cells_of(running.manifest, samples)
     assert (shown.arms, shown.reason) == ((), f"cut: {cell['reason']}")
     assert (
-        "**Not measured for want of time:** full-load/lora-1000/warm/cpu."
+        "**Not measured, because the time was spent:** full-load/lora-1000/warm/cpu."
         in write_run_report(running.directory).read_text()
     )
 
