@@ -70,7 +70,7 @@ def replay(arm: Arm, benchmark: BenchmarkFixture | None) -> None:
     if late := kept_late(arm.result.samples).get(arm.loader):
         pytest.skip(f"{arm.loader}: {late}")
     if problem := wrong(arm.samples):
-        pytest.fail(f"{arm.loader} handed back wrong tensors: {problem}", pytrace=False)
+        pytest.fail(f"{arm.loader} returned wrong tensors: {problem}", pytrace=False)
     if valid and benchmark is not None:
         record(arm, valid, benchmark)
     if len(valid) >= MINIMUM_BLOCKS:

@@ -95,7 +95,7 @@ def test_memory_limit(arm: Arm, benchmark: BenchmarkFixture) -> None:
         replay(arm, benchmark)
         return
     if problem := wrong(arm.samples):
-        pytest.fail(f"{arm.loader} handed back wrong tensors: {problem}", pytrace=False)
+        pytest.fail(f"{arm.loader} returned wrong tensors: {problem}", pytrace=False)
     free = [sample for sample in arm.samples if sample.valid and sample.memory_limit_bytes is None]
     if free and benchmark is not None:
         record(arm, free, benchmark)
