@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.atomic_write import write_atomically, write_folder_atomically, write_text
-from harness.checkpoints.checksum import Checksum, checksums
 from harness.checkpoints.digest import checkpoint_digest, tensor_digests
 from harness.checkpoints.formats import FORMATS, Format
 from harness.checkpoints.layout import TensorSpec
@@ -29,6 +28,8 @@ from harness.records.manifest import CheckpointRecord
 
 if TYPE_CHECKING:
     import torch
+
+    from harness.checkpoints.checksum import Checksum
 
 _MEMORY_FACTOR = 2.2  # a shard in memory, and once more while what was written is read back
 _DISK_RESERVE = 1 << 30
@@ -245,6 +246,8 @@ class Store:
 
         Return why each that cannot hold it was left out, by its name.
         """
+        from harness.checkpoints.checksum import checksums
+
         self._check_room(source, len(missing))
         shards = len(source.shard_bytes)
         digests: dict[str, str] = {}
@@ -305,6 +308,8 @@ class Store:
 
 def _select(source: Source, selection: Mapping[str, Sequence[Piece]]) -> dict[str, dict[str, Any]]:
     """Return {pieces: by shard, bytes, checksums} of each selection; each shard is made once."""
+    from harness.checkpoints.checksum import checksums
+
     selected: dict[str, dict[str, Any]] = {
         name: {"pieces": [], "bytes": 0, "checksums": {}} for name in selection
     }
