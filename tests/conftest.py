@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,9 +21,19 @@ def pytest_configure(config: pytest.Config) -> None:
     """
 
     os.environ[BUSY_VARIABLE] = "1"
+    _keep_bytecode()
     _own_temporary_folder(os.environ.pop("PYTEST_XDIST_WORKER", None))
     config.addinivalue_line("filterwarnings", "error")
     config.addinivalue_line("filterwarnings", "ignore::DeprecationWarning:torch.*")
+
+
+def _keep_bytecode() -> None:
+    """Let Python keep what it compiles, whatever the surroundings say.
+
+    The tests start about two hundred processes, and each would compile the project again, for 2 s.
+    """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
 
 
 def _own_temporary_folder(worker: str | None) -> None:
