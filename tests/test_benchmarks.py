@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import statistics
 import subprocess
@@ -116,6 +117,13 @@ def finished(
 Finished = tuple[Place, subprocess.CompletedProcess[str]]
 
 
+@pytest.fixture(scope="module")
+def brief(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Finished:
+    """Return a run of one loader in two blocks, too few for an interval."""
+    place = Place(tmp_path_factory.mktemp("brief"), store)
+    return place, place.run("-m", "cpu", "-rs", *QUICK[:-1], "2", "-k", "torch-load")
+
+
 def lines(directory: Path) -> list[dict[str, object]]:
     path = directory / "samples.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -149,8 +157,10 @@ def test_a_piped_run_tells_each_cell_once_in_plain_text(finished: Finished) -> N
 
 
 @pytest.mark.long
-def test_details_come_with_verbose(place: Place) -> None:
-    ended = place.run("-m", "cpu", "-v", *QUICK)
+def test_details_come_with_verbose(finished: Finished, place: Place) -> None:
+    run = finished[0].only_run
+    shutil.copytree(run, place.results / run.name)
+    ended = place.run("-m", "cpu", "-v", "--resume", run.name)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "valid/taken" in ended.stdout
     assert "fastest to ready" in ended.stdout
@@ -227,7 +237,7 @@ def test_a_lazy_return_shows_between_the_two_clocks(finished: Finished) -> None:
 def test_a_killed_run_keeps_its_samples_leaves_no_process(
     place: Place,
 ) -> None:
-    running = place.start("-m", "cpu", *QUICK[:-1], "20")
+    running = place.start("-m", "cpu", *QUICK[:-1], "10")
     wait_for(
         lambda: (
             place.results.exists() and any(len(lines(run)) >= 5 for run in place.results.iterdir())
@@ -247,7 +257,7 @@ def test_a_killed_run_keeps_its_samples_leaves_no_process(
     after = (place.only_run / "samples.jsonl").read_text()
     assert after.startswith(kept)
     taken = [(line["block"], line["loader"]) for line in lines(place.only_run)]
-    assert len(taken) == len(set(taken)) == 20 * WARM_ARMS
+    assert len(taken) == len(set(taken)) == 10 * WARM_ARMS
     assert family, "the run had started a server"
 
 
@@ -347,13 +357,11 @@ def test_on_tmpfs_cold_is_refused_by_name_and_warm_is_measured(tmp_path: Path) -
     assert {line["cache_state"] for line in lines(Place(tmp_path, store).only_run)} == {"warm"}
 
 
-def test_fewer_rounds_than_an_interval_takes_are_skipped(
-    place: Place,
-) -> None:
-    ended = place.run("-m", "cpu", "-rs", *QUICK[:-1], "2")
+def test_fewer_rounds_than_an_interval_takes_are_skipped(brief: Finished) -> None:
+    place, ended = brief
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "insufficient: 2 samples, 6 make an interval" in ended.stdout
-    assert len(lines(place.only_run)) == 2 * WARM_ARMS
+    assert len(lines(place.only_run)) == 2
 
 
 @pytest.mark.long
@@ -400,11 +408,10 @@ def test_a_loader_that_is_left_out_is_skipped_with_its_reason(place: Place) -> N
 
 
 @pytest.mark.long
-def test_an_arm_that_the_resumed_run_did_not_hold_is_skipped(
-    place: Place,
-) -> None:
-    assert place.run("-m", "cpu", *QUICK, "-k", "torch-load").returncode == 0
-    ended = place.run("-m", "cpu", "-rs", "--resume", place.only_run.name)
+def test_an_arm_that_the_resumed_run_did_not_hold_is_skipped(brief: Finished, place: Place) -> None:
+    run = brief[0].only_run
+    shutil.copytree(run, place.results / run.name)
+    ended = place.run("-m", "cpu", "-rs", "--resume", run.name)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "safetensors-load-file was no arm of this cell when it was taken" in ended.stdout
     assert {line["loader"] for line in lines(place.only_run)} == {"torch-load"}
@@ -468,13 +475,13 @@ pytest_benchmark.fixture.BenchmarkFixture.__init__ = _raise
 """
 
 
-def test_a_broken_recorder_costs_no_sample_and_no_report(tmp_path: Path) -> None:
+def test_a_broken_recorder_costs_no_sample_and_no_report(tmp_path: Path, store: Path) -> None:
     """pytest-benchmark 5.1 raises under pytest 9: what was measured is written all the same, and
     the end says what is missing.
     """
 
     (tmp_path / "breaks_the_recorder.py").write_text(BREAKS_THE_RECORDER)
-    place = Place(tmp_path, tmp_path.parent / "recorder-store")
+    place = Place(tmp_path, store)
     choice = (
         "--checkpoints",
         "lora-1000",
