@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 from benchmarks import conftest
 from harness.loaders import all_formats
 from harness.records.privacy import private_in
+from tests.helpers import hear, python
 
 pytestmark = pytest.mark.slow
 
@@ -372,7 +373,7 @@ def test_a_persons_own_checkpoint_is_measured_in_every_format(
     own.parent.mkdir()
     save_file({f"layer.{number}": torch.rand(64, 64) + 0.5 for number in range(4)}, own)
     before = (own.read_bytes(), own.stat().st_mtime_ns)
-    ended = place.run("-m", "cpu", "--model", str(own), "--cache-states", "warm", "--rounds", "6")
+    ended = place.run("-m", "cpu", "--model", str(own), "--cache-states", "warm", "--rounds", "1")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     taken = lines(place.only_run)
     assert {line["checkpoint"] for line in taken} == {"my-adapter"}
@@ -431,6 +432,17 @@ def test_a_hostile_pickle_stops_the_run(place: Place) -> None:
     assert "weights_only=True refuses it: it asks for posix.mkdir" in ended.stdout + ended.stderr
     assert "Traceback" not in ended.stdout + ended.stderr
     assert not canary.exists()
+
+
+def test_a_run_of_stored_checkpoints_begins_without_torch() -> None:
+    """Its own process starts 2 s sooner; the load worker imports torch beside it."""
+    modules = "harness.run.run", "harness.report.run_page", "harness.report.answer"
+    script = (
+        f"import sys, {', '.join(modules)}\nfrom benchmarks import conftest\n"
+        "conftest._scenarios()\nprint('torch' in sys.modules)"
+    )
+    with python(script) as process:
+        assert hear(process) == "False"
 
 
 def test_listing_what_could_be_measured_measures_nothing(place: Place) -> None:

@@ -29,7 +29,7 @@ from harness.regression import paired_run
 from harness.regression.paired_run import PairedRun, Side
 from harness.run.options import parse
 
-paired_run.FRESH_BLOCKS = 8
+paired_run.FRESH_BLOCKS = 4
 store, results, resume, fresh = sys.argv[1:]
 folders = {"store": store, "results": results, "resume": resume or None}
 options = parse({"profile": "smoke", "rounds": "6"} | folders)
@@ -113,11 +113,11 @@ def test_fresh_pairs_go_on_where_they_were(tmp_path: Path) -> None:
     )
     (entry,) = run.manifest()["cells"]
     begun = len(entry["fresh"]["torch-load"])
-    assert begun > 4
+    assert begun > 2
     completed(tmp_path, run, fresh="yes")
     (entry,) = run.manifest()["cells"]
-    assert len(entry["fresh"]["torch-load"]) == 8
-    assert len(set(entry["fresh"]["torch-load"])) == 8
+    assert len(entry["fresh"]["torch-load"]) == 4
+    assert len(set(entry["fresh"]["torch-load"])) == 4
 
 
 def arguments(*words: str) -> argparse.Namespace:

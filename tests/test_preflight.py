@@ -47,6 +47,16 @@ LOADERS = (
 """
 
 
+HANGS_SOONER = """
+import sys
+from harness.cli import main
+from harness.commands import preflight
+
+preflight.LOAD_S = 8.0
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def _preflight(folder: Path, toys: str) -> tuple[subprocess.CompletedProcess[str], float]:
     (folder / "tmp").mkdir()
     environment = {
@@ -67,8 +77,8 @@ def _preflight(folder: Path, toys: str) -> tuple[subprocess.CompletedProcess[str
     start = time.monotonic()
     command = [
         sys.executable,
-        "-m",
-        "harness",
+        "-c",
+        HANGS_SOONER,
         "preflight",
         "--device",
         "cpu",

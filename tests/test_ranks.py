@@ -77,7 +77,7 @@ def arms(store: Store) -> Iterator[dict[str, Arm]]:
     yield from _arms(store)
 
 
-def _arms(store: Store) -> Iterator[dict[str, Arm]]:
+def _arms(store: Store, only: str | None = None) -> Iterator[dict[str, Arm]]:
     keys: dict[str, tuple[str, Contract]] = {
         loader.name: (key_of("tests.misbehaving_ranks", loader.name, PART), loader)
         for loader in misbehaving_ranks.PART_LOADERS
@@ -88,6 +88,7 @@ def _arms(store: Store) -> Iterator[dict[str, Arm]]:
             for name, (module, loader) in all_loaders(kind).items()
             if not loader.ceiling
         }
+    keys = {name: known for name, known in keys.items() if only in (None, name)}
     files = store.warm_up(["safetensors", "torch-zip"])
     with Ranks(
         {key: [str(file) for file in files[loader.format]] for key, loader in keys.values()},
@@ -249,7 +250,7 @@ def test_a_rank_that_hangs_is_the_one_named(
 def test_a_rank_worker_that_dies_takes_the_ranks_with_it(
     store: Store, checkpoint: Checkpoint, selected: Selected
 ) -> None:
-    for arms in _arms(store):
+    for arms in _arms(store, "behaves"):
         torchrun = _ranks(arms["behaves"]).pid
         assert torchrun is not None
         servers = children(torchrun)

@@ -63,6 +63,8 @@ def test_a_part_is_measured_by_every_arm(tmp_path: Path, store: Path) -> None:
         "all-minilm-l6-v2",
         "--parts",
         "eighth-rows,one-layer",
+        "--cache-states",
+        "cold",
         "--rounds",
         "6",
     )

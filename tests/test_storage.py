@@ -38,7 +38,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDirectory, str]:
         "--storage": "as-is,latency=1ms,requests=2000",
         "--checkpoints": "all-minilm-l6-v2",
         "--loaders": "safetensors-load-file,safetensors-pread,torch-load",
-        "--rounds": "9",
+        "--rounds": "7",
         "--store": str(folder / "store"),
         "--results": str(folder / "results"),
     }
