@@ -399,6 +399,12 @@ def test_only_reads_of_one_file_by_one_loader_are_compared() -> None:
     assert host_cache(first + other_format).ratio == pytest.approx(1.0)
 
 
+def test_shaped_storage_tells_nothing_of_a_cache_below() -> None:
+    """Its first read waits as long as its shape says, and not for what lies below."""
+    shaped = _arm("torch-load", [9.0], cache_state="cold", storage="network-disk")
+    assert host_cache(shaped + _cold([2.0, 2.0], first_block=1)).ratio == pytest.approx(1.0)
+
+
 def test_warm_and_invalid_samples_tell_nothing_of_a_cache_below() -> None:
     assert host_cache(_arm("torch-load", [9.0, 1.0, 1.0])).likely is None
     lukewarm = [

@@ -108,6 +108,15 @@ def judged(test: ClaimTest, run: Recorded, figure: float | None = None) -> Findi
     return test.judge(run, figure)
 
 
+def test_of_as_many_pairs_the_run_with_most_loaders_counts() -> None:
+    pair = loads(3.0)
+    broad = [*pair, replace(pair[0], loader="torch-load-mmap")]
+    claim = claim_of(ratio_test())
+    runs = [run_of(broad, "20250101T000000Z-broad"), run_of(loads(9.0), "20250102T000000Z-newer")]
+    (result,) = judge(claim, runs).tests
+    assert result.finding.run == "20250101T000000Z-broad"
+
+
 def test_every_claim_under_test_has_an_entry() -> None:
     numbers = [
         *(f"C{number}" for number in range(1, 12)),

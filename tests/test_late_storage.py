@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.replay import Arm, replay
 from harness.analysis.arms import summarise
+from harness.analysis.regression import Verdict, change
 from harness.analysis.run_cells import cells_of
 from harness.measure.blocks import Limits, run_blocks
+from harness.records.cell import Cell
 from harness.records.late_storage import kept_late
 from harness.records.sample import LATE, Sample
 from harness.report.tables import arm_table
+from harness.run.run import CellResult
 from tests.helpers import make_sample
 
 
@@ -60,3 +64,24 @@ def test_a_loader_that_is_kept_late_is_measured_no_further() -> None:
     items = run_blocks(["a", "b"], (), limits, lambda _: ["a", "b"], take, lambda _: False)
     loaders = [item.loader for item in items if isinstance(item, Sample)]
     assert (loaders.count("a"), loaders.count("b")) == (2, 6)
+
+
+def test_a_refused_loader_has_no_samples_that_count() -> None:
+    samples = [*_loads("a", 12, 5), *_loads("safetensors-load-file", 12, 0)]
+    (cell,) = cells_of({"cells": []}, samples)
+    counted = {arm.loader: len(cell.valid(arm)) for arm in cell.arms}
+    assert counted == {"a": 0, "safetensors-load-file": 12}
+
+
+def test_a_refused_loader_is_skipped_with_its_reason() -> None:
+    samples = (*_loads("a", 12, 5), *_loads("b", 12, 0))
+    cell = Cell.of(samples[0])
+    with pytest.raises(pytest.skip.Exception, match="late in 5 of 12 loads"):
+        replay(Arm("a", CellResult(cell, samples, None, {})), None)
+
+
+def test_late_storage_is_no_regression() -> None:
+    quick, late = _loads("a", 24, 0), _loads("a", 24, 9)
+    outcome = change(quick, late)
+    assert outcome.verdict == Verdict.INSUFFICIENT
+    assert "late in 9 of 24 loads of candidate" in outcome.reason

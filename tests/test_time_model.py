@@ -181,6 +181,8 @@ def test_invalid_samples_and_other_scenarios_do_not_count() -> None:
     samples = _samples("torch-load", PICKLE)
     samples += _samples("torch-load", slow, blocks=30, valid=False, reason="not-warm")
     samples += _samples("torch-load", slow, blocks=30, scenario="part")
+    samples += _samples("torch-load", slow, blocks=30, storage="network-disk")
+    samples += _samples("torch-load", slow, blocks=30, read_ahead_kb=0)
     assert _line(_fit(samples)) == pytest.approx(PICKLE)
 
 

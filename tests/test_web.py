@@ -16,13 +16,15 @@ from typing import Any
 
 import pytest
 
+from harness.analysis.arms import summarise
 from harness.analysis.ceilings import is_ceiling
 from harness.analysis.run_cells import cells_of
 from harness.analysis.statistics import Estimate, estimate, interval_rank
 from harness.records.run_directory import REFERENCE, RunDirectory
+from harness.records.sample import LATE
 from harness.report.run_page import write_reports
 from harness.report.web.run_html import page_html
-from tests.helpers import ROOT, installed
+from tests.helpers import ROOT, installed, make_sample
 from tests.test_report import ARMS, CHECKPOINTS, cell_samples, make_run
 
 pytestmark = pytest.mark.slow
@@ -427,6 +429,30 @@ def test_the_page_computes_what_the_report_does(browser: Any, index: Path) -> No
         if not is_ceiling(arm.loader):
             assert as_estimate(row["ratio"]) == arm.ratio_ready
         assert (row["valid"], row["total"]) == (arm.valid, arm.total)
+
+
+def test_the_page_leaves_out_what_the_report_does(
+    browser: Any, index: Path, tmp_path: Path
+) -> None:
+    """A loader that returned wrong tensors once, and one that shaped storage kept late."""
+    faults = {("torch-load", 0): "wrong-content"} | {
+        ("safetensors-load-file", block): LATE for block in range(3)
+    }
+    samples = [
+        make_sample(
+            loader=loader,
+            block=block,
+            valid=(loader, block) not in faults,
+            reason=faults.get((loader, block)),
+        )
+        for block in range(8)
+        for loader in ("torch-load", "safetensors-load-file", "torch-load-mmap")
+    ]
+    browser.get(index.as_uri())
+    rows = summarised(browser, make_run(tmp_path, samples))
+    with_figures = {name.split()[-1] for name, row in rows.items() if row["ready"]}
+    assert with_figures == {arm.loader for arm in summarise(samples) if arm.ready}
+    assert with_figures == {"torch-load-mmap"}
 
 
 def as_estimate(content: dict[str, Any] | None) -> Estimate | None:

@@ -270,11 +270,13 @@ def _conditions(judged: JudgedClaim) -> list[str]:
 def _tested(test: ClaimTest, claim: Claim, runs: Sequence[Recorded]) -> JudgedTest:
     words = test.criterion(claim.figure)
     findings = [test.judge(run, claim.figure) for run in runs]
-    measured = [finding for finding in findings if finding.outcome != RuleOutcome.NOT_MEASURED]
-    if measured:  # most pairs first, of as many the newest: neither looks at what was found
-        return JudgedTest(
-            test, max(measured, key=lambda finding: (finding.count, finding.run or "")), words
-        )
+    measured = [
+        (_weight(test, run, finding), finding)
+        for run, finding in zip(runs, findings, strict=True)
+        if finding.outcome != RuleOutcome.NOT_MEASURED
+    ]
+    if measured:
+        return JudgedTest(test, max(measured, key=lambda entry: entry[0])[1], words)
     reasons = [finding for finding in findings if finding.reason]
     needs = measures()[test.measure].needs
     otherwise = (
@@ -285,6 +287,14 @@ def _tested(test: ClaimTest, claim: Claim, runs: Sequence[Recorded]) -> JudgedTe
     return JudgedTest(
         test, reasons[-1] if reasons else Finding(RuleOutcome.NOT_MEASURED, reason=otherwise), words
     )
+
+
+def _weight(test: ClaimTest, run: Recorded, finding: Finding) -> tuple[int, int, str]:
+    """Return what decides between findings of several runs: most pairs, of as many the run that
+    compared most loaders there, and then the newest. None of it looks at what was found.
+    """
+    cell = getattr(test, "cell", "")  # a rule about checks or trials has none
+    return finding.count, len({sample.loader for sample in run.cells.get(cell, ())}), run.run
 
 
 def recorded(evidence: Sequence[RecordedRun]) -> list[Recorded]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from harness.records.sample import Sample
+from harness.scenarios import AS_IS
 
 _LIKELY_FROM = 1.3
 
@@ -35,6 +36,7 @@ def host_cache(samples: Iterable[Sample]) -> HostCache:
             and sample.valid
             and sample.ready_s is not None
             and sample.requested_bytes is None
+            and sample.storage == AS_IS  # a shape waits by itself, whatever lies below it
         ):
             file = (sample.checkpoint, sample.format)
             if file not in first:

@@ -103,6 +103,8 @@ class Quote:
     figure: AnyFigure
     estimate: Estimate
     run: str
+    loaders: int
+    """How many loaders the run compared in the cell."""
 
 
 def read_figures(path: Path) -> dict[str, AnyFigure]:
@@ -114,9 +116,10 @@ def read_figures(path: Path) -> dict[str, AnyFigure]:
 
 
 def quote(figure: AnyFigure, machines: Sequence[Machine]) -> Quote:
-    """Return the figure's value: of the run with most samples of it, and of as many the newest.
+    """Return the figure's value: of the run with most samples of it, of as many the one with most
+    loaders in the cell, and then the newest.
 
-    Neither looks at what was found. Raises `WeighbridgeError` where no run has it.
+    None of it looks at what was found. Raises `WeighbridgeError` where no run has it.
     """
     run = shown_run(machines) if figure.shown else None
     runs = [[run[0]]] if run else [machine.runs for machine in machines]
@@ -128,7 +131,7 @@ def quote(figure: AnyFigure, machines: Sequence[Machine]) -> Quote:
             "or take the figure out"
         )
     quotes = of_machines[figure.machine - 1]
-    return max(quotes, key=lambda quote: (quote.estimate.count, quote.run))
+    return max(quotes, key=lambda quote: (quote.estimate.count, quote.loaders, quote.run))
 
 
 def _quotes(figure: AnyFigure, runs: Sequence[RecordedRun]) -> Iterator[Quote]:
@@ -137,7 +140,7 @@ def _quotes(figure: AnyFigure, runs: Sequence[RecordedRun]) -> Iterator[Quote]:
         for cell in () if run.paired else run.cells:
             value = figure.estimate(cell) if cell.name == figure.cell else None
             if value and value.low is not None:
-                yield Quote(figure, value, run.name)
+                yield Quote(figure, value, run.name, len(cell.arms))
 
 
 def _of_loader(

@@ -17,6 +17,7 @@ from typing import Any
 from harness.analysis.arms import Paired, paired_ratios, wrong
 from harness.analysis.statistics import Estimate, estimate
 from harness.records.cell import MINIMUM_BLOCKS, Cell, is_shaped
+from harness.records.late_storage import late_loads
 from harness.records.sample import Sample
 from harness.records.verdicts import INVALID, NO_BASELINE, NOTHING, REGRESSION
 
@@ -114,6 +115,14 @@ def change(
                 Verdict.MISSING,
                 f"{name} has no valid sample",
                 BASELINE_GONE if samples is baseline else None,
+                None,
+            )
+        if late := late_loads(samples):
+            return Change(
+                Verdict.INSUFFICIENT,
+                f"the server of the shaped storage was late in {late} of {len(samples)} loads of"
+                f" {name.removeprefix('the ')}",
+                None,
                 None,
             )
     if always := _always_first(baseline, candidate):

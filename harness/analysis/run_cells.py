@@ -107,8 +107,10 @@ class MeasuredCell:
         return min(arms, key=lambda arm: arm.environment, default=None)
 
     def valid(self, arm: ArmSummary) -> list[Sample]:
-        """Return an arm's valid samples."""
-        return self._valid.get(_arm_of(arm), [])
+        """Return the samples that an arm's figures rest on: the valid ones, of an arm that has
+        figures.
+        """
+        return [] if arm.wrong or arm.late else self._valid.get(_arm_of(arm), [])
 
     @cached_property
     def _valid(self) -> dict[tuple[str, str], list[Sample]]:

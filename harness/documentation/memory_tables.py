@@ -5,7 +5,6 @@ and what processes share.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from statistics import median
 
 from harness.analysis.memory_use import (
     STAGES,
@@ -16,7 +15,7 @@ from harness.analysis.memory_use import (
 )
 from harness.analysis.recorded_run import RecordedRun
 from harness.analysis.run_cells import MeasuredCell
-from harness.documentation.tables import table
+from harness.documentation.tables import run_link, table
 from harness.errors import WeighbridgeError
 from harness.report.format import DASH, MEGABYTE, significant, time_text
 from harness.scenarios import LIMIT, MEMORY_LIMIT, MODEL_STAYS, STAYS, WHOLE_PROCESS, WORKERS
@@ -139,20 +138,19 @@ def workers(runs: Sequence[RecordedRun]) -> str:
 
 
 def _worked(cells: Sequence[MeasuredCell], loader: str) -> str:
-    valid = [
-        sample
-        for cell in cells
-        for sample in cell.samples
-        if sample.loader == loader and sample.valid
-    ]
-    times = [sample.ready_s for sample in valid if sample.ready_s is not None]
-    if not times:
-        return DASH
-    return f"{_megabytes(proportional_in_all(valid))} MB, {time_text(median(times))}"
+    for cell in cells:
+        arm = cell.arm(loader)
+        if arm and arm.ready:
+            in_all = proportional_in_all(cell.valid(arm))
+            return f"{_megabytes(in_all)} MB, {time_text(arm.ready.median)}"
+    return DASH
 
 
 def _newest(runs: Sequence[RecordedRun], part: str) -> tuple[RecordedRun, list[MeasuredCell]]:
-    """Return the run with most samples of a part, of as many the newest, and its cells of it."""
+    """Return the run that tried most loaders in a part, of as many the newest, and its cells of it.
+
+    Raises `WeighbridgeError` where no run has the part.
+    """
     known = [
         (run, cells)
         for run in runs
@@ -169,7 +167,7 @@ def _newest(runs: Sequence[RecordedRun], part: str) -> tuple[RecordedRun, list[M
             f"no reference run measured {part}; `nox -s bench-cpu -- -k memory_limit --parts"
             f" {part}` does"
         )
-    return max(known, key=lambda entry: (_count(entry[1]), entry[0].name))
+    return max(known, key=lambda entry: (_loaders(entry[1]), entry[0].name))
 
 
 def _cells(run: RecordedRun, part: str) -> list[MeasuredCell]:
@@ -177,7 +175,7 @@ def _cells(run: RecordedRun, part: str) -> list[MeasuredCell]:
     return [cell for cell in cells if cell.key.part == part and cell.samples]
 
 
-def _count(cells: Iterable[MeasuredCell]) -> int:
+def _loaders(cells: Iterable[MeasuredCell]) -> int:
     return len({(sample.loader, cell.name) for cell in cells for sample in cell.samples})
 
 
@@ -186,7 +184,5 @@ def _megabytes(size: float | None) -> str:
 
 
 def _of(run: RecordedRun, text: str, *names: str) -> str:
-    links = [
-        f"[{name}](../results/reference/{name}/manifest.json)" for name in names or (run.name,)
-    ]
-    return f"{text}\n\nOf run {' and '.join(links)}."
+    links = " and ".join(map(run_link, names or (run.name,)))
+    return f"{text}\n\nOf run {links}."

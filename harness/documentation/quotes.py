@@ -21,7 +21,7 @@ from harness.analysis.quoted_figures import (
 )
 from harness.analysis.recorded_run import RecordedRun, gather
 from harness.analysis.statistics import Estimate
-from harness.documentation.tables import table
+from harness.documentation.tables import run_link, table
 from harness.errors import WeighbridgeError, unknown_name
 from harness.machine.shapes import shape_named
 from harness.records.run_directory import REFERENCE, RunDirectory
@@ -68,7 +68,7 @@ class ReferenceRuns:
         for name, figure in self._figures.items():
             value = self.quote(name)
             shown = in_words(value, "interval")
-            rows.append((f"`{name}`", figure.says, shown, f"`{figure.cell}`", _link(value.run)))
+            rows.append((f"`{name}`", figure.says, shown, f"`{figure.cell}`", run_link(value.run)))
         return table(("figure", "what it is", "value", "cell", "run"), rows)
 
     def claims(self) -> str:
@@ -141,7 +141,7 @@ class ReferenceRuns:
             for cell in run.cells_of(STORAGE)
         ]
         return "\n\n".join(
-            (table(("storage", "readahead", *_OF_STORAGE), rows), f"Of run {_link(run.name)}.")
+            (table(("storage", "readahead", *_OF_STORAGE), rows), f"Of run {run_link(run.name)}.")
         )
 
     def payloads(self) -> str:
@@ -161,7 +161,7 @@ class ReferenceRuns:
 
     def hostile_run(self) -> str:
         """Return the name of the run with the hostile files, as a link to its manifest."""
-        return _link(self._hostile.name)
+        return run_link(self._hostile.name)
 
     @cached_property
     def _hostile(self) -> RecordedRun:
@@ -234,11 +234,6 @@ def in_words(quoted: Quote, form: str) -> str:
 def _of_several(verdict: str) -> str:
     """Return a verdict as it is said of several claims."""
     return verdict.replace("holds", "hold").replace("does not", "do not")
-
-
-def _link(run: str) -> str:
-    """Return a link from a page of docs to a run's manifest."""
-    return f"[{run}](../{REFERENCE.as_posix()}/{run}/manifest.json)"
 
 
 def _sooner(value: Estimate) -> str:

@@ -4,8 +4,8 @@ the time then, and the shape did not.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from harness.records.sample import LATE, Sample
 
@@ -24,25 +24,36 @@ _OF_THE_CEILING = (
 )
 
 
+class _WithReason(Protocol):
+    """What may be invalid as late: a sample, or a weighing."""
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is invalid, None where it is valid."""
+
+
+def late_loads(samples: Sequence[_WithReason]) -> int:
+    """Return how many of one loader's loads were late, 0 where too few were to leave it out."""
+    late = sum(sample.reason == LATE for sample in samples)
+    return late if late >= LATE_LOADS and late > LATE_SHARE_AT_MOST * len(samples) else 0
+
+
 def kept_late(samples: Iterable[Sample]) -> dict[str, str]:
     """Return the loaders of one cell that have no figure for late storage, each with the reason.
 
     Where a ceiling is among them, no loader of the cell has one: a plain read of the file was more
     than the server could do.
     """
-    taken = list(samples)
-    totals = Counter(sample.loader for sample in taken)
-    late = Counter(sample.loader for sample in taken if sample.reason == LATE)
-    limited = {
-        loader: (count, totals[loader])
-        for loader, count in late.items()
-        if count >= LATE_LOADS and count > LATE_SHARE_AT_MOST * totals[loader]
-    }
+    loaders: dict[str, list[Sample]] = {}
+    for sample in samples:
+        loaders.setdefault(sample.loader, []).append(sample)
+    limited = {loader: late for loader, loads in loaders.items() if (late := late_loads(loads))}
     ceiling = next((loader for loader in limited if loader.startswith("ceiling-")), None)
     if ceiling:
-        count, total = limited[ceiling]
-        words = _OF_THE_CEILING.format(late=count, total=total, ceiling=ceiling)
-        return dict.fromkeys(totals, words)
+        late, total = limited[ceiling], len(loaders[ceiling])
+        words = _OF_THE_CEILING.format(late=late, total=total, ceiling=ceiling)
+        return dict.fromkeys(loaders, words)
     return {
-        loader: _WORDS.format(late=count, total=total) for loader, (count, total) in limited.items()
+        loader: _WORDS.format(late=late, total=len(loaders[loader]))
+        for loader, late in limited.items()
     }

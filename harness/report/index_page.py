@@ -17,7 +17,7 @@ from harness.scenarios import SCENARIOS
 
 _HOW_TO_ADD = """
 There is no reference run yet. To add one, put a run's directory (its `manifest.json` and
-`samples.jsonl`) into `results/reference/`  and write the reports again.
+`samples.jsonl`) into `results/reference/` and write the reports again.
 """.strip()
 _SHOWN = (
     "returned-ready",

@@ -31,7 +31,8 @@ from harness.report.verdict_text import sentence, verdict_line
 _READING = """
 Each verdict follows from its tests, by the rule shown beside each test. A test is unclear unless
 the whole interval of its figure lies within the limits. Where several runs measured it, the run
-with the most pairs counts, whatever its figure. Ratios are taken within blocks.
+with the most pairs counts, and of as many the one with most loaders, whatever its figure. Ratios
+are taken within blocks.
 """.strip()
 
 

@@ -37,7 +37,7 @@ from harness.report.figures.style import (
 )
 from harness.report.format import DASH, listed, significant, slug, spread, time_text
 from harness.report.section_writer import SectionWriter, course
-from harness.report.tables import cell_frame, markdown
+from harness.report.tables import cell_frame, markdown, without_figure
 from harness.scenarios import AS_IS, STORAGE
 
 _READING = """
@@ -127,7 +127,7 @@ def _cell_table(cell: MeasuredCell) -> pd.DataFrame:
         rows.append(
             [
                 cell.label(arm),
-                time_text(arm.ready.median) if arm.ready else "missing",
+                time_text(arm.ready.median) if arm.ready else without_figure(arm),
                 DASH if steady is None else f"{100 * steady:.1f}",
                 "unknown" if count is None else f"{count:,.0f}",
                 _size(request_bytes(valid)),

@@ -12,6 +12,8 @@ import pandas as pd
 from harness.analysis.arms import REFERENCE
 from harness.analysis.machines import machines_of
 from harness.analysis.recorded_run import RecordedRun
+from harness.records.late_storage import LATE_LOADS, LATE_SHARE_AT_MOST
+from harness.records.sample import LATE, WRONG
 from harness.report.front import answer, cards, chooser, hero
 from harness.report.front.checks_topics import regression, safety
 from harness.report.front.names import CALLS
@@ -80,6 +82,7 @@ def index_html(evidence: Sequence[RecordedRun]) -> str:
             run_count=len(evidence),
             contents=contents,
             references=_references(),
+            rules=_rules(),
             style=(HERE / "page.css").read_text(encoding="utf-8"),
             script="\n".join((HERE / name).read_text(encoding="utf-8") for name in _SCRIPTS),
         )
@@ -133,6 +136,14 @@ def _runs(evidence: Sequence[RecordedRun]) -> pd.DataFrame:
     ]
     heads = ["what it measured", "machine", "valid samples", "trials of hostile files", "run"]
     return pd.DataFrame(rows, columns=heads)
+
+
+def _rules() -> str:
+    """Return as JSON by which invalid samples a loader has no figure: the reasons of wrong tensors,
+    and the one of late storage with its numbers.
+    """
+    late = {"reason": LATE, "loads": LATE_LOADS, "share": LATE_SHARE_AT_MOST}
+    return json.dumps({"wrong": WRONG, "late": late}, separators=(",", ":"))
 
 
 def _references() -> str:

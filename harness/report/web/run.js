@@ -40,13 +40,13 @@ window.weighbridge = (() => {
 
   // Which loader the ratios of a scenario are taken to, and of which checkpoints to another.
   const references = JSON.parse(document.getElementById("references").textContent);
-  const WRONG = ["wrong-content", "misplaced"];
+  const rules = JSON.parse(document.getElementById("rules").textContent);
   // Loaders that shaped storage kept late; where a ceiling is among them, all of the cell.
   const keptLate = (samples) => {
     const loaders = [...new Set(samples.map((sample) => sample.loader))];
     const late = loaders.filter((loader) => {
-      const of = samples.filter((sample) => sample.loader === loader), count = of.filter((sample) => sample.reason === "storage-late").length;
-      return count >= 2 && count > 0.2 * of.length;
+      const of = samples.filter((sample) => sample.loader === loader), count = of.filter((sample) => sample.reason === rules.late.reason).length;
+      return count >= rules.late.loads && count > rules.late.share * of.length;
     });
     return late.some((loader) => loader.startsWith("ceiling-")) ? loaders : late;
   };
@@ -70,7 +70,7 @@ window.weighbridge = (() => {
     }
     return [...cells].map(([cell, arms]) => {
       const late = keptLate([...arms.values()].flat());
-      const counted = new Map([...arms].map(([arm, of]) => [arm, of.some((sample) => WRONG.includes(sample.reason)) || late.includes(of[0].loader) ? [] : of.filter((sample) => sample.valid)]));
+      const counted = new Map([...arms].map(([arm, of]) => [arm, of.some((sample) => rules.wrong.includes(sample.reason)) || late.includes(of[0].loader) ? [] : of.filter((sample) => sample.valid)]));
       const environments = new Set([...arms.keys()].map((arm) => arm.split("\n")[1]));
       const rows = [...arms].map(([arm, of]) => {
         const [loader, environment] = arm.split("\n"), valid = counted.get(arm), { scenario, checkpoint } = of[0];
