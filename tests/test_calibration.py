@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.analysis.regression import safe_thresholds
+from harness.analysis.regression_verdicts import safe_thresholds
 from harness.analysis.simulated_runs import alarms, any_alarm, pairs_of, rate, simulated_runs
 from harness.records.run_directory import RunDirectory
 from harness.regression.calibration import FOUND_AT

@@ -14,21 +14,8 @@ import msgspec
 import pytest
 
 from harness.analysis import claims as entries
-from harness.analysis.claim_rules import (
-    AnyTest,
-    ChecksTest,
-    ClaimTest,
-    ContentTest,
-    FieldTest,
-    Finding,
-    Limits,
-    PaybackTest,
-    RatioTest,
-    Recorded,
-    RuleOutcome,
-    ScannerTest,
-    TrialsTest,
-)
+from harness.analysis.claim_findings import ClaimTest, Finding, Limits, Recorded, RuleOutcome
+from harness.analysis.claim_rules import AnyTest
 from harness.analysis.claims import (
     Claim,
     ClaimVerdict,
@@ -39,6 +26,8 @@ from harness.analysis.claims import (
     measures,
     missing,
 )
+from harness.analysis.load_rules import ContentTest, FieldTest, PaybackTest, RatioTest
+from harness.analysis.trial_rules import ChecksTest, ScannerTest, TrialsTest
 from harness.cli import main
 from harness.records.checks import Check
 from harness.records.sample import Sample

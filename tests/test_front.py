@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.analysis.claim_rules import Finding, RuleOutcome
+from harness.analysis.claim_findings import Finding, RuleOutcome
 from harness.analysis.recorded_run import gather
 from harness.analysis.statistics import Estimate
 from harness.report.front.cards import cards, deck

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from benchmarks import test_memory_limit as scenario
-from harness.analysis.claim_rules import MemoryLimitTest, Recorded, RuleOutcome
+from harness.analysis.claim_findings import Recorded, RuleOutcome
 from harness.analysis.claims import claims
+from harness.analysis.load_rules import MemoryLimitTest
 from harness.analysis.memory_limits import (
     FACTORS,
     TIMEOUT_AT_LEAST_S,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.analysis.regression import judged_run
+from harness.analysis.regression_verdicts import judged_run
 from harness.commands import regression
 from harness.errors import WeighbridgeError
 from harness.records.run_directory import RunDirectory

@@ -10,15 +10,8 @@ from dataclasses import replace
 
 import pytest
 
-from harness.analysis.regression import (
-    Thresholds,
-    Verdict,
-    change,
-    confirmed,
-    exit_code,
-    judged,
-    safe_thresholds,
-)
+from harness.analysis.regression import Thresholds, Verdict, change, confirmed
+from harness.analysis.regression_verdicts import exit_code, judged, safe_thresholds
 from harness.machine import shape_mount
 from harness.records.sample import Sample
 from harness.records.verdicts import INVALID, NO_BASELINE, NOTHING, REGRESSION

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness.analysis.regression import exit_code, judged_run, verdicts_row
+from harness.analysis.regression_verdicts import exit_code, judged_run, verdicts_row
 from harness.records.run_directory import RunDirectory
 from harness.records.sample import Sample
 from harness.records.verdicts import VERDICTS_FILE, write_verdicts

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from harness.analysis.regression import Thresholds, safe_thresholds
+from harness.analysis.regression import Thresholds
+from harness.analysis.regression_verdicts import safe_thresholds
 from harness.analysis.simulated_runs import (
     LEAST,
     alarms,

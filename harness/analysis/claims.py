@@ -12,7 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from harness.analysis.claim_rules import AnyTest, ClaimTest, Finding, Recorded, RuleOutcome
+from harness.analysis.claim_findings import ClaimTest, Finding, Recorded, RuleOutcome
+from harness.analysis.claim_rules import AnyTest
 from harness.analysis.machines import Machine, machines_of
 from harness.analysis.recorded_run import RecordedRun
 from harness.errors import WeighbridgeError

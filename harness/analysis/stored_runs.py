@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from harness.analysis.ceilings import is_ceiling
-from harness.analysis.regression import ArmVerdict, Thresholds, judged
+from harness.analysis.regression import Thresholds
+from harness.analysis.regression_verdicts import ArmVerdict, judged
 from harness.records.cell import Cell
 from harness.records.manifest import fingerprint
 from harness.records.sample import Sample

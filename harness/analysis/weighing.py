@@ -10,7 +10,8 @@ from operator import attrgetter
 from statistics import median
 
 from harness.analysis.arms import paired_ratios
-from harness.analysis.regression import ArmVerdict, Change, Counter, Thresholds, change, confirmed
+from harness.analysis.regression import Change, Counter, Thresholds, change, confirmed
+from harness.analysis.regression_verdicts import ArmVerdict
 from harness.analysis.statistics import Estimate, estimate
 from harness.records.weighing import Weighing
 

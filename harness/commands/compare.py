@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from harness.analysis.regression import exit_code
+from harness.analysis.regression_verdicts import exit_code
 from harness.analysis.stored_runs import judge_stored, not_comparable
 from harness.checkpoints.store_location import default_store
 from harness.console import complain, publish

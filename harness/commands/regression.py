@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.analysis.regression import CLOCKS, Verdict, exit_code, judged_run, verdicts_row
+from harness.analysis.regression import CLOCKS, Verdict
+from harness.analysis.regression_verdicts import exit_code, judged_run, verdicts_row
 from harness.checkpoints.store_location import default_store
 from harness.console import complain, publish, say
 from harness.errors import WeighbridgeError
@@ -99,7 +100,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Measure, write verdicts, tables and page, and return the exit code of
-    `harness.analysis.regression`; raises `WeighbridgeError`.
+    `harness.analysis.regression_verdicts`; raises `WeighbridgeError`.
     """
     recorded: Mapping[str, Any] = {}
     if given.resume:

@@ -10,7 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from harness.analysis.regression import ArmVerdict, Verdict, judged_run
+from harness.analysis.regression import Verdict
+from harness.analysis.regression_verdicts import ArmVerdict, judged_run
 from harness.checkpoints.layouts import LAYOUTS
 from harness.checkpoints.sources import layout_source
 from harness.checkpoints.store import Store, known_digest

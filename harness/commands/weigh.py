@@ -12,7 +12,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from harness.analysis.regression import ArmVerdict, Thresholds, Verdict, exit_code, verdicts_row
+from harness.analysis.regression import Thresholds, Verdict
+from harness.analysis.regression_verdicts import ArmVerdict, exit_code, verdicts_row
 from harness.analysis.weighing import (
     calibrated_share,
     command_bottleneck,

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.analysis.arms import paired_ratios
-from harness.analysis.regression import Thresholds, change, safe_thresholds
+from harness.analysis.regression import Thresholds, change
+from harness.analysis.regression_verdicts import safe_thresholds
 from harness.analysis.simulated_runs import (
     Drawn,
     Pairs,

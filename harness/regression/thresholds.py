@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.analysis.regression import Thresholds, safe_thresholds
+from harness.analysis.regression import Thresholds
+from harness.analysis.regression_verdicts import safe_thresholds
 from harness.errors import WeighbridgeError
 from harness.records.thresholds import FILE, ThresholdsFile
 

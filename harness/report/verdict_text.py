@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from harness.analysis.claim_rules import LimitedTest, RuleOutcome
+from harness.analysis.claim_findings import LimitedTest, RuleOutcome
 from harness.analysis.claims import Answer, ClaimVerdict, JudgedClaim, JudgedTest, Side
 from harness.analysis.statistics import Estimate
 from harness.report.format import listed

@@ -6,7 +6,8 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from harness.analysis.regression import ArmVerdict, Verdict
+from harness.analysis.regression import Verdict
+from harness.analysis.regression_verdicts import ArmVerdict
 from harness.analysis.statistics import Estimate
 from harness.analysis.weighing import (
     CommandBottleneck,

@@ -8,14 +8,8 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
-from harness.analysis.regression import (
-    BASELINE_GONE,
-    Verdict,
-    change,
-    exit_code,
-    judged,
-    safe_thresholds,
-)
+from harness.analysis.regression import BASELINE_GONE, Verdict, change
+from harness.analysis.regression_verdicts import exit_code, judged, safe_thresholds
 from harness.analysis.stored_runs import not_comparable
 from harness.records.cell import Cell
 from harness.records.run_directory import SAMPLES, RunDirectory

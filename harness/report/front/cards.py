@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from harness.analysis.claim_rules import LimitedTest, RuleOutcome
+from harness.analysis.claim_findings import LimitedTest, RuleOutcome
 from harness.analysis.claims import (
     Answer,
     ClaimVerdict,

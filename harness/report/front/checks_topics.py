@@ -9,7 +9,7 @@ import pandas as pd
 
 from harness.analysis.hostile import ScannerResult, files_of, loaders_of, scanned
 from harness.analysis.recorded_run import RecordedRun
-from harness.analysis.regression import exit_code, judged_run
+from harness.analysis.regression_verdicts import exit_code, judged_run
 from harness.records.trials import Harm, Outcome
 from harness.records.verdicts import MEANING
 from harness.report.format import listed

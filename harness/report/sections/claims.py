@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness.analysis.claim_rules import Finding
+from harness.analysis.claim_findings import Finding
 from harness.analysis.claims import (
     ClaimVerdict,
     JudgedClaim,

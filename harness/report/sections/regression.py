@@ -11,9 +11,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from harness.analysis.recorded_run import RecordedRun
-from harness.analysis.regression import (
+from harness.analysis.regression import Verdict
+from harness.analysis.regression_verdicts import (
     ArmVerdict,
-    Verdict,
     exit_code,
     judged_run,
     stored_thresholds,
