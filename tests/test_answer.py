@@ -97,6 +97,16 @@ def test_a_busy_machine_is_named_and_a_quiet_one_is_not() -> None:
     assert not any(line.startswith("Busy: ") for line in answer({}, quiet))
 
 
+def test_a_try_that_a_memory_limit_ended_is_no_invalid_sample() -> None:
+    tries = spoilt(
+        cell_samples(blocks=2, scenario="memory-limit", part="limit", memory_limit_bytes=1 << 20),
+        "killed",
+    )
+    loads = cell_samples()
+    lines = answer({}, [*loads, *tries])
+    assert any(f"all {len(loads)} samples valid" in line for line in lines)
+
+
 def test_a_run_of_nothing_says_nothing() -> None:
     assert answer({}, []) == []
 

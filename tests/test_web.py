@@ -486,6 +486,18 @@ def test_a_persons_run_is_opened(browser: Any, index: Path, tmp_path: Path, pack
     ) == len(ARMS)
 
 
+def test_a_failed_try_under_a_memory_limit_is_no_invalid_sample(
+    browser: Any, index: Path, tmp_path: Path
+) -> None:
+    browser.get(index.as_uri())
+    tries = [
+        make_sample(valid=False, reason="killed", memory_limit_bytes=1 << 20, block=block)
+        for block in range(3)
+    ]
+    path = make_run(tmp_path, [*cell_samples(), *tries]).path / "samples.jsonl"
+    assert "24 of 24 samples are valid" in opened_run(browser, path)
+
+
 def test_a_file_that_is_no_run_is_named(browser: Any, index: Path, tmp_path: Path) -> None:
     browser.get(index.as_uri())
     path = tmp_path / "notes.jsonl"

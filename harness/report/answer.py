@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any
 
 from harness.analysis.hostile import files_of, loaders_of, surprise
+from harness.analysis.memory_use import without_failed_tries
 from harness.analysis.promises import PromiseResult
 from harness.analysis.run_answer import Advice, Situation, situations
 from harness.analysis.run_cells import MeasuredCell, cells_of, invalid_counts, shortfalls
@@ -145,6 +146,7 @@ def _how_sure(
     blocks = [len({sample.block for sample in cell.samples}) for cell in cells if cell.samples]
     if not blocks:
         return None
+    samples = without_failed_tries(samples)
     counts = invalid_counts(samples)
     reasons = ", ".join(f"{reason} {count}" for reason, count in counts.items())
     invalid = (

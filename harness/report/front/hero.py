@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from harness.analysis.ceilings import is_ceiling
 from harness.analysis.claims import by_machine
+from harness.analysis.memory_use import without_failed_tries
 from harness.analysis.recorded_run import RecordedRun
 from harness.analysis.run_cells import MeasuredCell, nearest_to_claim
 from harness.report.format import size_text
@@ -49,7 +50,7 @@ def facts(evidence: Sequence[RecordedRun]) -> list[str]:
     machines = by_machine(evidence)
     if not machines:
         return []
-    samples = [sample for run in evidence for sample in run.samples]
+    samples = without_failed_tries(sample for run in evidence for sample in run.samples)
     valid = sum(sample.valid for sample in samples)
     lines = [
         f"**{machines[0].hardware}** ({machines[0].short})",

@@ -11,9 +11,10 @@ import pandas as pd
 
 from harness.analysis.arms import REFERENCE
 from harness.analysis.machines import machines_of
+from harness.analysis.memory_use import without_failed_tries
 from harness.analysis.recorded_run import RecordedRun
 from harness.records.late_storage import LATE_LOADS, LATE_SHARE_AT_MOST
-from harness.records.sample import LATE, WRONG
+from harness.records.sample import FAILURES, LATE, WRONG
 from harness.report.front import answer, cards, chooser, hero
 from harness.report.front.checks_topics import regression, safety
 from harness.report.front.names import CALLS
@@ -128,7 +129,7 @@ def _runs(evidence: Sequence[RecordedRun]) -> pd.DataFrame:
         [
             run_contents(run),
             owner.get(run.name, "unknown"),
-            f"{sum(sample.valid for sample in run.samples):,} of {len(run.samples):,}",
+            _valid(run),
             f"{len(run.trials):,}",
             run.name,
         ]
@@ -138,12 +139,19 @@ def _runs(evidence: Sequence[RecordedRun]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=heads)
 
 
+def _valid(run: RecordedRun) -> str:
+    """Return how many of a run's samples are valid, tries that were expected to fail aside."""
+    samples = without_failed_tries(run.samples)
+    return f"{sum(sample.valid for sample in samples):,} of {len(samples):,}"
+
+
 def _rules() -> str:
     """Return as JSON by which invalid samples a loader has no figure: the reasons of wrong tensors,
-    and the one of late storage with its numbers.
+    and the one of late storage with its numbers. And by which reasons a try under a memory limit
+    may fail without being an invalid sample.
     """
     late = {"reason": LATE, "loads": LATE_LOADS, "share": LATE_SHARE_AT_MOST}
-    return json.dumps({"wrong": WRONG, "late": late}, separators=(",", ":"))
+    return json.dumps({"wrong": WRONG, "late": late, "failures": FAILURES}, separators=(",", ":"))
 
 
 def _references() -> str:

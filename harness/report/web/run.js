@@ -91,8 +91,9 @@ window.weighbridge = (() => {
   const memory = ({ peak, bytes }) => (!peak ? "not recorded" : peak.median < 0.01 * bytes ? "under 0.01 times the file" : `${number(peak.median / bytes)} times the file`);
   const show = (samples, into) => {
     const cells = summarise(samples).filter(({ rows }) => rows.some((row) => row.ready));
-    const valid = samples.filter((sample) => sample.valid).length;
-    const head = `<p><b>${valid.toLocaleString("en")} of ${samples.length.toLocaleString("en")} samples are valid</b>, in ${cells.length} ${cells.length === 1 ? "cell" : "cells"}.</p>`;
+    const counted = samples.filter((sample) => (sample.memory_limit_bytes ?? null) === null || !rules.failures.includes(sample.reason));
+    const valid = counted.filter((sample) => sample.valid).length;
+    const head = `<p><b>${valid.toLocaleString("en")} of ${counted.length.toLocaleString("en")} samples are valid</b>, in ${cells.length} ${cells.length === 1 ? "cell" : "cells"}.</p>`;
     if (!cells.length) { into.innerHTML = `${head}<p>No load has a valid sample, so there is no figure.</p>`; return; }
     const heads = ["loader", "returned", "ready", "ratio to the reference", "peak memory", "valid"];
     const table = (rows) => `<div class="scroll"><table class="stack"><thead><tr>${heads.map((title) => `<th>${title}</th>`).join("")}</tr></thead><tbody>${rows.map((row) => `<tr>${[
