@@ -12,6 +12,7 @@ from harness.analysis.run_answer import situations
 from harness.analysis.run_cells import cells_of
 from harness.records.sample import BUSY, Sample
 from harness.report.answer import LINES, answer
+from harness.report.format import busy_line
 from harness.report.progress import RunProgress
 from tests.test_promises import make_check
 from tests.test_report import CHECKPOINTS, cell_samples, record, spoilt, whole_run
@@ -105,6 +106,15 @@ def test_a_try_that_a_memory_limit_ended_is_no_invalid_sample() -> None:
     loads = cell_samples()
     lines = answer({}, [*loads, *tries])
     assert any(f"all {len(loads)} samples valid" in line for line in lines)
+
+
+def test_one_busy_sample_of_many_makes_no_busy_machine() -> None:
+    [busy, *_] = spoilt(cell_samples(blocks=1, others_cpu_share=0.5, steal_share=0.0), BUSY)
+    samples = [*cell_samples(blocks=30, others_cpu_share=0.0, steal_share=0.0), busy]
+    lines = answer({}, samples)
+    assert not any(line.startswith("Busy: ") for line in lines)
+    assert any("1 of" in line and "busy 1" in line for line in lines)
+    assert "quiet in all but 1 of" in (busy_line({}, samples) or "")
 
 
 def test_a_run_of_nothing_says_nothing() -> None:

@@ -179,6 +179,15 @@ def test_a_run_gives_a_page_with_every_figure(tmp_path: Path) -> None:
     assert text.count("How to read it:") == len(figures)
 
 
+def test_each_storage_has_figures_of_its_own(tmp_path: Path) -> None:
+    """Loads from a network disk and from the disk as it is never share a panel or a line."""
+    shaped = cell_samples(cache_state="cold", storage="network-disk")
+    run = make_run(tmp_path, [*cell_samples(), *cell_samples(cache_state="cold"), *shaped])
+    assert "on cpu and network-disk" in write_run_report(run).read_text("utf-8")
+    files = {path.name for path in (run.path / "figures").glob("returned-ready-*.svg")}
+    assert files == {"returned-ready-gpt2.svg", "returned-ready-gpt2-network-disk.svg"}
+
+
 @pytest.mark.slow
 def test_making_a_report_again_gives_the_same_bytes(tmp_path: Path) -> None:
     run = make_run(tmp_path / "results/reference", whole_run(), cells=[record()])

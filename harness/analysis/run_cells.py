@@ -17,7 +17,7 @@ from harness.analysis.statistics import Estimate, estimate
 from harness.records.cell import Cell
 from harness.records.loader_keys import label_of
 from harness.records.sample import Sample
-from harness.scenarios import FULL_LOAD, Pair
+from harness.scenarios import AS_IS, FULL_LOAD, Pair
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,13 @@ class MeasuredCell:
     def device(self) -> str:
         """Where the tensors went."""
         return self.key.device
+
+    @property
+    def where(self) -> str:
+        """The storage and the readahead that the cell was put on, empty where it was on neither."""
+        ahead = self.key.read_ahead_kb
+        parts = [] if self.key.storage == AS_IS else [self.key.storage]
+        return ", ".join([*parts, *([] if ahead is None else [f"readahead {ahead} KiB"])])
 
     @property
     def pair(self) -> Pair:

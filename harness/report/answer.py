@@ -20,7 +20,7 @@ from harness.records.checks import Check
 from harness.records.limits import BUSY_AT_MOST
 from harness.records.sample import BUSY, Sample
 from harness.records.trials import Outcome, Trial
-from harness.report.format import significant, size_text, time_text
+from harness.report.format import significant, size_text, time_text, was_busy
 from harness.scenarios import AS_IS, HOSTILE_FILES
 
 LINES = 10
@@ -217,7 +217,7 @@ def _busy(samples: Sequence[Sample]) -> str | None:
     ]
     busy = sum(sample.reason == BUSY for sample in samples)
     allowed = sum(share > BUSY_AT_MOST for share in shares) - busy
-    if not shares or (not busy and allowed <= 0):
+    if not shares or not (was_busy(samples) if busy else allowed > 0):
         return None
     kept = "invalid for it" if busy else "busy but counted, because --busy-at-most allows it"
     return (

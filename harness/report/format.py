@@ -18,6 +18,8 @@ from harness.records.limits import BUSY_AT_MOST
 from harness.records.sample import BUSY, Sample
 
 DASH = "\u2013"
+BUSY_SAMPLES = 0.02
+"""A machine counts as busy from this share of samples on that are invalid for it."""
 MEGABYTE = 1e6
 
 
@@ -146,6 +148,13 @@ def bottleneck_text(cell: MeasuredCell, fits: Iterable[Fit] = (), mark: str = ""
     )
 
 
+def was_busy(samples: Sequence[Sample]) -> bool:
+    """Return whether so many samples are invalid for a busy machine that a reader must know of it
+    first.
+    """
+    return sum(sample.reason == BUSY for sample in samples) > BUSY_SAMPLES * len(samples)
+
+
 def busy_line(manifest: Mapping[str, Any], samples: Sequence[Sample]) -> str | None:
     """Return how busy the machine was with something else and what to do about it, in one line.
 
@@ -170,6 +179,11 @@ def busy_line(manifest: Mapping[str, Any], samples: Sequence[Sample]) -> str | N
         )
     if not busy:
         return f"the machine was quiet: other processes used {most}"
+    if not was_busy(samples):
+        return (
+            f"the machine was quiet in all but {busy} of {len(samples)} samples, which are"
+            f" invalid: other processes used {most}"
+        )
     limit = f" (more than {allowed:.0%})" if allowed is not None else ""
     return (
         f"the machine was busy: other processes used {most}; this made {busy} of {len(samples)} "

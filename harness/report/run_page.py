@@ -11,11 +11,10 @@ from harness.analysis.recorded_run import RecordedRun, gather
 from harness.atomic_write import write_text
 from harness.records.checks import CHECKS
 from harness.records.run_directory import BENCHMARK, MANIFEST, SAMPLES, RunDirectory
-from harness.records.sample import BUSY
 from harness.records.trials import TRIALS
 from harness.records.verdicts import VERDICTS_FILE
 from harness.report.figures.first_figure import first_figure
-from harness.report.format import busy_line
+from harness.report.format import busy_line, was_busy
 from harness.report.index_page import evidence_blocks, newest_drawings, readme_blocks
 from harness.report.section_writer import SectionWriter
 from harness.report.sections import (
@@ -158,7 +157,7 @@ def _first_to_know(evidence: RecordedRun) -> list[str]:
     the run had no time for.
     """
     lines = []
-    if any(sample.reason == BUSY for sample in evidence.samples):
+    if was_busy(evidence.samples):
         line = busy_line(evidence.manifest, evidence.samples) or ""
         lines.append(f"**{line[:1].upper()}{line[1:]}.**")
     if cut := [cell.name for cell in evidence.cells if cell.record.get("status") == "cut"]:

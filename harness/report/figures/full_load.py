@@ -25,7 +25,6 @@ from harness.report.figures.style import (
     INK,
     LOOK,
     PLAIN,
-    STATES,
     Drawn,
     column,
     dots,
@@ -35,6 +34,7 @@ from harness.report.figures.style import (
     plain_log,
     rows,
     scattered,
+    state_title,
     style_of,
     told_of_dots,
 )
@@ -44,18 +44,15 @@ from harness.scenarios import FULL_LOAD
 
 
 def draw_full_load(cells: Sequence[MeasuredCell], folder: Path, fits: Sequence[Fit]) -> list[Drawn]:
-    """Write every figure of the full-load cells for which there is data, for each device, and
-    return what was written.
+    """Write every figure of the full-load cells for which there is data, for each device and each
+    storage, and return what was written.
 
     `fits` tell the bottleneck.
     """
     drawn: list[Drawn] = []
-    for device in sorted({cell.device for cell in cells}):
-        measured = [
-            cell
-            for cell in cells
-            if cell.scenario == FULL_LOAD and cell.device == device and cell.measured()
-        ]
+    measured_cells = [cell for cell in cells if cell.scenario == FULL_LOAD and cell.measured()]
+    for device, where in sorted({(cell.device, cell.where) for cell in measured_cells}):
+        measured = [cell for cell in measured_cells if (cell.device, cell.where) == (device, where)]
         for draw in (
             _returned_ready,
             _time_by_size,
@@ -68,13 +65,13 @@ def draw_full_load(cells: Sequence[MeasuredCell], folder: Path, fits: Sequence[F
                 if done is None:
                     continue
                 figure, what = done[0], told_of_dots(*done)
-                file = (
-                    what.file
-                    if device == "cpu"
-                    else f"{what.file.removesuffix('.svg')}-{slug(device)}.svg"
-                )
+                parts = [what.file.removesuffix(".svg"), device if device != "cpu" else "", where]
+                file = f"{'-'.join(slug(part) for part in parts if part)}.svg"
+                if where:
+                    heading(figure, f"{figure.get_suptitle()}, on {where}")
                 write_svg(figure, folder / file)
-                drawn.append(Drawn(file, f"{what.alt}, on {device}", what.reading))
+                places = " and ".join(filter(None, (device, where)))
+                drawn.append(Drawn(file, f"{what.alt}, on {places}", what.reading))
     return drawn
 
 
@@ -89,7 +86,7 @@ def _returned_ready(cells: Sequence[MeasuredCell]) -> tuple[Figure, Drawn] | Non
     )
     grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     for axes, cell in zip(grid, panels, strict=True):
-        axes.set_title(STATES.get(cell.cache_state, cell.cache_state))
+        axes.set_title(state_title(cell))
         _pairs(axes, cell)
     grid[-1].set_xlabel("time from just before the call, ms (logarithmic)")
     plain_log(grid[-1].xaxis)

@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from harness.analysis.ceilings import is_ceiling
+from harness.analysis.run_cells import MeasuredCell
 from harness.analysis.statistics import Estimate
 from harness.report.format import MEGABYTE
 
@@ -308,6 +309,12 @@ def room_on_log(axes: Axes, values: Sequence[float]) -> None:
     low, high = min(values), max(values)
     room = max((high / low) ** 0.06, 1.05)
     axes.set_xlim(low / room, high * room)
+
+
+def state_title(cell: MeasuredCell) -> str:
+    """Return the title of the panel of a cell: its cache state, and the storage it was put on."""
+    title = STATES.get(cell.cache_state, cell.cache_state)
+    return f"{title}, on {cell.where}" if cell.where else title
 
 
 def heading(figure: Figure, text: str) -> None:

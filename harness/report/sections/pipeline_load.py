@@ -26,7 +26,6 @@ from harness.analysis.statistics import Estimate
 from harness.records.sample import Sample
 from harness.report.figures.style import (
     INK,
-    STATES,
     Drawn,
     column,
     dots,
@@ -34,6 +33,7 @@ from harness.report.figures.style import (
     plain_log,
     rows,
     scattered,
+    state_title,
     style_of,
 )
 from harness.report.format import (
@@ -236,9 +236,7 @@ def _draw(cells: Sequence[MeasuredCell]) -> tuple[Figure, Drawn] | None:
     )
     grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     for axes, cell in zip(grid, panels, strict=True):
-        axes.set_title(
-            STATES.get(cell.cache_state, cell.cache_state).replace("the file", "the files")
-        )
+        axes.set_title(state_title(cell).replace("the file", "the files"))
         _clocks(axes, cell)
     grid[-1].set_xlabel("time from just before the call, ms (logarithmic)")
     plain_log(grid[-1].xaxis)

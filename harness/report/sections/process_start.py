@@ -21,12 +21,12 @@ from harness.report.figures.style import (
     PLAIN,
     PURPLE,
     SKY,
-    STATES,
     VERMILLION,
     Drawn,
     column,
     heading,
     rows,
+    state_title,
 )
 from harness.report.format import ratio_text, significant, size_text, slug, spread, time_text
 from harness.report.section_writer import SectionWriter, course
@@ -164,7 +164,7 @@ def _draw(cells: Sequence[MeasuredCell]) -> tuple[Figure, Drawn] | None:
     )
     grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     for axes, cell in zip(grid, panels, strict=True):
-        axes.set_title(STATES.get(cell.cache_state, cell.cache_state))
+        axes.set_title(state_title(cell))
         _bars(axes, cell)
     grid[-1].set_xlabel("time from the start of the process, s")
     what = (
