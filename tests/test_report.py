@@ -183,7 +183,9 @@ def test_each_storage_has_figures_of_its_own(tmp_path: Path) -> None:
     """Loads from a network disk and from the disk as it is never share a panel or a line."""
     shaped = cell_samples(cache_state="cold", storage="network-disk")
     run = make_run(tmp_path, [*cell_samples(), *cell_samples(cache_state="cold"), *shaped])
-    assert "on cpu and network-disk" in write_run_report(run).read_text("utf-8")
+    page = write_run_report(run).read_text("utf-8")
+    assert "on cpu and network-disk" in page
+    assert "**Cold, on cpu, on network-disk**" in page and "**Cold, on cpu**" in page
     files = {path.name for path in (run.path / "figures").glob("returned-ready-*.svg")}
     assert files == {"returned-ready-gpt2.svg", "returned-ready-gpt2-network-disk.svg"}
 

@@ -85,6 +85,11 @@ class SectionWriter:
         ]
 
 
+def placed(cell: MeasuredCell) -> str:
+    """Return where a cell was measured, as the end of its heading; nothing for the disk as it is."""
+    return f", on {cell.where}" if cell.where else ""
+
+
 def course(cell: MeasuredCell) -> str:
     """Return how the measuring of a cell went, as the rest of its line."""
     parts = [cell.reason] if cell.reason else []

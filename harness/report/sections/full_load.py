@@ -9,7 +9,7 @@ from harness.analysis.bottleneck import MEANING, OWN_WORK_OR_GPU
 from harness.analysis.recorded_run import RecordedRun
 from harness.report.figures.full_load import draw_full_load
 from harness.report.format import bottleneck_text, size_text
-from harness.report.section_writer import SectionWriter, course
+from harness.report.section_writer import SectionWriter, course, placed
 from harness.report.tables import cell_frame, cell_table, gpu_lines, markdown
 from harness.scenarios import FULL_LOAD
 
@@ -55,7 +55,9 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
         )
         blocks.append(writer.heading(f"{checkpoint}, {size_text(cells_here[0].bytes)}{tensors}", 2))
         for cell in cells_here:
-            blocks.append(f"**{cell.cache_state.capitalize()}, on {cell.device}**{course(cell)}")
+            blocks.append(
+                f"**{cell.cache_state.capitalize()}, on {cell.device}{placed(cell)}**{course(cell)}"
+            )
             if cell.samples or cell.left_out:
                 blocks += [
                     markdown(cell_table(cell)),

@@ -32,7 +32,7 @@ from harness.report.format import (
     time_text,
     time_unit,
 )
-from harness.report.section_writer import SectionWriter, course
+from harness.report.section_writer import SectionWriter, course, placed
 from harness.report.tables import cell_frame, markdown, side_by_side, without_figure
 from harness.scenarios import PARTIAL_LOAD, PARTS
 
@@ -135,12 +135,9 @@ def _details(writer: SectionWriter, cell: MeasuredCell) -> list[str]:
         "",
     )
     part = cell.key.part or ""
-    ahead = (
-        "" if cell.key.read_ahead_kb is None else f", readahead set to {cell.key.read_ahead_kb} KiB"
-    )
     blocks = [
         f"**{part}** ({WORDS.get(part, 'a part')}{request}), **{cell.cache_state}**, on"
-        f" {cell.device}{ahead}{course(cell)}"
+        f" {cell.device}{placed(cell)}{course(cell)}"
     ]
     if cell.samples or cell.left_out:
         blocks += [

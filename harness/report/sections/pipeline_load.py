@@ -46,7 +46,7 @@ from harness.report.format import (
     time_text,
     time_unit,
 )
-from harness.report.section_writer import SectionWriter, course
+from harness.report.section_writer import SectionWriter, course, placed
 from harness.report.tables import arm_table, cell_frame, markdown
 from harness.scenarios import PIPELINE_LOAD
 
@@ -113,7 +113,7 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
             ]
         blocks += writer.figure(partial(_draw, cells_here))
         for cell in cells_here:
-            blocks.append(f"**{cell.cache_state.capitalize()}**{course(cell)}")
+            blocks.append(f"**{cell.cache_state.capitalize()}{placed(cell)}**{course(cell)}")
             if cell.samples or cell.left_out:
                 blocks += [
                     markdown(_table(cell)),

@@ -29,7 +29,7 @@ from harness.report.figures.style import (
     state_title,
 )
 from harness.report.format import ratio_text, significant, size_text, slug, spread, time_text
-from harness.report.section_writer import SectionWriter, course
+from harness.report.section_writer import SectionWriter, course, placed
 from harness.report.tables import arm_table, cell_frame, markdown
 from harness.scenarios import PROCESS_START as PROCESS_START
 
@@ -70,7 +70,7 @@ def section(writer: SectionWriter, run: RecordedRun) -> list[str]:
         )
         blocks += writer.figure(partial(_draw, cells_here))
         for cell in cells_here:
-            blocks.append(f"**{cell.cache_state.capitalize()}**{course(cell)}")
+            blocks.append(f"**{cell.cache_state.capitalize()}{placed(cell)}**{course(cell)}")
             if cell.samples or cell.left_out:
                 frame = cell_frame(cell).merge(
                     _frame(cell), how="left", on=["loader", "environment"]

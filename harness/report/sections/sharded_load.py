@@ -27,7 +27,7 @@ from harness.report.format import (
     time_text,
     time_unit,
 )
-from harness.report.section_writer import SectionWriter, course
+from harness.report.section_writer import SectionWriter, course, placed
 from harness.report.tables import cell_frame, markdown, side_by_side
 from harness.scenarios import SHARDED_LOAD
 
@@ -153,11 +153,8 @@ def _ranks(count: int | None) -> str:
 
 
 def _details(writer: SectionWriter, cell: MeasuredCell) -> list[str]:
-    ahead = (
-        "" if cell.key.read_ahead_kb is None else f", readahead set to {cell.key.read_ahead_kb} KiB"
-    )
     blocks = [
-        f"**{_ranks(cell.key.ranks)}, {cell.cache_state}**, on {cell.device}{ahead}{course(cell)}"
+        f"**{_ranks(cell.key.ranks)}, {cell.cache_state}**, on {cell.device}{placed(cell)}{course(cell)}"
     ]
     if cell.samples or cell.left_out:
         blocks += [
