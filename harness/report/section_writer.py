@@ -86,7 +86,7 @@ class SectionWriter:
 
 
 def placed(cell: MeasuredCell) -> str:
-    """Return the end of a cell's heading: the storage it was put on, nothing for the disk as it is."""
+    """Return the end of a cell's heading: its storage, or nothing for the disk as it is."""
     return f", on {cell.where}" if cell.where else ""
 
 

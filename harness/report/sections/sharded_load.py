@@ -154,7 +154,8 @@ def _ranks(count: int | None) -> str:
 
 def _details(writer: SectionWriter, cell: MeasuredCell) -> list[str]:
     blocks = [
-        f"**{_ranks(cell.key.ranks)}, {cell.cache_state}**, on {cell.device}{placed(cell)}{course(cell)}"
+        f"**{_ranks(cell.key.ranks)}, {cell.cache_state}**, on {cell.device}{placed(cell)}"
+        f"{course(cell)}"
     ]
     if cell.samples or cell.left_out:
         blocks += [
