@@ -16,7 +16,7 @@ from harness.machine import page_cache, shape_mount, throttle
 from harness.machine.requests import Served, served_by_device
 from harness.machine.shape_mount import Mounted
 from harness.machine.shapes import SHAPES, Shape, shape_named, shapes_of, storage_names
-from harness.machine.storage_stack import request_statistics
+from harness.machine.storage_stack import mount_of, request_statistics
 from harness.machine.throttle import Throttle
 from tests.helpers import ROOT
 
@@ -109,6 +109,56 @@ def test_a_mount_delays_each_request_and_counts_them(tmp_path: Path) -> None:
     assert taken >= 0.9 * served.requests * 0.02
     assert served.waited_s is not None and served.waited_s >= 0.9 * served.requests * 0.02
     assert served.late_share is not None and served.late_share < 0.25
+
+
+_BOTH_LIBRARIES = """
+import ctypes.util
+found = ctypes.util.find_library
+ctypes.util.find_library = lambda name: "libfuse.so.2" if name == "fuse" else found(name)
+import mfusepy
+print(mfusepy.fuse_version_major)
+"""
+
+
+@needs_fuse
+def test_the_server_takes_libfuse_3_where_a_system_has_libfuse_2_as_well() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", _BOTH_LIBRARIES],
+        env=shape_mount.server_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.strip() == "3"
+
+
+@needs_fuse
+def test_the_number_of_threads_is_given_only_to_a_libfuse_that_knows_it() -> None:
+    from harness.machine.shape_server import most_threads
+
+    four = Shape("four at once", depth=4)
+    assert most_threads(four, (3, 10)) == {}
+    assert most_threads(four, (3, 12)) == most_threads(four, (3, 17)) == {"max_threads": 10}
+
+
+def test_a_mount_that_fails_quotes_what_libfuse_said() -> None:
+    traceback = "Traceback (most recent call last):\n  File\nRuntimeError: 1\n"
+    said = "fuse: unknown option `max_threads=4'"
+    assert shape_mount.last_words(f"{said}\n{traceback}") == said
+    assert shape_mount.last_words(traceback) == "RuntimeError: 1"
+    assert shape_mount.last_words("") is None
+
+
+@needs_fuse
+@pytest.mark.parametrize("name", ["a,b", "a b", "a\\b", "a\\,b", "ä=b"])
+def test_a_folder_of_any_name_is_served(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "x").write_text("1")
+    with Mounted(Shape("plain"), folder) as mounted:
+        assert mounted.beneath(folder / "x").read_text() == "1"
+        below = mount_of(mounted.path)
+        assert below is not None and below.source == str(folder)
 
 
 @needs_fuse

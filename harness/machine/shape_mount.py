@@ -49,6 +49,18 @@ def refused() -> str | None:
     return None
 
 
+def server_environment() -> dict[str, str]:
+    """Return the environment of a server: libfuse 3, although mfusepy takes libfuse 2 where a
+    system has both.
+    """
+    own = {
+        "WEIGHBRIDGE_PARENT": str(os.getpid()),
+        "PYTHONPATH": str(_ROOT),
+        "FUSE_LIBRARY_NAME": "fuse3",
+    }
+    return os.environ | own
+
+
 class Mounted:
     """A folder served with the delays of a shape, as a context manager."""
 
@@ -72,7 +84,7 @@ class Mounted:
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
-            env=os.environ | {"WEIGHBRIDGE_PARENT": str(os.getpid()), "PYTHONPATH": str(_ROOT)},
+            env=server_environment(),
         )
         try:
             _wait_for(lambda: os.path.ismount(self.path) or self._ended(), _START_S)
@@ -124,8 +136,14 @@ class Mounted:
 
     def _message(self) -> str:
         self._log.seek(0)
-        lines = self._log.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else f"exit status {self._process.poll()}"
+        said = last_words(self._log.read().decode(errors="replace"))
+        return said or f"exit status {self._process.poll()}"
+
+
+def last_words(log: str) -> str | None:
+    """Return why a server ended: the last line that libfuse wrote, else that of the traceback."""
+    lines = (log.partition("Traceback (")[0].strip() or log.strip()).splitlines()
+    return lines[-1] if lines else None
 
 
 def clear_left_over() -> str | None:

@@ -159,6 +159,13 @@ def _threads(shape: Shape) -> int:
     return 2 * shape.depth + 2
 
 
+def most_threads(shape: Shape, libfuse: tuple[int, int]) -> dict[str, int]:
+    """Return the option that allows as many. Before 3.12, libfuse has no such option and no limit
+    either; from then on its limit is 10.
+    """
+    return {"max_threads": _threads(shape)} if libfuse >= (3, 12) else {}
+
+
 def _be_punctual() -> None:
     """Have delays end when they should: no slack of the kernel's timers, and a turn before the
     loader that this process shares the cores with, where that is allowed.
@@ -179,10 +186,12 @@ def main(arguments: list[str]) -> None:
         mount,
         foreground=True,
         ro=True,
-        fsname=source,
+        fsname=source.replace("\\", "\\\\").replace(",", "\\,"),  # as libfuse has options quoted
         subtype=FSTYPE,
         max_read=LARGEST_REQUEST,
-        max_threads=_threads(Shape(**json.loads(shape))),
+        **most_threads(
+            Shape(**json.loads(shape)), (mfusepy.fuse_version_major, mfusepy.fuse_version_minor)
+        ),
         max_idle_threads=_threads(Shape(**json.loads(shape))),
         default_permissions=True,
     )
