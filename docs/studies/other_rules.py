@@ -1,8 +1,9 @@
 """How other tools' rules would judge the same simulated runs:
 `python docs/studies/other_rules.py RUN`.
 
-RUN is a calibration: one machine compared with itself. Each rule is given the two sides of the same
-blocks, which is kinder than comparing with last night's figures.
+RUN is a calibration: one machine compared with itself. What each rule said is printed, and kept in
+the run's manifest, from which the documentation quotes it. Each rule is given the two sides of the
+same blocks, which is kinder than comparing with last night's figures.
 """
 
 from __future__ import annotations
@@ -80,8 +81,8 @@ def _p(base: Sequence[float], new: Sequence[float]) -> float:
 
 
 def main(path: Path) -> None:
-    """Print how often each rule alarms though nothing changed, and how often it finds 10 % in a
-    warm arm.
+    """Print and keep how often each rule alarms though nothing changed, and how often it finds 10 %
+    in a warm arm and in a cold one.
     """
     run = RunDirectory.at(path)
     manifest, samples = run.manifest(), run.samples()
@@ -89,6 +90,7 @@ def main(path: Path) -> None:
     lengths = lengths_of(samples, paired, manifest["options"]["profile"])
     pairs = pairs_of(samples, paired["baseline"], paired["candidate"])
     drawn = simulated_runs(pairs, lengths, FRESH_BLOCKS, SIMULATED_RUNS, SEED)
+    rivals = {}
     for name, rule in RULES.items():
 
         def says(arm: Drawn, share: float = 0.0, rule: Rule = rule) -> bool:
@@ -96,16 +98,26 @@ def main(path: Path) -> None:
             return rule(base, [(sample.ready_s or 0.0) * (1 + share) for _, sample in arm.first])
 
         alarms = any_alarm(drawn, lambda _, arm: says(arm))
-        warm = [
-            says(arm, 0.10)
-            for one_run in drawn
-            for (cell, _), arm in one_run.items()
-            if "/warm/" in cell
-        ]
-        print(
-            f"{name}: alarm on {alarms:.0%} of runs, 10 % found in {statistics.mean(warm):.0%} of"
-            " warm arms"
+        warm, cold = (
+            statistics.mean(
+                says(arm, 0.10)
+                for one_run in drawn
+                for (cell, _), arm in one_run.items()
+                if f"/{state}/" in cell
+            )
+            for state in ("warm", "cold")
         )
+        rivals[name] = {
+            "alarm_on_runs": alarms,
+            "found_10_percent_warm": warm,
+            "found_10_percent_cold": cold,
+        }
+        print(
+            f"{name}: alarm on {alarms:.0%} of runs, 10 % found in {warm:.0%} of warm arms and"
+            f" {cold:.0%} of cold ones"
+        )
+    manifest["calibration"]["rivals"] = rivals
+    run.write_manifest(manifest)
 
 
 if __name__ == "__main__":

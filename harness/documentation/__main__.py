@@ -59,6 +59,7 @@ def generators(root: Path) -> Mapping[str, Generate]:
         "scanner-results": runs.scanner_results,
         "regression-rules": runs.regression_rules,
         "storage-grid": runs.storage_grid,
+        "storage-two-boots": runs.two_boots,
         "memory-limits": lambda: memory_tables.limits(runs.runs),
         "memory-slowdowns": lambda: memory_tables.slowdowns(runs.runs),
         "memory-whole-processes": lambda: memory_tables.whole_processes(runs.runs),

@@ -110,12 +110,22 @@ class ReferenceRuns:
             raise WeighbridgeError(
                 "no reference run is a calibration; `nox -s calibrate` makes one"
             )
-        warm = [
-            arm["found_by_percent"]["10"] for arm in calibration["arms"] if "/warm/" in arm["cell"]
-        ]
-        rows = [("this check", calibration["confirmed_alarm_on"], mean(warm))]
+        own = {
+            state: mean(
+                arm["found_by_percent"]["10"]
+                for arm in calibration["arms"]
+                if f"/{state}/" in arm["cell"]
+            )
+            for state in ("warm", "cold")
+        }
+        rows = [("this check", calibration["confirmed_alarm_on"], own["warm"], own["cold"])]
         rows += [
-            (name, rule["alarm_on_nights"], rule["found_10_percent_warm"])
+            (
+                name,
+                rule["alarm_on_runs"],
+                rule["found_10_percent_warm"],
+                rule["found_10_percent_cold"],
+            )
             for name, rule in calibration["rivals"].items()
         ]
         rows.sort(key=lambda row: (row[1], -row[2]))
@@ -123,8 +133,30 @@ class ReferenceRuns:
             "rule",
             f"false alarm, of {calibration['simulated_runs']} runs",
             "10 % found, warm",
+            "10 % found, cold",
         )
-        return table(heads, [(name, f"{100 * a:.0f} %", f"{100 * f:.0f} %") for name, a, f in rows])
+        return table(
+            heads, [(name, *(f"{100 * share:.0f} %" for share in shares)) for name, *shares in rows]
+        )
+
+    def two_boots(self) -> str:
+        """Return a table of the cold loads of one shape, measured after each of two boots."""
+        first, second = (
+            next(run for run in self.runs if run.name.partition("Z-")[2].startswith(kind))
+            for kind in ("storage-boot-a", "storage-boot-b")
+        )
+        (before,), (after,) = first.cells_of(STORAGE), second.cells_of(STORAGE)
+        rows = []
+        for arm in before.arms:
+            again = after.arm(arm.loader)
+            if arm.ready is None or again is None or again.ready is None:
+                continue
+            apart = again.ready.median / arm.ready.median - 1
+            times = (spread(of.ready, "not measured") for of in (arm, again))
+            rows.append((f"`{arm.loader}`", *times, f"{100 * apart:+.1f} %"))
+        heads = ("loader", "first boot, s", "second boot, s", "apart")
+        runs = f"Of runs {run_link(first.name)} and {run_link(second.name)}."
+        return f"{table(heads, rows)}\n\n{runs}"
 
     def storage_grid(self) -> str:
         """Return a table of mapping against three other ways, by storage and readahead.
@@ -201,7 +233,9 @@ def shape_words(storage: str) -> str:
 
 
 def _spread(value: Estimate | None) -> str:
-    return "not measured" if value is None else spread(value, "")
+    if value is None:
+        return "not measured"
+    return "too few loads" if value.low is None else spread(value, "")
 
 
 def in_words(quoted: Quote, form: str) -> str:
