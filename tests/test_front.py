@@ -12,6 +12,7 @@ from harness.analysis.claim_findings import Finding, RuleOutcome
 from harness.analysis.recorded_run import gather
 from harness.analysis.statistics import Estimate
 from harness.report.front.cards import cards, deck
+from harness.report.front.checks_topics import regression
 from harness.report.front.chooser import cases, data
 from harness.report.front.names import Family, family
 from harness.report.front.topics import gpu, memory, topics
@@ -113,3 +114,33 @@ def test_the_choosers_data_names_no_loader_twice(tmp_path: Path) -> None:
     evidence = gather([make_run(tmp_path, cell_samples(checkpoint="gpt2"), **MACHINE)])
     text = data(cases(evidence), "gpt2")
     assert text.count('"torch-load"') == 1 and "<" not in text
+
+
+def test_the_regression_topic_hides_no_arm_that_finds_nothing() -> None:
+    def arm(cell: str, loader: str, smallest: float | None, ten: float) -> dict[str, Any]:
+        found = {"10": ten}
+        return {
+            "cell": cell,
+            "loader": loader,
+            "smallest_found_percent": smallest,
+            "found_by_percent": found,
+        }
+
+    calibration = {
+        "simulated_runs": 400,
+        "confirmed_alarm_on": 0.0,
+        "arms": [
+            arm("full-load/gpt2/warm/cpu", "torch-load", 25, 0.3),
+            arm("full-load/lora-1000/warm/cpu", "torch-load", None, 0.0),
+            arm("full-load/gpt2/cold/cpu", "torch-load", 7.5, 1.0),
+        ],
+    }
+    run = SimpleNamespace(name="a", manifest={"calibration": calibration})
+    topic = regression([run])  # type: ignore[list-item]
+    assert topic is not None
+    assert [bar.text for panel in topic.panels for bar in panel.bars] == [
+        "more than 100 %",
+        "7.5 %",
+    ]
+    assert "A warm load slowed by 10 % is found on 0 to 30 % of them" in " ".join(topic.sentences)
+    assert "A cold load slowed by 10 % is found on all of them" in " ".join(topic.sentences)

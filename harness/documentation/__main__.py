@@ -73,6 +73,7 @@ def generators(root: Path) -> Mapping[str, Generate]:
         "fault-count": code_pages.fault_count,
         "claim-verdicts": runs.claims,
         "payload-count": runs.payloads,
+        "tenth-found-quiet": runs.tenth_found_first,
         "hash-tower-bytes": partial(runs.bytes_of, "hash-tower.bin"),
         "bytearray-bytes": partial(runs.bytes_of, "bytearray.bin"),
         "hostile-run": runs.hostile_run,

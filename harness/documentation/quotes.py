@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from functools import cache, cached_property
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from harness.analysis.claims import ClaimVerdict, by_machine, judged_here
 from harness.analysis.hostile import ScannerResult, accounts, files_of, loaders_of, scanned
@@ -27,6 +29,7 @@ from harness.machine.shapes import shape_named
 from harness.records.run_directory import REFERENCE, RunDirectory
 from harness.records.trials import Harm, Outcome
 from harness.report.format import significant, spread, time_text
+from harness.report.verdict_text import share_range
 from harness.scenarios import AS_IS, STORAGE
 
 FIGURES = Path(__file__).with_name("figures.toml")
@@ -104,12 +107,7 @@ class ReferenceRuns:
         """Return a table of how the regression check and other tools' rules judge the simulated
         runs of the newest calibration.
         """
-        calibrations = (run.manifest.get("calibration") for run in reversed(self.runs))
-        calibration = next(filter(None, calibrations), None)
-        if calibration is None:
-            raise WeighbridgeError(
-                "no reference run is a calibration; `nox -s calibrate` makes one"
-            )
+        calibration = self._calibrations[-1]
         own = {
             state: mean(
                 arm["found_by_percent"]["10"]
@@ -138,6 +136,21 @@ class ReferenceRuns:
         return table(
             heads, [(name, *(f"{100 * share:.0f} %" for share in shares)) for name, *shares in rows]
         )
+
+    def tenth_found_first(self) -> str:
+        """Return on how many simulated runs of the oldest calibration 10 % was found, warm."""
+        arms = self._calibrations[0]["arms"]
+        warm = [arm["found_by_percent"]["10"] for arm in arms if "/warm/" in arm["cell"]]
+        return share_range(warm)
+
+    @property
+    def _calibrations(self) -> list[Mapping[str, Any]]:
+        found = [found for run in self.runs if (found := run.manifest.get("calibration"))]
+        if not found:
+            raise WeighbridgeError(
+                "no reference run is a calibration; `nox -s calibrate` makes one"
+            )
+        return found
 
     def two_boots(self) -> str:
         """Return a table of the cold loads of one shape, measured after each of two boots."""

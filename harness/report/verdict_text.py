@@ -101,6 +101,14 @@ def number(value: float) -> str:
     return f"{rounded:.{max(0, 1 - math.floor(math.log10(abs(rounded))))}f}".removesuffix(".0")
 
 
+def share_range(shares: Sequence[float]) -> str:
+    """Return the smallest and the largest of several shares in per cent, `all` if each is 1."""
+    low, high = (number(100 * share) for share in (min(shares), max(shares)))
+    if min(shares) == 1:
+        return "all"
+    return f"{low} %" if low == high else f"{low} to {high} %"
+
+
 def _capital(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from harness.report.front.names import Family, family, plain
 from harness.report.front.panels import Bar, Panel
 from harness.report.front.topic import Topic, capital
 from harness.report.sections.hostile_files import outcomes_table
-from harness.report.verdict_text import number
+from harness.report.verdict_text import number, share_range
 from harness.scenarios import HOSTILE_FILES
 
 
@@ -80,13 +81,16 @@ def regression(evidence: Sequence[RecordedRun]) -> Topic | None:
         Panel(f"{state}: smallest slow-down found", _found(arms, state))
         for state in ("warm", "cold")
     )
-    warm = [arm["found_by_percent"]["10"] for arm in arms if "/warm/" in arm["cell"]]
     sentences = [
         f"With nothing changed, {number(100 * calibration['confirmed_alarm_on'])} % of"
         f" {calibration['simulated_runs']} simulated runs raised a false alarm.",
     ]
-    if warm:
-        sentences.append(f"A warm load slowed by 10 % is found on {_at_least(min(warm))} of them.")
+    sentences += [
+        f"A {state} load slowed by 10 % is found on {share_range(found)} of them, by loader and"
+        " checkpoint."
+        for state in ("warm", "cold")
+        if (found := [a["found_by_percent"]["10"] for a in arms if f"/{state}/" in a["cell"]])
+    ]
     sentences += _newest_check(evidence)
     rows = [
         [
@@ -99,7 +103,8 @@ def regression(evidence: Sequence[RecordedRun]) -> Topic | None:
     return Topic(
         "Regression check",
         panels,
-        "The smallest slow-down that is confirmed on 95 % of simulated runs, by loader.",
+        "The smallest slow-down that is confirmed on 95 % of simulated runs, by loader, with the"
+        " checkpoint where that is hardest.",
         tuple(sentences),
         pd.DataFrame(rows, columns=["arm", "smallest found", "10 % found on"]),
         run.name,
@@ -107,18 +112,15 @@ def regression(evidence: Sequence[RecordedRun]) -> Topic | None:
 
 
 def _found(arms: Sequence[Mapping[str, Any]], state: str) -> tuple[Bar, ...]:
-    """Return a bar for each arm of the largest checkpoint of a state that finds anything."""
-    here = [
-        arm
-        for arm in arms
-        if f"/{state}/" in arm["cell"] and arm["smallest_found_percent"] is not None
-    ]
+    """Return a bar for each loader in a state, of the checkpoint where least is found."""
     worst: dict[str, float] = {}
-    for arm in here:
-        percent = float(arm["smallest_found_percent"])
-        worst[arm["loader"]] = max(percent, worst.get(arm["loader"], 0.0))
+    for arm in arms:
+        if f"/{state}/" in arm["cell"]:
+            smallest = arm["smallest_found_percent"]
+            percent = math.inf if smallest is None else float(smallest)
+            worst[arm["loader"]] = max(percent, worst.get(arm["loader"], 0.0))
     return tuple(
-        Bar(plain(loader), percent, f"{number(percent)} %", family(loader))
+        Bar(plain(loader), min(percent, 100.0), _percent(percent), family(loader))
         for loader, percent in sorted(worst.items(), key=lambda item: (item[1], item[0]))
     )
 
@@ -136,9 +138,5 @@ def _newest_check(evidence: Sequence[RecordedRun]) -> list[str]:
     return [f"The newest check here judged {len(verdicts)} arms: {MEANING[exit_code(verdicts)]}."]
 
 
-def _at_least(share: float) -> str:
-    return "all" if share == 1 else f"at least {number(100 * share)} %"
-
-
 def _percent(share: float | None) -> str:
-    return "more than 100 %" if share is None else f"{share:g} %"
+    return "more than 100 %" if share is None or share > 100 else f"{share:g} %"
