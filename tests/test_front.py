@@ -15,6 +15,7 @@ from harness.report.front.cards import cards, deck
 from harness.report.front.checks_topics import regression
 from harness.report.front.chooser import cases, data
 from harness.report.front.names import Family, family
+from harness.report.front.topic import loader_bars
 from harness.report.front.topics import gpu, memory, topics
 from harness.report.verdict_text import _figure, multiple, number, prose_time, speed_text
 from tests.test_report import cell_samples, make_run
@@ -144,3 +145,11 @@ def test_the_regression_topic_hides_no_arm_that_finds_nothing() -> None:
     ]
     assert "A warm load slowed by 10 % is found on 0 to 30 % of them" in " ".join(topic.sentences)
     assert "A cold load slowed by 10 % is found on all of them" in " ".join(topic.sentences)
+
+
+def test_a_time_without_an_interval_has_no_bar() -> None:
+    known = SimpleNamespace(loader="torch-load", ready=around(1.0))
+    too_few = SimpleNamespace(loader="pickle-load", ready=Estimate(1.0, None, None, 5))
+    none = SimpleNamespace(loader="gguf-reader", ready=None)
+    arms: list[Any] = [too_few, none, known]
+    assert [bar.name for bar in loader_bars(arms)] == ["torch.load"]

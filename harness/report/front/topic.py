@@ -32,11 +32,14 @@ class Topic:
 
 
 def loader_bars(arms: Iterable[ArmSummary]) -> tuple[Bar, ...]:
-    """Return a bar of the time to ready for each arm, as many as there is room for."""
+    """Return a bar of the time to ready for each arm with an interval, as many as there is room
+    for.
+    """
+    known = [
+        (arm, ready) for arm in arms if (ready := arm.ready) is not None and ready.low is not None
+    ]
     return tuple(
-        time_bar(plain(arm.loader), arm.ready, family(arm.loader))
-        for arm in list(arms)[:BARS]
-        if arm.ready
+        time_bar(plain(arm.loader), ready, family(arm.loader)) for arm, ready in known[:BARS]
     )
 
 
