@@ -8,12 +8,14 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from harness.cli import COMMANDS
 from harness.documentation.__main__ import drifts, generators
 from harness.documentation.blocks import Generate, documents, filled
+from harness.documentation.quotes import ReferenceRuns
 from harness.errors import WeighbridgeError
 from harness.loaders import KINDS, all_loaders
 from tests.helpers import ROOT
@@ -149,3 +151,12 @@ def test_every_figure_that_a_page_shows_is_committed() -> None:
     }
     assert shown <= tracked
     assert {path for path in tracked if path.endswith(".svg")} <= shown
+
+
+def test_a_table_whose_runs_are_missing_says_what_to_do() -> None:
+    runs = ReferenceRuns(ROOT)
+    runs.runs = [SimpleNamespace(name="a", manifest={"calibration": {"arms": []}})]  # type: ignore[list-item]
+    with pytest.raises(WeighbridgeError, match=r"other_rules\.py"):
+        runs.regression_rules()
+    with pytest.raises(WeighbridgeError, match="two reference runs"):
+        runs.two_boots()

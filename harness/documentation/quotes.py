@@ -108,6 +108,11 @@ class ReferenceRuns:
         runs of the newest calibration.
         """
         calibration = self._calibrations[-1]
+        if "rivals" not in calibration:
+            raise WeighbridgeError(
+                "the newest calibration was not judged by other tools' rules; run `python"
+                " docs/studies/other_rules.py RUN` with its folder"
+            )
         own = {
             state: mean(
                 arm["found_by_percent"]["10"]
@@ -154,10 +159,12 @@ class ReferenceRuns:
 
     def two_boots(self) -> str:
         """Return a table of the cold loads of one shape, measured after each of two boots."""
-        first, second = (
-            next(run for run in self.runs if run.name.partition("Z-")[2].startswith(kind))
-            for kind in ("storage-boot-a", "storage-boot-b")
-        )
+        found = [run for run in self.runs if "-storage-boot-" in run.name]
+        if len(found) != 2:
+            raise WeighbridgeError(
+                f"the table of two boots needs two reference runs storage-boot-*, not {len(found)}"
+            )
+        first, second = found
         (before,), (after,) = first.cells_of(STORAGE), second.cells_of(STORAGE)
         rows = []
         for arm in before.arms:
